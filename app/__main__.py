@@ -1,0 +1,94 @@
+"""The command line: `python -m app serve | simulate`."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from app import __version__, settings
+from app.tools import simulator
+from app.web import server
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sluiceway")
+def main() -> None:
+    """Sluiceway streams Claude to the browser with backpressure that is real from end to end."""
+
+
+@main.command()
+@click.option("--host", help="Address to listen on; any but loopback demands callers' keys.")
+@click.option("--port", type=int, help="TCP port; 0 takes a free one.")
+@click.option("--unix", help="Path of a unix socket to listen on instead of TCP.")
+@click.option("--admin-port", type=int, help="Port of /metrics and the probes, on loopback.")
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="TOML file instead of the shipped one.")
+@click.option("--simulate", is_flag=True, help="Without an API key, start a simulated Claude beside the service.")
+def serve(
+    host: str | None, port: int | None, unix: str | None, admin_port: int | None, config: Path | None, simulate: bool
+) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    overrides = {"host": host, "port": port, "unix": unix, "admin_port": admin_port}
+    try:
+        loaded = settings.load(config, overrides=overrides)
+        server.check_exposure(loaded)
+    except settings.SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    logging.basicConfig(
+        level=loaded.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    # The SDK's and httpx2's own request lines say nothing that our one line a stream does not.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    with _credentials(simulate) as credentials:
+        # What is alive now lives for ever: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        with asyncio.Runner(loop_factory=_new_loop) as runner:
+            try:
+                runner.run(server.serve_until_signal(loaded, credentials))
+            except OSError as error:
+                raise click.ClickException(f"cannot listen: {error}") from None
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+@contextmanager
+def _credentials(simulate: bool) -> Iterator[server.Credentials]:
+    """The SDK's own environment variables; or a simulated Claude, where that was asked for and there is no key."""
+    key = os.environ.get("ANTHROPIC_API_KEY") or None
+    if key or os.environ.get("ANTHROPIC_AUTH_TOKEN") or not simulate:
+        if key is None and not os.environ.get("ANTHROPIC_AUTH_TOKEN"):
+            click.echo("ANTHROPIC_API_KEY is not set: Claude will refuse every request.", err=True)
+        yield server.Credentials(api_key=key, base_url=os.environ.get("ANTHROPIC_BASE_URL") or None)
+        return
+    command = [sys.executable, "-m", "app", "simulate", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None, "it was asked for"
+            url = process.stdout.readline().strip().rpartition(" ")[2]
+            if not url.startswith("http"):
+                raise click.ClickException("the simulated Claude did not start")
+            click.echo(f"No ANTHROPIC_API_KEY: answers come from a simulated Claude on {url}. They cost nothing.")
+            yield server.Credentials(api_key="simulated", base_url=url, simulated=True)
+        finally:
+            process.terminate()
+
+
+main.add_command(simulator.command())
+
+if __name__ == "__main__":
+    main()

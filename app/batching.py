@@ -1,0 +1,111 @@
+"""When a batch goes out, and what joins within it. Pure: `now` comes in, as seconds of any one clock."""
+
+from __future__ import annotations
+
+from app.events import ClaudeEvent, Delta
+
+
+class Batch:
+    """Events on their way to one write: neighbouring deltas of one block and kind become one; order is kept.
+
+    A batch never splits a code point: half of a surrogate pair that ends a run stays behind for the next batch,
+    unless something else follows it.
+    """
+
+    __slots__ = ("_count", "_events", "_texts", "chars")
+
+    def __init__(self) -> None:
+        self._events: list[ClaudeEvent] = []  # the last one stands for `_texts` too, if that is not empty
+        self._texts: list[str] = []  # the open run, the last event's own text first
+        self._count = 0  # deltas of the wire in the open run
+        self.chars = 0  # of everything added: a delta's text, any other event's raw payload
+
+    def add(self, event: ClaudeEvent) -> None:
+        """Takes the next event."""
+        if isinstance(event, Delta):
+            self.chars += len(event.text)
+            last = self._events[-1] if self._events else None
+            if isinstance(last, Delta) and last.index == event.index and last.kind == event.kind:
+                self._texts.append(event.text)
+                self._count += event.count
+                return
+            self._close_run()
+            self._events.append(event)
+            self._texts.append(event.text)
+            self._count = event.count
+        else:
+            self.chars += len(event.raw)
+            self._close_run()
+            self._events.append(event)
+
+    def take(self, *, everything: bool = False) -> list[ClaudeEvent]:
+        """What is to be written now. The batch is empty afterwards, but for half a code point that still waits.
+
+        Args:
+            everything: nothing will follow, so half a code point goes as it is.
+        """
+        self._close_run()
+        events, self._events = self._events, []
+        self.chars = 0
+        last = events[-1] if events else None
+        if isinstance(last, Delta) and last.text[-1:] >= "\ud800" and last.text[-1] <= "\udbff" and not everything:
+            events.pop()
+            if len(last.text) > 1:
+                events.append(Delta(last.index, last.kind, last.text[:-1], last.count))
+            self.add(Delta(last.index, last.kind, last.text[-1], 0))
+        return events
+
+    def __bool__(self) -> bool:
+        return bool(self._events)
+
+    def _close_run(self) -> None:
+        if len(self._texts) > 1:
+            run = self._events[-1]
+            assert isinstance(run, Delta), "only deltas open a run"
+            text = "".join(self._texts)
+            if not text.isascii():
+                text = _whole(text)
+            self._events[-1] = Delta(run.index, run.kind, text, self._count)
+        self._texts.clear()
+
+
+def _whole(text: str) -> str:
+    """Joins surrogate halves that two deltas brought apart; a half without its partner stays as it is."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
+class Window:
+    """The time window of coalescing: a batch goes out at once if the last one is a window ago, else when it is.
+
+    The window grows only while the reader lags: a drain that takes longer than the window doubles it, up to
+    `max_s`; quick drains let it shrink back.
+
+    Args:
+        window_s: the shortest time between two batches, in seconds; 0 sends each batch at once.
+        max_s: what the window may grow to.
+    """
+
+    __slots__ = ("_base_s", "_max_s", "_sent_at", "window_s")
+
+    # The last part of a window is not waited for: paced reads bring the next events a window after the last ones,
+    # give or take a little, and a timer for the rest would cost more than it joins.
+    SLACK = 0.15
+
+    def __init__(self, window_s: float, max_s: float) -> None:
+        self._base_s = window_s
+        self._max_s = max(window_s, max_s)
+        self._sent_at = float("-inf")
+        self.window_s = window_s
+
+    @property
+    def due_at(self) -> float:
+        """When the pending batch goes out; in the past where it may go at once."""
+        return self._sent_at + self.window_s * (1 - self.SLACK)
+
+    def sent(self, began: float, ended: float) -> None:
+        """A batch was written and drained between these two times."""
+        self._sent_at = began
+        if ended - began > self.window_s:
+            self.window_s = min(max(self.window_s * 2, 0.001), self._max_s)
+        elif self.window_s > self._base_s:
+            self.window_s = max(self.window_s / 2, self._base_s)

@@ -1,0 +1,118 @@
+"""The bounded queue between producer and consumer: `asyncio.Queue`, bounded in bytes as well as in items."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from app.events import Item
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelStatistics:
+    """What a channel holds and has seen.
+
+    Attributes:
+        items, size_bytes: held now.
+        peak_items, peak_bytes: the most that was held at once.
+        pauses: how often the producer had to wait for room.
+        paused_s: seconds that it waited, up to now.
+    """
+
+    items: int
+    size_bytes: int
+    peak_items: int
+    peak_bytes: int
+    pauses: int
+    paused_s: float
+
+
+class Channel(asyncio.Queue[Item]):
+    """A queue for one producer and one consumer that is full by items or by bytes, whichever comes first.
+
+    An item larger than the whole bound passes when the channel is empty: alone, or it would wait for ever.
+
+    Args:
+        max_items: the most items held (at least 1).
+        max_bytes: the most bytes held, by the items' own `size_bytes` (at least 1).
+    """
+
+    def __init__(self, max_items: int, max_bytes: int) -> None:
+        super().__init__(max_items)
+        self._max_bytes = max_bytes
+        self._size_bytes = 0
+        self._incoming_bytes = 0  # size of the item that the producer wants to put
+        self._peak_items = self._peak_bytes = 0
+        self._pauses = 0
+        self._paused_s = 0.0
+        self._paused_since: float | None = None  # set while the producer waits for room
+
+    async def put(self, item: Item) -> None:
+        """Puts `item` as soon as there is room. Cancelling is safe: the item is then not in the channel."""
+        self._incoming_bytes = item.size_bytes
+        if not self.full():
+            self.put_nowait(item)
+            return
+        loop = asyncio.get_running_loop()
+        self._pauses += 1
+        self._paused_since = loop.time()
+        try:
+            await super().put(item)
+        finally:
+            self._paused_s += loop.time() - self._paused_since
+            self._paused_since = None
+
+    async def get_before(self, deadline: float) -> Item | None:
+        """The next item, or None if none came by `deadline` (loop time, seconds). Cancelling loses no item."""
+        if not self.empty():
+            return self.get_nowait()
+        if deadline <= asyncio.get_running_loop().time():
+            return None
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self.get()
+        except TimeoutError:
+            return None
+
+    def put_nowait(self, item: Item) -> None:
+        """Puts `item` at once. Raises `asyncio.QueueFull` where there is no room."""
+        self._incoming_bytes = item.size_bytes
+        super().put_nowait(item)
+
+    def full(self) -> bool:
+        """Whether the item that the producer wants to put has no room."""
+        return super().full() or (not self.empty() and self._size_bytes + self._incoming_bytes > self._max_bytes)
+
+    @property
+    def paused(self) -> bool:
+        """Whether the producer is waiting for room now."""
+        return self._paused_since is not None
+
+    def statistics(self) -> ChannelStatistics:
+        """A frozen record of what the channel holds and has seen."""
+        waiting_s = 0.0 if self._paused_since is None else asyncio.get_running_loop().time() - self._paused_since
+        return ChannelStatistics(
+            items=self.qsize(),
+            size_bytes=self._size_bytes,
+            peak_items=self._peak_items,
+            peak_bytes=self._peak_bytes,
+            pauses=self._pauses,
+            paused_s=self._paused_s + waiting_s,
+        )
+
+    # The two hooks that asyncio.Queue documents for subclasses.
+
+    def _put(self, item: Item) -> None:
+        super()._put(item)
+        self._size_bytes += item.size_bytes
+        self._peak_items = max(self._peak_items, self.qsize())
+        self._peak_bytes = max(self._peak_bytes, self._size_bytes)
+
+    def _get(self) -> Item:
+        item = super()._get()
+        self._size_bytes -= item.size_bytes
+        return item
+
+    def __repr__(self) -> str:
+        state = " paused" if self.paused else ""
+        return f"<Channel {self.qsize()}/{self.maxsize} items {self._size_bytes}/{self._max_bytes} bytes{state}>"

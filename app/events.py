@@ -1,0 +1,78 @@
+"""What Claude says, as values: a run of text (`Delta`) or anything else (`Event`).
+
+Both carry `size_bytes`, the unit in which the queue is bounded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from app.errors import SluicewayError
+
+DeltaKind = Literal["text", "thinking", "input_json"]
+
+# What an event costs beyond its text: the object, its slots and its place in the queue (CPython 3.11, measured).
+OVERHEAD_BYTES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A run of characters of one content block; neighbours of the same block and kind may be joined.
+
+    Attributes:
+        index: the content block's position in the message.
+        kind: which of the three joinable deltas of the Messages API it is.
+        text: the characters. May end in half of a surrogate pair, if that is how it came.
+        count: how many deltas of the wire are joined here.
+    """
+
+    index: int
+    kind: DeltaKind
+    text: str
+    count: int = 1
+
+    @property
+    def size_bytes(self) -> int:
+        # Characters, not encoded bytes: exact for ASCII, and len() is free where encoding is not.
+        return len(self.text) + OVERHEAD_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Any other event of the Messages API, kept as it came; order matters, nothing is merged across it.
+
+    Attributes:
+        type: the event's name, such as `message_start`; unknown names pass.
+        raw: the `data:` payload, byte for byte.
+        data: the payload, decoded.
+    """
+
+    type: str
+    raw: bytes
+    data: dict[str, Any]
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.raw) + OVERHEAD_BYTES
+
+
+ClaudeEvent = Delta | Event
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The last item of every stream: nothing comes after it.
+
+    Attributes:
+        error: what ended the stream, or None after a whole answer.
+    """
+
+    error: SluicewayError | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        return OVERHEAD_BYTES
+
+
+Item = ClaudeEvent | End

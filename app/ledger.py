@@ -1,0 +1,337 @@
+"""The ledger: what an answer generated, what of it was delivered, wasted and avoided, and its money. Pure.
+
+    account = ledger.open(model="claude-sonnet-5-5", max_tokens=4096, now=…)
+    account.see(event)                       # every event, as it is received
+    account.delivered(text=120)              # characters that reached the reader's connection
+    entry = account.settle(Outcome.DISCONNECTED, now)      # exactly once, in a `finally`
+
+Measured and estimated figures never mix: `basis` says which one `generated` is, and `avoided` is always an estimate.
+`now` is in seconds of any clock, the same one throughout; across restarts `dump` and `restore` carry ages, not times.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import replace
+from typing import Any
+
+from app.entry import Avoided, Entry, ReconcileLimit, Total, with_money
+from app.events import ClaudeEvent, DeltaKind
+from app.outcome import Outcome
+from app.prices import Prices
+from app.rates import TokenRates
+from app.survival import Curve
+from app.tally import Phase, Tally
+
+__all__ = ["Account", "AlreadySettledError", "Avoided", "Entry", "Ledger", "Outcome", "ReconcileLimit", "Total"]
+
+# Bounds of the classes of `max_tokens`: who asks for at most 256 tokens asks for another kind of answer.
+MAX_TOKENS_CLASSES = (256, 1024, 4096, 16384, 65536)
+# Models that are learned about at once; beyond, the one unused longest is forgotten. A model comes in by an answer that
+# began, so a caller's invented names never get here.
+MAX_MODELS = 64
+HALF_LIFE_S = 7 * 86400.0
+# An answer that stopped for one of these would have gone on: its length is censored.
+_CUT_BY_LIMIT = frozenset({"max_tokens", "model_context_window_exceeded"})
+_KINDS: tuple[DeltaKind, ...] = ("text", "thinking", "input_json")
+
+
+class AlreadySettledError(RuntimeError):
+    """The stream's account is closed; settling twice would count its money twice."""
+
+
+class Account:
+    """One stream's page in the ledger, from `Ledger.open` to `settle`.
+
+    Attributes:
+        tally: what was received so far; read it, don't feed it.
+        settled: `settle` was called.
+    """
+
+    __slots__ = ("_delivered", "_hidden", "_ledger", "max_tokens", "model", "opened_at", "settled", "tally", "upstream")
+
+    def __init__(self, ledger: Ledger, model: str, max_tokens: int, upstream: str, hidden: bool, now: float) -> None:
+        self._ledger = ledger
+        self._hidden = hidden
+        self._delivered: dict[DeltaKind, int] = {"text": 0, "thinking": 0, "input_json": 0}
+        self.model = model
+        self.max_tokens = max_tokens
+        self.upstream = upstream
+        self.opened_at = now
+        self.tally = Tally()
+        self.settled = False
+
+    def see(self, event: ClaudeEvent) -> None:
+        """Takes an event into account, as it is received.
+
+        Raises:
+            AlreadySettledError: the books of this stream are closed.
+        """
+        if self.settled:
+            raise AlreadySettledError(f"an event came after the stream of {self.model} was settled")
+        self.tally.see(event)
+
+    def delivered(self, *, text: int = 0, thinking: int = 0, input_json: int = 0) -> None:
+        """Adds characters that reached the reader's connection.
+
+        What is deliberately not shown to this reader, as thinking on the plain protocol, is delivered all the same:
+        it was not thrown away. More than was received counts as all of it, so replays do no harm. After `settle` it
+        changes nothing.
+        """
+        self._delivered["text"] += text
+        self._delivered["thinking"] += thinking
+        self._delivered["input_json"] += input_json
+
+    def delivered_all(self) -> None:
+        """Everything received so far reached the reader's connection."""
+        self._delivered.update(self.tally.chars)
+
+    def settle(self, outcome: Outcome, now: float) -> Entry:
+        """Closes the books of this stream; synchronous, so that it fits a `finally`.
+
+        Raises:
+            AlreadySettledError: it was settled before.
+        """
+        if self.settled:
+            raise AlreadySettledError(f"the stream of {self.model} was settled before")
+        self.settled = True
+        return self._ledger._settle(self, outcome, now)
+
+    @property
+    def hidden_thinking(self) -> bool:
+        """Thinking was, or may have been, generated without its text."""
+        return self._hidden or self.tally.hidden_thinking
+
+    def delivered_features(self) -> tuple[float, ...]:
+        """The part of the tally's features that reached the reader's connection."""
+        tally = self.tally
+        chars = [min(self._delivered[kind], tally.chars[kind]) for kind in _KINDS]
+        all_json, received = tally.chars["input_json"], sum(tally.chars.values())
+        # A tool call's frame goes with its JSON, and wide characters are taken to be spread evenly.
+        tools = tally.tool_blocks * (chars[2] / all_json if all_json else float(sum(chars) == received))
+        wide = tally.wide_chars * sum(chars) / received if received else 0.0
+        return (*map(float, chars), tools, wide)
+
+
+class Ledger:
+    """Opens and settles accounts, and learns from every one.
+
+    Args:
+        prices: the price table.
+        half_life_s: age in seconds at which what was learned counts half.
+    """
+
+    def __init__(self, prices: Prices, half_life_s: float = HALF_LIFE_S) -> None:
+        self._prices = prices
+        self._half_life_s = half_life_s
+        self._models: OrderedDict[str, _Model] = OrderedDict()
+        self.total = Total()  # avoided tokens since the start, all models
+        self.open_accounts = 0
+
+    def __repr__(self) -> str:
+        return f"<Ledger open={self.open_accounts} models={len(self._models)} aborted={self.total.streams}>"
+
+    def open(
+        self, *, model: str, max_tokens: int, now: float, upstream: str = "anthropic", thinking_hidden: bool = False
+    ) -> Account:
+        """Opens a stream's account; whoever calls it settles it.
+
+        Args:
+            model: the model asked for.
+            max_tokens: the request's own bound.
+            now: seconds.
+            upstream: which of the price table's upstreams answers.
+            thinking_hidden: the request itself omits thinking (`thinking.display`), so none will be seen.
+        """
+        self.open_accounts += 1
+        return Account(self, model, max_tokens, upstream, thinking_hidden, now)
+
+    def tokens_each(self, model: str) -> tuple[float, ...]:
+        """The tokens a character (and a tool call, and a wide character) of this model, as known now."""
+        known = self._models.get(model)
+        return (known.rates if known else TokenRates(self._half_life_s)).tokens_each
+
+    def _settle(self, account: Account, outcome: Outcome, now: float) -> Entry:
+        self.open_accounts -= 1
+        tally = account.tally
+        finished = tally.exact and tally.stop_reason is not None and not tally.since_usage
+        began = tally.phase is not Phase.BEFORE_FIRST_EVENT
+        aborted = outcome.aborts and not finished
+        entry = Entry(
+            model=account.model,
+            served_model=tally.model,
+            upstream=account.upstream,
+            outcome=outcome,
+            phase=tally.phase,
+            aborted=aborted,
+            finished=finished,
+            stop_reason=tally.stop_reason,
+            opened_at=account.opened_at,
+            settled_at=now,
+            usage=dict(tally.usage),
+        )
+        model = self._model(account.model, began)
+        entry = _with_tokens(entry, account, model.rates)
+        entry = self._with_avoided(entry, account, model, now)
+        if finished:
+            _learn(account, entry, model.rates, now)
+        return with_money(self._with_prices(entry))
+
+    def _model(self, name: str, began: bool) -> _Model:
+        if not began and name not in self._models:
+            return _Model(self._half_life_s)  # maybe no model at all, only a caller's word for one
+        model = self._models.setdefault(name, _Model(self._half_life_s))
+        self._models.move_to_end(name)
+        if len(self._models) > MAX_MODELS:
+            self._models.popitem(last=False)
+        return model
+
+    def _with_avoided(self, entry: Entry, account: Account, model: _Model, now: float) -> Entry:
+        """Takes the length into the curve of its kind, and asks that what an aborted stream would have added."""
+        if not entry.aborted and entry.phase is Phase.BEFORE_FIRST_EVENT:
+            return entry  # Claude never began: neither a length nor a saving
+        hidden = account.hidden_thinking
+        length = float(_visible(account, entry, model.rates) if hidden else entry.generated)
+        curve = model.curve(account.max_tokens, hidden)
+        curve.observe(length, entry.finished and entry.stop_reason not in _CUT_BY_LIMIT, now)
+        if not entry.aborted:
+            return entry
+        upper = float(max(0, account.max_tokens - entry.generated))
+        if curve.enough:
+            left = curve.remaining(length, account.max_tokens)
+            avoided = Avoided(
+                expected=min(left.mean, upper),
+                upper=upper,
+                low=min(left.low, upper),
+                high=min(left.high, upper),
+                variance=left.variance,
+            )
+        else:
+            avoided = Avoided(upper=upper, high=upper, enough=False)
+        if self._prices.bills(account.upstream) == "whole_answer":
+            # Nothing was avoided: the rest is generated, and billed, without us.
+            return replace(entry, unseen_tokens=avoided.expected, avoided=Avoided(enough=avoided.enough))
+        self.total = self.total.plus(avoided)
+        return replace(entry, avoided=avoided)
+
+    def _with_prices(self, entry: Entry) -> Entry:
+        rate = None
+        for name in (entry.served_model, entry.model):
+            rate = rate or (self._prices.rate(name, entry.usage) if name else None)
+        if rate is None:
+            return entry
+        cost = rate.cost(entry.usage, 0)
+        return replace(entry, priced=True, spent_usd=cost, output_usd_per_token=rate.output_usd_per_token)
+
+    def dump(self, now: float) -> dict[str, Any]:
+        """What was learned, as plain JSON, for `restore` after a restart. Open accounts and totals are not in it."""
+        return {"version": 1, "models": {name: model.dump(now) for name, model in self._models.items()}}
+
+    def restore(self, data: dict[str, Any], now: float, age_s: float = 0.0) -> None:
+        """Takes back what `dump` gave; what is known already is replaced.
+
+        Args:
+            data: decoded JSON.
+            now: seconds, on this process's clock.
+            age_s: how long ago it was dumped.
+
+        Raises:
+            ValueError: the data are not what `dump` gives; then nothing has changed.
+        """
+        try:
+            if data["version"] != 1:
+                raise ValueError(f"unknown version {data['version']!r}")
+            models = {
+                str(name): _Model.restore(saved, self._half_life_s, now - age_s)
+                for name, saved in data["models"].items()
+            }
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise ValueError(f"not a ledger's dump: {error!r}") from error
+        self._models = OrderedDict(list(models.items())[-MAX_MODELS:])
+
+
+class _Model:
+    """What is known of one model: its rates, and a curve for each kind of answer."""
+
+    def __init__(self, half_life_s: float) -> None:
+        self._half_life_s = half_life_s
+        self.rates = TokenRates(half_life_s)
+        self._curves: dict[tuple[int, bool], Curve] = {}
+
+    def curve(self, max_tokens: int, hidden: bool) -> Curve:
+        """The curve of answers with about this bound. Those with hidden thinking have one of visible tokens."""
+        kind = sum(max_tokens > bound for bound in MAX_TOKENS_CLASSES)
+        return self._curves.setdefault((kind, hidden), Curve(self._half_life_s))
+
+    def dump(self, now: float) -> dict[str, Any]:
+        curves = [
+            {"class": kind, "hidden": hidden, **curve.dump(now)} for (kind, hidden), curve in self._curves.items()
+        ]
+        return {"rates": self.rates.dump(now), "curves": curves}
+
+    @classmethod
+    def restore(cls, data: dict[str, Any], half_life_s: float, now: float) -> _Model:
+        model = cls(half_life_s)
+        model.rates = TokenRates.restore(data["rates"], half_life_s, now)
+        for saved in data["curves"]:
+            key = int(saved["class"]), bool(saved["hidden"])
+            if not 0 <= key[0] <= len(MAX_TOKENS_CLASSES):
+                raise ValueError(f"no class {key[0]} of max_tokens")
+            model._curves[key] = Curve.restore(saved, half_life_s, now)
+        return model
+
+
+def _with_tokens(entry: Entry, account: Account, rates: TokenRates) -> Entry:
+    """Generated, delivered and wasted tokens."""
+    tally = account.tally
+    counted = int(tally.usage["output_tokens"]) if tally.exact else 0
+    # Nothing came: for sure nothing was generated if there was no request to abort, else who knows.
+    nothing = tally.phase is Phase.BEFORE_FIRST_EVENT and not entry.outcome.aborts
+    exact = nothing or (tally.exact and not tally.since_usage)
+    since = [float(now - then) for now, then in zip(tally.features, tally.at_usage, strict=True)]
+    generated = counted if exact else counted + round(rates.estimate(since))
+    if all(account._delivered[kind] >= tally.chars[kind] for kind in _KINDS):
+        # All that can be seen was handed over; with nothing to see, only a completed stream has been.
+        share = 1.0 if any(tally.chars.values()) or entry.outcome is Outcome.COMPLETED else 0.0
+    else:
+        received = rates.estimate(tally.features)
+        share = min(1.0, rates.estimate(account.delivered_features()) / received) if received else 0.0
+    delivered = round(share * generated)
+    return replace(
+        entry,
+        generated=generated,
+        basis="exact" if exact else "estimated",
+        delivered=delivered,
+        wasted=generated - delivered,
+        hidden_thinking=account.hidden_thinking and not exact,
+    )
+
+
+def _thinking_tokens(account: Account) -> int | None:
+    """Exact thinking tokens, where usage tells them."""
+    details = account.tally.usage.get("output_tokens_details") or {}
+    tokens = details.get("thinking_tokens")
+    return int(tokens) if tokens is not None and account.tally.exact else None
+
+
+def _visible(account: Account, entry: Entry, rates: TokenRates) -> float:
+    """Tokens of an answer apart from its hidden thinking: the length in which such answers are compared."""
+    thinking = _thinking_tokens(account)
+    if entry.finished and thinking is not None and not account.tally.chars["thinking"]:
+        return max(0, entry.generated - thinking)
+    return min(float(entry.generated), rates.estimate(account.tally.features))
+
+
+def _learn(account: Account, entry: Entry, rates: TokenRates, now: float) -> None:
+    """Learns tokens a character from a finished answer; hidden thinking of unknown size teaches nothing."""
+    thinking = _thinking_tokens(account)
+    features = account.tally.features
+    if thinking is None:
+        if not account.hidden_thinking:
+            rates.learn(features, entry.generated, now)
+        return
+    text, thought, *rest = features
+    if not account.tally.hidden_thinking:
+        # Usage counts raw reasoning where the wire may carry a summary: its own rate, on its own evidence.
+        rates.learn((0, thought, 0, 0, 0), thinking, now)
+    rates.learn((text, 0, *rest), max(0, entry.generated - thinking), now)

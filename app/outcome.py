@@ -1,0 +1,30 @@
+"""How a stream can end. The words are the same in events, metrics and logs."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Outcome(Enum):
+    """What ended a stream. All but `completed`, `upstream_error`, `rejected` and `internal_error` abort it."""
+
+    COMPLETED = "completed"
+    DISCONNECTED = "disconnected"
+    STALLED = "stalled"
+    VANISHED = "vanished"
+    STOPPED = "stopped"
+    TAKEN_OVER = "taken_over"
+    EXPIRED = "expired"
+    BUDGET = "budget"
+    SHUTDOWN = "shutdown"
+    UPSTREAM_ERROR = "upstream_error"
+    REJECTED = "rejected"
+    INTERNAL_ERROR = "internal_error"
+
+    @property
+    def aborts(self) -> bool:
+        """Whether it stops an answer that would have gone on. A failure does not: none counts as a saving."""
+        return self not in _NO_ABORT
+
+
+_NO_ABORT = frozenset({Outcome.COMPLETED, Outcome.UPSTREAM_ERROR, Outcome.REJECTED, Outcome.INTERNAL_ERROR})

@@ -1,0 +1,241 @@
+"""What Claude costs: a table read from TOML, and the sum for one answer. Pure but for `load_prices`, which reads files.
+
+Every price carries its source and date. A model that is not in the table has no price: nothing here guesses one.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+TokenType = Literal["input", "output", "cache_read", "cache_write_5m", "cache_write_1h"]
+TOKEN_TYPES: tuple[TokenType, ...] = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")
+Bills = Literal["until_abort", "whole_answer"]
+
+_DATED = re.compile(r"-20\d{6}$")
+_MTOK = 1_000_000
+
+
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the price file; an unknown key is an error, so that a misspelt price is not silently zero."""
+
+
+class Rate(_Record, frozen=True):
+    """Prices in US dollars per million tokens, by type."""
+
+    input: float
+    output: float
+    cache_read: float
+    cache_write_5m: float
+    cache_write_1h: float
+
+    def __post_init__(self) -> None:
+        if any(price < 0 for price in (getattr(self, kind) for kind in TOKEN_TYPES)):
+            raise ValueError("a price is not negative")
+
+    def times(self, factor: float) -> Rate:
+        """The same prices multiplied by `factor`."""
+        return Rate(**{kind: getattr(self, kind) * factor for kind in TOKEN_TYPES})
+
+    @property
+    def output_usd_per_token(self) -> float:
+        return self.output / _MTOK
+
+    def cost(self, usage: Mapping[str, Any], output_tokens: float) -> Cost:
+        """The cost of one answer.
+
+        Args:
+            usage: the Messages API's usage, cumulative; its own `output_tokens` is not looked at.
+            output_tokens: tokens generated, exact or estimated.
+        """
+        tokens = input_tokens_by_type(usage)
+        return Cost(
+            input=tokens["input"] * self.input / _MTOK,
+            output=output_tokens * self.output / _MTOK,
+            cache_read=tokens["cache_read"] * self.cache_read / _MTOK,
+            cache_write_5m=tokens["cache_write_5m"] * self.cache_write_5m / _MTOK,
+            cache_write_1h=tokens["cache_write_1h"] * self.cache_write_1h / _MTOK,
+        )
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """US dollars, by type of token."""
+
+    input: float = 0.0
+    output: float = 0.0
+    cache_read: float = 0.0
+    cache_write_5m: float = 0.0
+    cache_write_1h: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.input + self.output + self.cache_read + self.cache_write_5m + self.cache_write_1h
+
+    def items(self) -> Iterable[tuple[TokenType, float]]:
+        """Each type with its dollars, in the order of `TOKEN_TYPES`."""
+        return [(kind, getattr(self, kind)) for kind in TOKEN_TYPES]
+
+
+NO_COST = Cost()
+
+
+class Tier(_Record, frozen=True):
+    """Prices for every token of a request whose prompt is longer than `above_prompt_tokens`."""
+
+    above_prompt_tokens: int
+    usd_per_mtok: Rate
+    source: str
+    date: datetime.date
+
+
+class ModelPrice(_Record, frozen=True):
+    """The prices of one model under all its ids.
+
+    Attributes:
+        doubtful: the source is weak or contradicted; used all the same, and said.
+        tiers: dearer or cheaper bands by length of the prompt, shortest first.
+    """
+
+    ids: tuple[str, ...]
+    usd_per_mtok: Rate
+    source: str
+    date: datetime.date
+    doubtful: bool = False
+    note: str = ""
+    tiers: tuple[Tier, ...] = ()
+
+    def __post_init__(self) -> None:
+        bounds = [tier.above_prompt_tokens for tier in self.tiers]
+        if not self.ids or bounds != sorted(set(bounds)):
+            raise ValueError("a model needs an id, and its tiers in rising order")
+
+
+class Modifier(_Record, frozen=True):
+    """A factor on all prices when the usage's `field` has this value.
+
+    Attributes:
+        models: the ids it holds for; empty means all.
+    """
+
+    field: Literal["inference_geo", "speed", "service_tier"]
+    value: str
+    factor: float
+    source: str
+    date: datetime.date
+    models: tuple[str, ...] = ()
+
+
+class Upstream(_Record, frozen=True):
+    """How a provider bills an answer that is aborted."""
+
+    bills: Bills
+    source: str
+    date: datetime.date
+    note: str = ""
+
+
+class PriceFile(_Record, frozen=True):
+    """The whole of a price file, as written."""
+
+    model: tuple[ModelPrice, ...] = ()
+    modifier: tuple[Modifier, ...] = ()
+    upstream: dict[str, Upstream] = {}
+
+
+def input_tokens_by_type(usage: Mapping[str, Any]) -> dict[TokenType, int]:
+    """Splits the input side of a usage into types.
+
+    `input_tokens` excludes both kinds of cached tokens (Messages API, usage). Writes without a time to live, or beyond
+    what `cache_creation` breaks down, are taken for the five-minute kind, which is the API's default.
+    """
+    written = int(usage.get("cache_creation_input_tokens") or 0)
+    split = usage.get("cache_creation") or {}
+    hour = min(int(split.get("ephemeral_1h_input_tokens") or 0), written)
+    return {
+        "input": int(usage.get("input_tokens") or 0),
+        "cache_read": int(usage.get("cache_read_input_tokens") or 0),
+        "cache_write_5m": written - hour,
+        "cache_write_1h": hour,
+    }
+
+
+def prompt_tokens(usage: Mapping[str, Any]) -> int:
+    """The length of the prompt that chooses a tier: input, cache reads and cache writes together."""
+    return sum(input_tokens_by_type(usage).values())
+
+
+def undated(model: str) -> str:
+    """The model's id without its snapshot date: `claude-haiku-4-5-20251001` is `claude-haiku-4-5`."""
+    return _DATED.sub("", model)
+
+
+class Prices:
+    """A price table, ready to be asked. Immutable.
+
+    Args:
+        files: parsed price files; a later one replaces models, upstreams and modifiers of an earlier one by name.
+    """
+
+    def __init__(self, *files: PriceFile) -> None:
+        self._models: dict[str, ModelPrice] = {}
+        self._modifiers: dict[tuple[str, str], Modifier] = {}
+        self._upstreams: dict[str, Upstream] = {}
+        for file in files:
+            self._models |= {name: price for price in file.model for name in price.ids}
+            self._modifiers |= {(modifier.field, modifier.value): modifier for modifier in file.modifier}
+            self._upstreams |= file.upstream
+
+    @property
+    def models(self) -> Mapping[str, ModelPrice]:
+        """Every id with its prices."""
+        return self._models
+
+    def find(self, model: str) -> ModelPrice | None:
+        """The model's prices by its id, or by its id without the date; None if it is unknown."""
+        return self._models.get(model) or self._models.get(undated(model))
+
+    def rate(self, model: str, usage: Mapping[str, Any]) -> Rate | None:
+        """The prices of this one request, tier and modifiers applied; None for an unknown model.
+
+        Args:
+            usage: the Messages API's usage; `inference_geo`, `speed` and `service_tier` in it choose modifiers. An
+                empty one (nothing came) gives the tier of the shortest prompts.
+        """
+        price = self.find(model)
+        if price is None:
+            return None
+        rate, length = price.usd_per_mtok, prompt_tokens(usage)
+        for tier in price.tiers:
+            if length > tier.above_prompt_tokens:
+                rate = tier.usd_per_mtok
+        for (field, value), modifier in self._modifiers.items():
+            if usage.get(field) == value and (not modifier.models or undated(model) in modifier.models):
+                rate = rate.times(modifier.factor)
+        return rate
+
+    def bills(self, upstream: str) -> Bills:
+        """Whether the upstream bills until the abort or the whole answer; an unknown one the whole, so that no saving
+        is claimed that nobody has stated."""
+        known = self._upstreams.get(upstream)
+        return known.bills if known is not None else "whole_answer"
+
+
+def load_prices(*paths: Path) -> Prices:
+    """Reads price files, later ones overriding earlier ones.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: a file is not TOML, or not a price table (the message names the key).
+    """
+    files = []
+    for path in paths:
+        try:
+            files.append(msgspec.toml.decode(path.read_bytes(), type=PriceFile))
+        except (msgspec.DecodeError, ValueError) as error:
+            raise ValueError(f"{path.name}: {error}") from error
+    return Prices(*files)

@@ -1,0 +1,157 @@
+"""Every setting, with unit, bound and default: from `config/sluiceway.toml`, then `SLUICEWAY_…`, then the command line.
+
+A key that is not here is refused by name, wherever it comes from.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+ENV_PREFIX = "SLUICEWAY_"
+DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "config" / "sluiceway.toml"
+
+
+class SettingsError(ValueError):
+    """A setting is unknown, of the wrong type or out of bounds; the message names it."""
+
+
+class Settings(BaseModel):
+    """What the service is run with. Read once, frozen, passed down as plain values."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # Where it listens
+    host: str = Field("127.0.0.1", description="address to listen on; any but loopback demands callers' keys")
+    port: int = Field(8080, ge=0, le=65535, description="TCP port; 0 takes a free one")
+    unix: str = Field("", description="path of a unix socket to listen on instead of TCP; empty for none")
+    admin_host: str = Field("127.0.0.1", description="address of /metrics, /healthz, /readyz and /streams")
+    admin_port: int = Field(9464, ge=0, le=65535, description="port of those; 0 takes a free one")
+
+    # Who may call
+    api_keys: Annotated[tuple[str, ...], Field(description="callers' keys, sent as Bearer or x-api-key")] = ()
+    auth: Literal["", "none"] = Field("", description='"none" serves anyone, also beyond loopback')
+
+    # What is asked of Claude where the request does not say
+    model: str = Field("claude-opus-4-8", min_length=1, description="model")
+    max_tokens: int = Field(64_000, ge=1, le=1_000_000, description="most output tokens of an answer")
+    thinking: Literal["adaptive", "disabled", ""] = Field(
+        "adaptive", description="thinking; empty leaves it out of the request"
+    )
+
+    # What a request may ask
+    max_tokens_limit: int = Field(128_000, ge=1, le=1_000_000, description="the largest max_tokens taken, in tokens")
+    max_body_bytes: int = Field(
+        8_388_608, ge=1024, le=33_554_432, description="the largest request body taken, in bytes"
+    )
+
+    # The batches
+    window_s: float = Field(0.1, ge=0, le=5, description="time between two batches, in seconds; 0 sends each at once")
+    window_max_s: float = Field(
+        1.0, ge=0, le=30, description="what the window grows to while a reader lags, in seconds"
+    )
+    batch_bytes: int = Field(
+        2048, ge=64, le=1_048_576, description="a batch this large goes without waiting for its window, in bytes"
+    )
+    commit_s: float = Field(
+        1.0, gt=0, le=60, description="silence after which a first keep-alive commits the status, in seconds"
+    )
+    heartbeat_s: float = Field(15.0, gt=0, le=300, description="silence between two keep-alives, in seconds")
+
+    # The buffers, from Claude to the reader
+    receive_buffer_bytes: int = Field(
+        8192, ge=2048, le=16_777_216, description="SO_RCVBUF towards Claude, in bytes (Linux doubles it)"
+    )
+    read_buffer_bytes: int = Field(
+        4096, ge=1024, le=16_777_216, description="read from it at once before more is known to wait, in bytes"
+    )
+    queue_items: int = Field(64, ge=1, le=65_536, description="the queue's bound in items")
+    queue_bytes: int = Field(4096, ge=256, le=16_777_216, description="the queue's bound in bytes")
+    send_buffer_bytes: int = Field(
+        8192, ge=2048, le=16_777_216, description="SO_SNDBUF towards the reader, in bytes (Linux doubles it)"
+    )
+    notsent_lowat_bytes: int = Field(
+        2048, ge=256, le=16_777_216, description="TCP_NOTSENT_LOWAT towards the reader, in bytes"
+    )
+
+    # Deadlines and retries towards Claude; none of them runs while the reader holds the stream
+    connect_timeout_s: float = Field(5.0, gt=0, le=120, description="for connecting to Claude, in seconds")
+    idle_timeout_s: float = Field(90.0, gt=0, le=3600, description="without a byte from Claude, in seconds")
+    progress_timeout_s: float = Field(
+        600.0, gt=0, le=7200, description="with nothing but pings from Claude, in seconds"
+    )
+    retries: int = Field(2, ge=0, le=10, description="further attempts before the first event")
+    retry_after_max_s: float = Field(
+        10.0, ge=0, le=300, description="the longest retry-after that is waited for, in seconds"
+    )
+
+    # Logs
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least level logged")
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(key for part in value.split(",") if (key := part.strip()))
+        return value
+
+
+def load(
+    config: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Reads the settings: file, then environment, then overrides; a later one wins.
+
+    Args:
+        config: the TOML file; None for `config/sluiceway.toml` where it exists.
+        environ: the environment; None for the process's own. Only `SLUICEWAY_…` counts.
+        overrides: from the command line; None values are left out.
+
+    Raises:
+        SettingsError: naming the setting and its bound.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+
+    def take(source: str, given: Mapping[str, Any], shown: Mapping[str, str]) -> None:
+        for key, value in given.items():
+            if key not in Settings.model_fields:
+                near = difflib.get_close_matches(key, Settings.model_fields, n=1)
+                hint = f"; did you mean {_as_in(source, near[0])}?" if near else ""
+                raise SettingsError(f"{source}: unknown setting {shown[key]}{hint}")
+            values[key] = value
+            sources[key] = f"{source}: {shown[key]}"
+
+    path = DEFAULT_CONFIG if config is None else config
+    if config is not None or path.exists():
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise SettingsError(f"{path}: {error}") from error
+        take(path.name, table, {key: key for key in table})
+    names = {name: name.removeprefix(ENV_PREFIX).lower() for name in environ if name.startswith(ENV_PREFIX)}
+    take("environment", {key: environ[name] for name, key in names.items()}, {key: name for name, key in names.items()})
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    take("command line", given, {key: f"--{key.replace('_', '-')}" for key in given})
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_told(problem, sources) for problem in error.errors())) from None
+
+
+def _as_in(source: str, key: str) -> str:
+    return ENV_PREFIX + key.upper() if source == "environment" else key
+
+
+def _told(problem: Any, sources: Mapping[str, str]) -> str:
+    key = str(problem["loc"][0])
+    # The message alone: the value may be a key.
+    return f"{sources.get(key, key)}: {problem['msg']}"

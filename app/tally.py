@@ -1,0 +1,133 @@
+"""A running account of one answer, from its events alone: usage, characters, phase, how it stopped. Pure."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+from app.events import ClaudeEvent, Delta, DeltaKind
+
+# Characters of text, of thinking, of tool JSON; tool calls begun; characters outside ASCII.
+Features = tuple[int, int, int, int, int]
+
+
+class Phase(Enum):
+    """Where in the answer a stream stands, or stood when it ended."""
+
+    BEFORE_FIRST_EVENT = "before_first_event"
+    THINKING = "thinking"
+    TEXT = "text"
+    TOOL_USE = "tool_use"
+    DONE = "done"
+
+
+_PHASE_OF_KIND: dict[DeltaKind, Phase] = {
+    "text": Phase.TEXT,
+    "thinking": Phase.THINKING,
+    "input_json": Phase.TOOL_USE,
+}
+
+
+def _phase_of_block(block_type: str) -> Phase:
+    if block_type in ("thinking", "redacted_thinking"):
+        return Phase.THINKING
+    if block_type.endswith("tool_use"):
+        return Phase.TOOL_USE
+    return Phase.TEXT
+
+
+class Tally:
+    """Sees every event of one answer in order and keeps what the ledger and the last frame need.
+
+    Attributes:
+        usage: `message_start`'s usage overwritten key by key by each `message_delta`'s, which are cumulative
+            (Messages API, streaming). Its `output_tokens` is a placeholder until `exact` is True.
+        exact: a `message_delta` brought the true `output_tokens`.
+        chars: characters received, by kind.
+        deltas: deltas of the wire received, by kind.
+        wide_chars: of all those characters, the ones outside ASCII: they cost more tokens each.
+        tool_blocks: tool calls begun; each costs tokens that its JSON does not show.
+        hidden_thinking: a thinking block came without its text (`thinking.display` omitted, or redacted); while one is
+            open and still empty it counts, since nobody can know what is behind it.
+        at_usage: the `features` when the last exact usage came; all zero before.
+    """
+
+    __slots__ = (
+        "_empty_thinking", "_silent_thinking", "at_usage", "chars", "deltas", "exact", "message_id", "model", "phase",
+        "since_usage", "stop_details", "stop_reason", "stop_sequence", "tool_blocks", "usage", "wide_chars",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.phase = Phase.BEFORE_FIRST_EVENT
+        self.model: str | None = None
+        self.message_id: str | None = None
+        self.usage: dict[str, Any] = {}
+        self.exact = False
+        self.since_usage = False  # text came after the last exact usage: the answer went on
+        self.stop_reason: str | None = None
+        self.stop_sequence: str | None = None
+        self.stop_details: Any = None
+        self.chars: dict[DeltaKind, int] = {"text": 0, "thinking": 0, "input_json": 0}
+        self.deltas: dict[DeltaKind, int] = {"text": 0, "thinking": 0, "input_json": 0}
+        self.wide_chars = 0
+        self.tool_blocks = 0
+        self.at_usage: Features = (0, 0, 0, 0, 0)
+        self._empty_thinking = False  # the block that stands open is thinking, and no text of it came yet
+        self._silent_thinking = False  # such a block closed without a word
+
+    @property
+    def hidden_thinking(self) -> bool:
+        return self._silent_thinking or self._empty_thinking
+
+    @property
+    def features(self) -> Features:
+        """What the number of tokens is estimated from: text, thinking and JSON characters, tool calls, wide ones."""
+        chars = self.chars
+        return chars["text"], chars["thinking"], chars["input_json"], self.tool_blocks, self.wide_chars
+
+    def see(self, event: ClaudeEvent) -> None:
+        """Takes the next event into account. Events of unknown types change nothing."""
+        if isinstance(event, Delta):
+            self.chars[event.kind] += len(event.text)
+            self.deltas[event.kind] += event.count
+            if not event.text.isascii():  # a flag of the string, not a scan
+                self.wide_chars += len(event.text) - len(event.text.encode("ascii", "ignore"))
+            self.phase = _PHASE_OF_KIND[event.kind]
+            self.since_usage = True
+            if event.kind == "thinking":
+                self._empty_thinking = False
+            return
+        data = event.data
+        match event.type:
+            case "message_start":
+                message = data.get("message") or {}
+                self.model, self.message_id = message.get("model"), message.get("id")
+                self.usage, self.exact = dict(message.get("usage") or {}), False
+                if self.phase is Phase.BEFORE_FIRST_EVENT:
+                    self.phase = Phase.TEXT
+            case "content_block_start":
+                self._see_block_start(data.get("content_block") or {})
+            case "content_block_stop":
+                self._silent_thinking, self._empty_thinking = self.hidden_thinking, False
+            case "message_delta":
+                self._see_message_delta(data)
+            case "message_stop":
+                self.phase = Phase.DONE
+
+    def _see_block_start(self, block: dict[str, Any]) -> None:
+        kind = str(block.get("type", ""))
+        self.phase = _phase_of_block(kind)
+        self.since_usage = True
+        self.tool_blocks += kind.endswith("tool_use")
+        if self.phase is Phase.THINKING:
+            self._empty_thinking = not block.get("thinking")
+
+    def _see_message_delta(self, data: dict[str, Any]) -> None:
+        usage = {key: value for key, value in (data.get("usage") or {}).items() if value is not None}
+        self.usage |= usage
+        if "output_tokens" in usage:
+            self.exact, self.since_usage, self.at_usage = True, False, self.features
+        delta = data.get("delta") or {}
+        self.stop_reason = delta.get("stop_reason") or self.stop_reason
+        self.stop_sequence = delta.get("stop_sequence") or self.stop_sequence
+        self.stop_details = delta.get("stop_details") or self.stop_details

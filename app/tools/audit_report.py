@@ -1,0 +1,111 @@
+"""The audit's report in words, and its picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib
+
+if TYPE_CHECKING:
+    from app.tools.audit import Recording, Verdict
+
+_INK, _BLUE, _ORANGE = "#1f2328", "#1f6feb", "#bc4c00"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:+.1f} %"
+
+
+def report(verdicts: Sequence[Verdict], recordings: Sequence[Recording], *, streams: int, seed: int) -> str:
+    """The report as Markdown."""
+    lines = [
+        "# Audit of the ledger",
+        "",
+        f"{streams} simulated streams a repetition, seeds from {seed}; sums over the streams aborted after 50 had finished.",
+        "Errors are estimate against truth; in brackets the worst single repetition.",
+        "",
+        "| lengths | repetitions | aborted | generated | avoided, expected | repetitions within 10 % "
+        "| avoided, naive | 90 % interval covers | its half width | upper bound | targets |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for v in verdicts:
+        targets = {True: "met", False: "MISSED", None: "none: the assumption fails"}[v.passed]
+        lines.append(
+            f"| {v.name} | {v.repeats} | {v.aborted} | {_percent(v.generated)} ({100 * v.worst_generated:.1f} %) "
+            f"| {_percent(v.expected)} ({100 * v.worst_expected:.1f} %) | {v.within_target_of_100:.0f} of 100 "
+            f"| {_percent(v.naive)} | {v.covered_of_100:.0f} of 100 | ±{100 * v.half_width:.1f} % "
+            f"| {v.upper:.1f} × truth | {targets} |"
+        )
+    lines += [
+        "",
+        "Naive is the mean length of the finished answers less what was generated, at least 0.",
+        "Where leaving depends on the answer's length, Kaplan-Meier's assumption fails and the estimate is biased by what",
+        "the table shows; no data of the ledger's own can reveal it.",
+    ]
+    if recordings:
+        lines += _recordings(recordings)
+    return "\n".join(lines) + "\n"
+
+
+def _recordings(recordings: Sequence[Recording]) -> list[str]:
+    counted = [r for r in recordings if not r.broken]
+    exact, estimated = sum(r.exact for r in counted), sum(r.estimated for r in counted)
+    off = sum(abs(r.estimated - r.exact) for r in counted)
+    seen = sum(r.exact_when_seen for r in recordings)
+    return [
+        "",
+        "## Recorded answers, each estimated by what the others taught",
+        "",
+        f"Total {_percent(estimated / exact - 1)}, mean absolute error {off / exact:.0%} of the tokens; "
+        f"exact with usage seen: {seen} of {len(recordings)}.",
+        "",
+        "| recording | exact | estimated | error |",
+        "|---|---|---|---|",
+        *(
+            f"| {r.name} | {r.exact} | {r.estimated} | {_percent(r.estimated / r.exact - 1)}"
+            f"{' (broken on purpose, not counted)' if r.broken else ''} |"
+            for r in recordings
+        ),
+    ]
+
+
+def picture(
+    paths: Mapping[str, Sequence[tuple[float, float, float, float, float]]], verdicts: Sequence[Verdict], file: Path
+) -> None:
+    """Draws, for the first repetition of each kind, the estimate and its interval as the aborted streams come in.
+
+    Args:
+        paths: by kind, cumulated (truth, expected, low, high, naive) after each aborted stream.
+        verdicts: the same kinds, judged over all repetitions.
+        file: the PNG to write.
+    """
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt  # chooses its backend on import
+
+    figure, axes = plt.subplots(1, len(verdicts), figsize=(4.2 * len(verdicts), 3.9), squeeze=False)
+    for axis, verdict in zip(axes[0], verdicts, strict=True):
+        path = [point for point in paths[verdict.name] if point[0] > 0]
+        count = range(1, len(path) + 1)
+        truth = [point[0] for point in path]
+        share = [[100 * (point[i] / point[0] - 1) for point in path] for i in range(5)]
+        axis.axhspan(-10, 10, color="#eaeef2", lw=0)
+        axis.axhline(0, color=_INK, lw=1, label="truth")
+        axis.fill_between(count, share[2], share[3], color=_BLUE, alpha=0.2, lw=0, label="90 % interval of the total")
+        axis.plot(count, share[1], color=_BLUE, lw=1.8, label="expected (Kaplan-Meier)")
+        axis.plot(count, share[4], color=_ORANGE, lw=1.2, ls="--", label="naive: mean length − generated")
+        axis.set(ylim=(-80, 80), xlabel="aborted streams")
+        axis.set_title(verdict.name.replace(", ", ",\n"), fontsize=10, color=_INK)
+        notes = f"{verdict.repeats} repetitions: {verdict.expected:+.1%}, covered {verdict.covered_of_100:.0f} of 100"
+        axis.annotate(notes, (0.03, 0.04), xycoords="axes fraction", fontsize=8, color=_INK)
+        axis.annotate(
+            f"avoided: {truth[-1]:,.0f} tokens" if truth else "", (0.03, 0.11), xycoords="axes fraction", fontsize=8
+        )
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0][0].set_ylabel("avoided tokens, estimate against truth (%)")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", ncols=4, frameon=False, fontsize=9)
+    figure.tight_layout(rect=(0, 0, 1, 0.92))
+    figure.savefig(file, dpi=110)
+    plt.close(figure)

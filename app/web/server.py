@@ -1,0 +1,167 @@
+"""Puts the service together, and runs it: the same runner in production and in tests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from app import __version__
+from app.claude import Claude, UpstreamOptions
+from app.relay import Pace
+from app.retry import RetryRule
+from app.sessions import SessionOptions, Sessions
+from app.settings import Settings, SettingsError
+from app.web.auth import Keys
+from app.web.bodies import Defaults
+from app.web.handlers import Desk, admin_routes, errors_as_json
+from app.web.writer import SendBuffers
+
+_LOOPBACK = ("127.", "::1", "localhost")
+_BACKLOG = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """How Claude is reached, as the SDK's own environment variables say.
+
+    Attributes:
+        api_key: `ANTHROPIC_API_KEY`; None leaves it to the SDK.
+        base_url: `ANTHROPIC_BASE_URL`; None for Claude's own.
+        simulated: a simulated Claude stands there, and the page says so.
+    """
+
+    api_key: str | None = None
+    base_url: str | None = None
+    simulated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A running service.
+
+    Attributes:
+        url: where it listens; a unix socket's path as `unix:PATH`.
+        admin_url: where the admin port listens.
+        sessions: its streams.
+    """
+
+    url: str
+    admin_url: str
+    sessions: Sessions
+
+
+def check_exposure(settings: Settings) -> None:
+    """Refuses to serve anyone beyond this machine by mistake.
+
+    Raises:
+        SettingsError: the address is not loopback, there are no callers' keys, and no one said `auth = "none"`.
+    """
+    if settings.unix or settings.api_keys or settings.auth == "none" or settings.host.startswith(_LOOPBACK):
+        return
+    raise SettingsError(
+        f"host {settings.host} is reachable from elsewhere: set callers' keys (SLUICEWAY_API_KEYS=key,…), "
+        "or say SLUICEWAY_AUTH=none to spend for anyone"
+    )
+
+
+@asynccontextmanager
+async def running(settings: Settings, credentials: Credentials) -> AsyncIterator[Running]:
+    """Serves until the block is left; then every stream is ended and settled.
+
+    Args:
+        settings: how it is run.
+        credentials: how Claude is reached.
+
+    Raises:
+        SettingsError: the address would serve anyone. OSError: it cannot be listened on.
+    """
+    check_exposure(settings)
+    claude = Claude(_upstream_options(settings, credentials))
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(claude.close)
+        sessions = await stack.enter_async_context(Sessions(_session_options(settings)))
+        keys = Keys(() if settings.auth == "none" else settings.api_keys)
+        desk = Desk(
+            claude=claude,
+            sessions=sessions,
+            keys=keys,
+            defaults=Defaults(settings.model, settings.max_tokens, settings.thinking, settings.max_tokens_limit),
+            buffers=SendBuffers(settings.send_buffer_bytes, settings.notsent_lowat_bytes),
+            page={
+                "version": __version__,
+                "simulated": credentials.simulated,
+                "auth": bool(keys),
+                "model": settings.model,
+                "window_ms": round(settings.window_s * 1000),
+            },
+        )
+        app = web.Application(middlewares=[errors_as_json], client_max_size=settings.max_body_bytes)
+        app.add_routes(desk.routes())
+        admin = web.Application()
+        admin.add_routes(admin_routes(sessions, CollectorRegistry()))
+        admin_url = await _listen(stack, admin, settings.admin_host, settings.admin_port)
+        url = await _listen(stack, app, settings.host, settings.port, settings.unix)
+        yield Running(url, admin_url, sessions)
+
+
+async def serve_until_signal(settings: Settings, credentials: Credentials) -> None:
+    """Serves until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(settings, credentials) as service:
+        print(f"Sluiceway {__version__} on {service.url} (admin on {service.admin_url})", flush=True)
+        await stop.wait()
+
+
+async def _listen(
+    stack: contextlib.AsyncExitStack, app: web.Application, host: str, port: int, unix: str = ""
+) -> str:
+    # handler_cancellation: without it a handler that waits is not told of a disconnect; aiohttp's test server sets
+    # it by itself, so that tests with that one prove nothing. access_log: one line a stream is logged by the session.
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    site: web.BaseSite
+    if unix:
+        Path(unix).unlink(missing_ok=True)
+        site = web.UnixSite(runner, unix, backlog=_BACKLOG)
+        await site.start()
+        return f"unix:{unix}"
+    site = web.TCPSite(runner, host, port, backlog=_BACKLOG)
+    await site.start()
+    bound_port = runner.addresses[0][1]
+    return f"http://[{host}]:{bound_port}" if ":" in host else f"http://{host}:{bound_port}"
+
+
+def _upstream_options(settings: Settings, credentials: Credentials) -> UpstreamOptions:
+    return UpstreamOptions(
+        api_key=credentials.api_key,
+        base_url=credentials.base_url,
+        window_s=settings.window_s,
+        receive_buffer_bytes=settings.receive_buffer_bytes,
+        read_buffer_bytes=settings.read_buffer_bytes,
+        connect_timeout_s=settings.connect_timeout_s,
+        idle_timeout_s=settings.idle_timeout_s,
+        progress_timeout_s=settings.progress_timeout_s,
+        retry=RetryRule(settings.retries, settings.retry_after_max_s),
+    )
+
+
+def _session_options(settings: Settings) -> SessionOptions:
+    return SessionOptions(
+        queue_items=settings.queue_items,
+        queue_bytes=settings.queue_bytes,
+        window_s=settings.window_s,
+        window_max_s=settings.window_max_s,
+        pace=Pace(settings.batch_bytes, settings.commit_s, settings.heartbeat_s),
+    )

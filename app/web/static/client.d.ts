@@ -1,0 +1,169 @@
+/** Sluiceway's browser client. One ES module, no dependency, no build step: `import { stream } from "/client.js"`. */
+
+/** The body of `POST /api/stream`; what is not named here is passed on to the Messages API. */
+export interface StreamRequest {
+  prompt?: string;
+  messages?: Array<{ role: "user" | "assistant"; content: unknown }>;
+  model?: string;
+  max_tokens?: number;
+  system?: unknown;
+  thinking?: { type: string; [field: string]: unknown };
+  tools?: unknown[];
+  [field: string]: unknown;
+}
+
+export interface TextEvent {
+  type: "text";
+  /** The frame's number, for resuming. */
+  id: string;
+  text: string;
+}
+
+export interface ThinkingEvent {
+  type: "thinking";
+  id: string;
+  text: string;
+}
+
+/** A tool call: first its name and id, then its input in pieces of JSON. */
+export interface ToolEvent {
+  type: "tool";
+  id: string;
+  /** The content block's position in the message. */
+  index: number;
+  /** Set in the first event of a call, null in the others. */
+  toolId: string | null;
+  name: string | null;
+  /** Joined over all events of one index, this is the input. */
+  partialJson: string;
+}
+
+export interface DoneEvent {
+  type: "done";
+  id: string;
+  stopReason: string | null;
+  usage: Record<string, unknown> | null;
+}
+
+export type StreamEvent = TextEvent | ThinkingEvent | ToolEvent | DoneEvent;
+
+export interface StreamResult {
+  text: string;
+  thinking: string;
+  tools: Array<{ index: number; toolId: string | null; name: string; json: string }>;
+  stopReason: string | null;
+  usage: Record<string, unknown> | null;
+}
+
+/**
+ * With a callback the stream is read at once, as fast as it comes. A callback may return a promise: nothing more is
+ * read while it is pending. A callback that throws ends the stream, and the page's error handlers hear of it.
+ */
+export interface StreamOptions {
+  /** Default `/api/stream`. */
+  url?: string | URL;
+  /** The caller's key, sent as `Authorization: Bearer`. */
+  key?: string;
+  headers?: HeadersInit;
+  credentials?: RequestCredentials;
+  /** Aborts the stream, as `abort()` does. */
+  signal?: AbortSignal;
+  /**
+   * Default true: callbacks are called at most once an animation frame, with all that came since joined. A hidden page
+   * has no frames; there they are called as the network delivers. False: once for every event.
+   */
+  batch?: boolean;
+  /** Default the global `fetch`. */
+  fetch?: typeof fetch;
+  onText?(text: string): void | Promise<void>;
+  onThinking?(text: string): void | Promise<void>;
+  onTool?(event: ToolEvent): void | Promise<void>;
+  /** Last of a good stream. */
+  onDone?(result: StreamResult): void | Promise<void>;
+  /** Last of a failed stream, after all that came before the failure. Not called for an abort. */
+  onError?(error: SluicewayError): void | Promise<void>;
+}
+
+/**
+ * One request and its stream. It has one reader: the callbacks where there are any, else a `for await` loop, else
+ * `done`. A loop is the one that holds a stream back: the network is read only as the loop asks.
+ */
+export interface StreamHandle extends AsyncIterable<StreamEvent> {
+  /** The service's name for this stream (`X-Stream-Id`); null until the headers have come. */
+  readonly id: string | null;
+  readonly state: "connecting" | "open" | "done" | "failed" | "aborted";
+  /** Bytes of the body taken over from the browser so far. */
+  readonly bytes: number;
+  /** The number of the last frame that was handed on entirely; empty before the first. */
+  readonly lastEventId: string;
+  /** What has been handed on so far; after a failure, what there is of the answer. */
+  readonly result: StreamResult;
+  /**
+   * The whole answer, or a SluicewayError; an AbortedError (named "AbortError") after an abort. Reads the stream where
+   * nobody else does: take it before or in the same breath as the loop begins. Never an unhandled rejection.
+   */
+  readonly done: Promise<StreamResult>;
+  /**
+   * Ends the request; the service stops the generation. Nothing is handed on afterwards: no callback is called, a loop
+   * ends without an error, `done` rejects. Safe at any time and any number of times: the cleanup of a React effect.
+   * Leaving a loop (break, return, throw) and leaving the page do the same.
+   */
+  abort(reason?: unknown): void;
+  /** Throws TypeError where the stream has a reader already. */
+  [Symbol.asyncIterator](): AsyncIterableIterator<StreamEvent>;
+}
+
+/** Sends the request, once, and returns its handle at once. A string is a prompt. */
+export function stream(input: string | StreamRequest, options?: StreamOptions): StreamHandle;
+
+export interface SluicewayErrorFields {
+  /** Absent means "error". */
+  type?: string;
+  status?: number | null;
+  retryable?: boolean;
+  field?: string | null;
+  retryAfterS?: number | null;
+  cause?: unknown;
+}
+
+export class SluicewayError extends Error {
+  constructor(message: string, fields?: SluicewayErrorFields);
+  /** The word to decide by: the service's or Claude's (`overloaded_error`), or one of the words named below. */
+  readonly type: string;
+  /** HTTP status, where the answer had one that matters. */
+  readonly status: number | null;
+  /** Whether asking again may help. That is for the caller to do: this module never asks twice. */
+  readonly retryable: boolean;
+  /** The field of the request that is wrong, if one is. */
+  readonly field: string | null;
+  /** Seconds, from `Retry-After`. */
+  readonly retryAfterS: number | null;
+}
+
+/** No answer at all: type `connect_error`. */
+export class ConnectError extends SluicewayError {}
+/** The service refused, with a status of 400 or more. */
+export class HttpError extends SluicewayError {}
+/** The stream itself said that it failed. */
+export class StreamError extends SluicewayError {}
+/** The stream ended, or the connection was lost, before it was done: type `interrupted`. */
+export class InterruptedError extends SluicewayError {}
+/** Not this protocol: type `protocol_error`. */
+export class ProtocolError extends SluicewayError {}
+/** Aborted by this side: type `aborted`, name "AbortError". */
+export class AbortedError extends SluicewayError {}
+
+export interface SseEvent {
+  id: string;
+  /** "message" where the stream names none. */
+  event: string;
+  data: string;
+}
+
+/** Server-sent events (WHATWG HTML 9.2.6), from bytes cut anywhere; linear in their number. */
+export class SseParser {
+  /** Takes the next bytes; returns the events that they complete. */
+  push(bytes: Uint8Array): SseEvent[];
+  readonly lastEventId: string;
+  readonly retryMs: number | null;
+}

@@ -1,0 +1,20 @@
+"""The formats in which an answer reaches its reader; each turns events into frames, purely."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from app.errors import SluicewayError
+from app.events import ClaudeEvent
+
+
+class WireFormat(Protocol):
+    """One answer in one format. A frame is a whole SSE event without its `id:` line, blank line included."""
+
+    keep_alive: bytes
+
+    def encode(self, events: list[ClaudeEvent]) -> list[bytes]:
+        """The frames of one batch, in order; none where the format has no place for the events."""
+
+    def end(self, error: SluicewayError | None) -> list[bytes]:
+        """The last frames: of a whole answer, or of one that `error` ended."""

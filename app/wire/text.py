@@ -1,0 +1,92 @@
+"""The plain protocol: SSE whose `data:` lines are small JSON objects, readable by a dozen lines of browser code.
+
+    data: {"text": "…"}          a batch of text
+    data: {"thinking": "…"}      where the request asked for thinking
+    data: {"tool_use": {"index": 1, "id": "…", "name": "…"}}, then {"tool_use": {"index": 1, "partial_json": "…"}}
+    data: {"done": true, "stop_reason": "end_turn", "usage": {…}}                  the last event of a good stream
+    data: {"error": "…", "type": "overloaded_error", "retryable": true}            the last event of a failed one
+
+Line feeds only and one `data:` line an event, because the simplest readers split on a blank line and look for
+`data: `. Other blocks (server tools' results, citations, signatures) have no place here; `/v1/messages` carries all.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from app.errors import SluicewayError
+from app.events import ClaudeEvent, Delta, Event
+from app.tally import Tally
+
+_encode = msgspec.json.Encoder().encode
+
+
+class PlainFormat:
+    """Encodes one answer in the plain protocol.
+
+    Args:
+        thinking: whether the reader asked for thinking.
+    """
+
+    keep_alive = b": keep-alive\n\n"
+
+    def __init__(self, *, thinking: bool) -> None:
+        self._thinking = thinking
+        self._tally = Tally()  # of all but the deltas: usage and stop reason for the last frame
+        self._tool_blocks: set[int] = set()
+
+    def encode(self, events: list[ClaudeEvent]) -> list[bytes]:
+        """The frames of one batch, in order."""
+        return [frame for event in events if (frame := self._frame(event))]
+
+    def end(self, error: SluicewayError | None) -> list[bytes]:
+        """The last frame."""
+        if error is not None:
+            return [_framed(error.as_dict())]
+        done: dict[str, Any] = {"done": True, "stop_reason": self._tally.stop_reason}
+        if self._tally.stop_sequence is not None:
+            done["stop_sequence"] = self._tally.stop_sequence
+        if self._tally.stop_details is not None:
+            done["stop_details"] = self._tally.stop_details
+        return [_framed(done | {"usage": self._tally.usage})]
+
+    def _frame(self, event: ClaudeEvent) -> bytes | None:
+        if isinstance(event, Event):
+            self._tally.see(event)
+            return self._tool_start(event) if event.type == "content_block_start" else None
+        if not event.text:
+            return None
+        if event.kind == "text":
+            return _framed({"text": event.text})
+        if event.kind == "thinking":
+            return _framed({"thinking": event.text}) if self._thinking else None
+        return self._tool_input(event)
+
+    def _tool_start(self, event: Event) -> bytes | None:
+        block, index = event.data.get("content_block"), event.data.get("index")
+        if not isinstance(block, dict) or block.get("type") != "tool_use" or not isinstance(index, int):
+            return None
+        self._tool_blocks.add(index)
+        return _framed({"tool_use": {"index": index, "id": block.get("id"), "name": block.get("name")}})
+
+    def _tool_input(self, delta: Delta) -> bytes | None:
+        if delta.index not in self._tool_blocks:
+            return None  # a server's tool: it runs on Claude's side, the page has no part in it
+        return _framed({"tool_use": {"index": delta.index, "partial_json": delta.text}})
+
+
+def _framed(data: dict[str, Any]) -> bytes:
+    try:
+        encoded = _encode(data)
+    except UnicodeEncodeError:
+        # Half of a surrogate pair whose other half never came: no UTF-8 can carry it.
+        encoded = _encode({key: _mended(value) for key, value in data.items()})
+    return b"data: %b\n\n" % encoded
+
+
+def _mended(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return {key: _mended(inner) for key, inner in value.items()} if isinstance(value, dict) else value

@@ -1,0 +1,61 @@
+"""What the tests share: the real service in front of the simulated Claude, on real sockets, and the recorded answers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from app.settings import Settings
+from app.tools.simulator import Simulator
+from app.web.server import Credentials, Running, running
+
+ROOT = Path(__file__).resolve().parent.parent
+TRANSCRIPTS = ROOT.parent / "shared" / "transcripts"
+
+Serve = Callable[..., Awaitable[Running]]
+
+
+def transcript_names() -> list[str]:
+    """The recorded answers, by name. Empty where the folder is absent; CI insists on it."""
+    names = sorted(path.stem for path in TRANSCRIPTS.glob("*.jsonl"))
+    if not names and os.environ.get("CI") == "true":
+        raise FileNotFoundError(f"the recorded answers are missing: {TRANSCRIPTS}")
+    return names
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Simulator]:
+    """A simulated Claude on a free port, as fast as its reader, with the recorded answers at hand."""
+    async with Simulator(transcripts=TRANSCRIPTS) as running_simulator:
+        yield running_simulator
+
+
+@pytest.fixture
+async def serve(simulator: Simulator) -> AsyncIterator[Serve]:
+    """Starts the service in front of `simulator`, with settings given by keyword; stops it at the test's end."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**given: object) -> Running:
+            settings = Settings(**({"port": 0, "admin_port": 0} | given))  # type: ignore[arg-type]
+            credentials = Credentials(api_key="sk-ant-secret-of-the-service", base_url=simulator.url, simulated=True)
+            return await stack.enter_async_context(running(settings, credentials))
+
+        yield start
+
+
+@pytest.fixture
+async def service(serve: Serve) -> Running:
+    """The service with its defaults."""
+    return await serve()
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[aiohttp.ClientSession]:
+    """An HTTP client without opinions."""
+    async with aiohttp.ClientSession() as session:
+        yield session

@@ -1,0 +1,124 @@
+"""The alerts: tested by promtool, each firing and not, each missed when its threshold is moved; each with its runbook."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+GRAFANA = Path(__file__).resolve().parents[2] / "grafana"
+RULES = GRAFANA / "rules" / "sluiceway.rules.yml"
+TESTS = sorted((GRAFANA / "rules" / "tests").glob("*.test.yml"))
+TEXT = RULES.read_text(encoding="utf-8")
+
+
+def rules() -> list[dict[str, Any]]:
+    """Every rule, recorded or alerting."""
+    return [rule for group in yaml.safe_load(TEXT)["groups"] for rule in group["rules"]]
+
+
+def alerts() -> list[dict[str, Any]]:
+    """Every alert; one that has tiers comes several times."""
+    return [rule for rule in rules() if "alert" in rule]
+
+
+def file_of(name: str) -> Path:
+    """The test file in which an alert is made to fire."""
+    return next(path for path in TESTS if f"alertname: {name}\n" in path.read_text(encoding="utf-8"))
+
+
+def promtool(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["promtool", *arguments], cwd=cwd, capture_output=True, text=True, timeout=50)
+
+
+def test_rules_are_valid() -> None:
+    found = promtool("check", "rules", RULES, cwd=GRAFANA)
+    assert found.returncode == 0, found.stdout + found.stderr
+    config = promtool("check", "config", "prometheus.yml", cwd=GRAFANA)
+    assert config.returncode == 0, config.stdout + config.stderr
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
+def test_promtool_tests_pass(path: Path) -> None:
+    found = promtool("test", "rules", path, cwd=GRAFANA)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_each_alert_and_each_of_its_tiers_is_tested_firing_and_not_firing() -> None:
+    firing: dict[str, set[str]] = defaultdict(set)
+    silent: set[str] = set()
+    for path in TESTS:
+        for scenario in yaml.safe_load(path.read_text(encoding="utf-8"))["tests"]:
+            for check in scenario["alert_rule_test"]:
+                if not check["exp_alerts"]:
+                    silent.add(check["alertname"])
+                for alert in check["exp_alerts"]:
+                    firing[check["alertname"]].add(alert["exp_labels"].get("window", ""))
+    for rule in alerts():
+        assert rule["labels"].get("window", "") in firing[rule["alert"]], rule
+        assert rule["alert"] in silent, rule
+
+
+THRESHOLD = re.compile(r">=? (\d+(?:\.\d+)?)(?= \*|\n|$)")
+
+
+def _mutants() -> list[Any]:
+    """Each threshold of each alert, ten times as high and a tenth as high: the alert's place among them, and its new expression."""
+    found = []
+    for place, rule in enumerate(alerts()):
+        for number in THRESHOLD.finditer(rule["expr"]):
+            for factor in (10, 0.1) if float(number[1]) else ():
+                moved = f"{float(number[1]) * factor:g}"
+                expr = rule["expr"][: number.start(1)] + moved + rule["expr"][number.end(1) :]
+                window = rule["labels"].get("window", "")
+                found.append(
+                    pytest.param(place, expr, id=f"{rule['alert']}{window}-{number[1]}-{moved}-{number.start()}")
+                )
+    return found
+
+
+@pytest.mark.parametrize(("place", "expr"), _mutants())
+def test_a_moved_threshold_is_noticed(place: int, expr: str, tmp_path: Path) -> None:
+    """Only the alert itself, its recorded series and its own checks are run: all of them would take minutes."""
+    name = alerts()[place]["alert"]
+    kept = [rule | {"expr": expr} if at == place else rule for at, rule in enumerate(alerts()) if rule["alert"] == name]
+    words = " ".join(rule["expr"] for rule in kept)
+    needed = [rule for rule in rules() if "record" in rule and rule["record"] in words]
+    groups = [{"name": "recorded", "rules": needed}, {"name": "alerts", "rules": kept}]
+    tests = yaml.safe_load(file_of(name).read_text(encoding="utf-8"))
+    for scenario in tests["tests"]:
+        scenario["alert_rule_test"] = [one for one in scenario["alert_rule_test"] if one["alertname"] == name]
+    tests["tests"] = [scenario for scenario in tests["tests"] if scenario["alert_rule_test"]]
+    tests["rule_files"] = ["rules.yml"]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": groups}), encoding="utf-8")
+    (tmp_path / "one.yml").write_text(yaml.safe_dump(tests), encoding="utf-8")
+    found = promtool("test", "rules", "one.yml", cwd=tmp_path)
+    assert "FAILED" in found.stdout + found.stderr, f"nobody noticed:\n{expr}"
+
+
+@pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"] + rule["labels"].get("window", ""))
+def test_alert_tells_what_and_where_to_read_on(rule: dict[str, Any]) -> None:
+    assert rule["labels"]["severity"] in {"critical", "warning", "info"}
+    assert rule["annotations"]["summary"].endswith(".")
+    page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+    headings = re.findall(r"^#+ (.+)$", (GRAFANA / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert anchor in {heading.lower().replace(" ", "-") for heading in headings}
+    assert anchor == rule["alert"].lower()
+
+
+def test_runbook_has_no_section_for_an_alert_that_is_gone() -> None:
+    text = (GRAFANA / "runbook.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^### (Sluiceway\w+)$", text, re.MULTILINE)) == {rule["alert"] for rule in alerts()}
+
+
+def test_readers_who_leave_are_in_no_error_ratio() -> None:
+    ratios = [rule["expr"] for rule in rules() if rule.get("record", "").startswith("job:sluiceway_stream_errors")]
+    assert len(ratios) == 7
+    for expr in ratios:
+        judged = {value for matcher in re.findall(r'outcome=~"([^"]+)"', expr) for value in matcher.split("|")}
+        assert judged == {"completed", "upstream_error", "internal_error"}

@@ -1,0 +1,226 @@
+"""The playground in a real browser, on the real service, in front of the simulated Claude."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.async_api import Page, expect
+
+from app.tools.simulator import Simulator
+from app.web.server import Running
+
+from ..conftest import Serve
+from .browser import blameless, chromium
+
+pytestmark = pytest.mark.browser
+
+RECEIVED = "[document.getElementById('text').textContent, document.getElementById('received').textContent]"
+LONG = "{{tokens=20000 rate=100}}"
+
+
+@pytest.fixture
+async def page() -> AsyncIterator[Page]:
+    async with chromium() as browser:
+        page = await browser.new_page()
+        async with blameless(page):
+            yield page
+
+
+async def send(page: Page, service: Running, prompt: str) -> None:
+    await page.goto(service.url)
+    await page.get_by_label("Your prompt").fill(prompt)
+    await page.keyboard.press("Control+Enter")
+
+
+async def state(page: Page, name: str) -> None:
+    await expect(page.locator("#state")).to_have_attribute("data-state", name, timeout=15_000)
+
+
+async def begun(page: Page) -> None:
+    """Waits for the first words on the page."""
+    await expect(page.locator("#text")).to_contain_text(" ", timeout=15_000)
+
+
+async def drag(page: Page, value: int) -> None:
+    await page.get_by_label("Reader’s speed").fill(str(value))
+
+
+async def test_a_prompt_becomes_a_whole_answer_with_its_figures(
+    page: Page, service: Running, simulator: Simulator
+) -> None:
+    complaints: list[str] = []
+    hosts: set[str] = set()
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
+    await page.goto(service.url)
+    await expect(page.get_by_text("Simulated Claude: no API key is set.")).to_be_visible()
+    await page.get_by_label("Your prompt").fill("{{tokens=300 text=numbered}}")
+    await page.get_by_role("button", name="Send").click()
+    await state(page, "done")
+    assert await page.locator("#text").text_content() == "".join(f" token{n:04d}" for n in range(1, 301))
+    await expect(page.locator("#shown")).to_have_text("300")
+    await expect(page.locator("#first")).to_contain_text("s")
+    await expect(page.get_by_role("status")).to_have_text("The answer is complete: 300 words.")
+    assert (await simulator.book()).finished
+    assert complaints == []
+    assert hosts == {urlsplit(service.url).netloc}
+
+
+@pytest.mark.parametrize("way", ["button", "Escape"])
+async def test_stopping_ends_the_generation(page: Page, service: Running, simulator: Simulator, way: str) -> None:
+    await send(page, service, LONG)
+    await begun(page)
+    if way == "button":
+        await page.get_by_role("button", name="Stop").click()
+    else:
+        await page.keyboard.press("Escape")
+    book = await simulator.book()
+    await asyncio.wait_for(book.ended.wait(), 5)
+    assert not book.finished
+    assert book.tokens < book.would_have / 2
+    await state(page, "aborted")
+    await expect(page.get_by_role("status")).to_have_text("Stopped.")
+    await expect(page.get_by_role("button", name="Send")).to_be_enabled()
+
+
+async def test_stopping_before_the_first_token_ends_the_request(
+    page: Page, service: Running, simulator: Simulator
+) -> None:
+    await send(page, service, "{{tokens=100 ttft_s=60}}")
+    book = await simulator.book()
+    await page.get_by_role("button", name="Stop").click()
+    await asyncio.wait_for(book.ended.wait(), 5)
+    assert book.tokens == 0
+    await state(page, "aborted")
+
+
+async def test_closing_the_tab_ends_the_generation(page: Page, service: Running, simulator: Simulator) -> None:
+    await send(page, service, LONG)
+    await begun(page)
+    await page.close()
+    book = await simulator.book()
+    await asyncio.wait_for(book.ended.wait(), 5)
+    assert not book.finished
+
+
+async def test_sending_again_is_possible_after_a_stop(page: Page, service: Running, simulator: Simulator) -> None:
+    await send(page, service, LONG)
+    await begun(page)
+    await page.keyboard.press("Escape")
+    await state(page, "aborted")
+    await page.get_by_label("Your prompt").fill("{{tokens=5 text=numbered}}")
+    await page.keyboard.press("Control+Enter")
+    await state(page, "done")
+    assert await page.locator("#text").text_content() == " token0001 token0002 token0003 token0004 token0005"
+    assert len(simulator.books) == 2
+
+
+async def test_a_reader_held_still_takes_nothing_and_then_everything(
+    page: Page, service: Running, simulator: Simulator
+) -> None:
+    await page.goto(service.url)
+    await drag(page, 0)
+    await page.get_by_label("Your prompt").fill("{{tokens=400 rate=800 text=numbered}}")
+    await page.keyboard.press("Control+Enter")
+    await state(page, "held")
+    received = await page.evaluate(RECEIVED)
+    # So short an answer fits into the browser's own buffers: Claude finishes, and the page has not taken it.
+    await asyncio.wait_for((await simulator.book()).ended.wait(), 5)
+    assert await page.evaluate(RECEIVED) == received
+    await drag(page, 100)
+    await state(page, "done")
+    assert await page.locator("#text").text_content() == "".join(f" token{n:04d}" for n in range(1, 401))
+
+
+async def test_a_slow_reader_gets_the_text_at_its_own_speed(page: Page, service: Running) -> None:
+    await page.clock.install(time=0)
+    await page.goto(service.url)
+    await drag(page, 0)
+    await page.get_by_label("Your prompt").fill("{{tokens=1000 text=numbered}}")
+    await page.keyboard.press("Control+Enter")
+    await state(page, "held")
+    await page.clock.pause_at(3_600_000)
+    await drag(page, 50)
+    await expect(page.locator("#speed-text")).to_have_text("100 characters/s")
+    await page.clock.run_for(5000)
+    shown = len(await page.locator("#text").text_content() or "")
+    assert 450 < shown <= 510
+    await page.clock.resume()
+    await drag(page, 100)
+    await state(page, "done")
+
+
+async def test_thinking_is_shown_folded_and_only_when_asked_for(page: Page, service: Running) -> None:
+    await send(page, service, "{{tokens=10 thinking=20 text=numbered}}")
+    await state(page, "done")
+    await expect(page.locator("#thinking-box")).to_be_hidden()
+    await page.get_by_text("Request options").click()
+    await page.get_by_label("Think first, and show it").check()
+    await page.get_by_role("button", name="Send").click()
+    await expect(page.locator("#thinking-box")).to_be_visible()
+    await state(page, "done")
+    await expect(page.locator("#thinking-text")).to_be_hidden()
+    await page.locator("#thinking-box summary").click()
+    await expect(page.locator("#thinking-text")).to_be_visible()
+    assert await page.locator("#thinking-text").text_content()
+    assert "token0010" in (await page.locator("#text").text_content() or "")
+
+
+async def test_a_failure_in_mid_stream_is_told_kindly_and_keeps_what_came(
+    page: Page, service: Running, simulator: Simulator
+) -> None:
+    await send(page, service, "{{tokens=50 text=numbered fault=overloaded after=20}}")
+    await state(page, "failed")
+    await expect(page.get_by_role("heading", name="Claude is overloaded just now")).to_be_visible()
+    assert "token0020" in (await page.locator("#text").text_content() or "")
+    assert len(simulator.books) == 1
+    await page.get_by_role("button", name="Try again").click()
+    await simulator.book(1)
+    await state(page, "failed")
+
+
+async def test_the_caller_s_key_is_asked_for_and_kept_in_this_tab_only(page: Page, serve: Serve) -> None:
+    service = await serve(api_keys="a-key-of-the-page")
+    await page.goto(service.url)
+    field = page.get_by_label("Access key")
+    await expect(field).to_be_visible()
+    await page.get_by_label("Your prompt").fill("{{tokens=3}}")
+    await page.keyboard.press("Control+Enter")
+    await expect(page.get_by_role("heading", name="The key was not accepted")).to_be_visible()
+    await expect(field).to_be_focused()
+    await field.fill("a-key-of-the-page")
+    await page.keyboard.press("Control+Enter")
+    await state(page, "done")
+    await page.reload()
+    await expect(field).to_have_value("a-key-of-the-page")
+    assert await page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
+
+
+async def test_an_answer_is_announced_twice_and_not_for_every_token(page: Page, service: Running) -> None:
+    await page.goto(service.url)
+    await page.evaluate(
+        """() => {
+          window.announced = [];
+          new MutationObserver((changes) => changes.forEach((change) => announced.push(change.target.textContent)))
+            .observe(document.getElementById("spoken"), { childList: true });
+        }"""
+    )
+    await page.get_by_label("Your prompt").fill("{{tokens=100 rate=200}}")
+    await page.keyboard.press("Control+Enter")
+    await state(page, "done")
+    assert len(await page.evaluate("announced")) == 2
+    assert await page.locator("[aria-live] #text, [role=status] #text, [role=log] #text").count() == 0
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+async def test_the_page_is_never_wider_than_its_window(page: Page, service: Running, width: int) -> None:
+    await page.set_viewport_size({"width": width, "height": 740})
+    for prompt in ["{{tokens=200 thinking=5}}", "{{tokens=50 fault=overloaded after=20}}"]:
+        await send(page, service, prompt)
+        await expect(page.locator("#state")).to_have_attribute(
+            "data-state", "done" if "thinking" in prompt else "failed"
+        )
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width
