@@ -52,7 +52,8 @@ class Batch:
             events.pop()
             if len(last.text) > 1:
                 events.append(Delta(last.index, last.kind, last.text[:-1], last.count))
-            self.add(Delta(last.index, last.kind, last.text[-1], 0))
+            # The deltas are counted with the text that goes, or with the half where that is all there is.
+            self.add(Delta(last.index, last.kind, last.text[-1], 0 if len(last.text) > 1 else last.count))
         return events
 
     def __bool__(self) -> bool:

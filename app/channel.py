@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from app.events import Item
+from app.events import End, Item
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,12 @@ class Channel(asyncio.Queue[Item]):
     Args:
         max_items: the most items held (at least 1).
         max_bytes: the most bytes held, by the items' own `size_bytes` (at least 1).
+        on_pause: told, after each time that the producer waited for room, how many seconds it did.
     """
 
-    def __init__(self, max_items: int, max_bytes: int) -> None:
+    def __init__(self, max_items: int, max_bytes: int, on_pause: Callable[[float], None] = lambda _s: None) -> None:
         super().__init__(max_items)
+        self._on_pause = on_pause
         self._max_bytes = max_bytes
         self._size_bytes = 0
         self._incoming_bytes = 0  # size of the item that the producer wants to put
@@ -46,6 +49,7 @@ class Channel(asyncio.Queue[Item]):
         self._pauses = 0
         self._paused_s = 0.0
         self._paused_since: float | None = None  # set while the producer waits for room
+        self._waiting: asyncio.Timeout | None = None  # set while the consumer waits in get_before
 
     async def put(self, item: Item) -> None:
         """Puts `item` as soon as there is room. Cancelling is safe: the item is then not in the channel."""
@@ -59,8 +63,10 @@ class Channel(asyncio.Queue[Item]):
         try:
             await super().put(item)
         finally:
-            self._paused_s += loop.time() - self._paused_since
+            waited_s = loop.time() - self._paused_since
             self._paused_since = None
+            self._paused_s += waited_s
+            self._on_pause(waited_s)
 
     async def get_before(self, deadline: float) -> Item | None:
         """The next item, or None if none came by `deadline` (loop time, seconds). Cancelling loses no item."""
@@ -69,10 +75,23 @@ class Channel(asyncio.Queue[Item]):
         if deadline <= asyncio.get_running_loop().time():
             return None
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(deadline) as self._waiting:
                 return await self.get()
         except TimeoutError:
             return None
+        finally:
+            self._waiting = None
+
+    def nudge(self) -> None:
+        """Lets a waiting `get_before` return None now, as if its deadline had come. Without one, nothing happens."""
+        if self._waiting is not None and not self._waiting.expired():
+            self._waiting.reschedule(asyncio.get_running_loop().time())
+
+    def end_now(self, end: End) -> None:
+        """Drops what is held and makes `end` the next item, whatever the bounds; the producer is to be cancelled."""
+        while not self.empty():
+            self.get_nowait()
+        self.put_nowait(end)
 
     def put_nowait(self, item: Item) -> None:
         """Puts `item` at once. Raises `asyncio.QueueFull` where there is no room."""

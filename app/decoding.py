@@ -56,6 +56,9 @@ class _BlockDelta(msgspec.Struct, tag="content_block_delta", tag_field="type", f
 
 
 _decode_deltas = msgspec.json.Decoder(list[_BlockDelta]).decode
+_decode_delta = msgspec.json.Decoder(_BlockDelta).decode
+# What msgspec raises for JSON of another shape, for bytes that are no UTF-8, and for nesting beyond its depth.
+_NOT_A_DELTA = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class EventDecoder:
@@ -90,6 +93,8 @@ class EventDecoder:
         events: list[ClaudeEvent] = []
         run: list[bytes] = []
         for name, data in blocks:
+            if not data:
+                continue  # the specification dispatches it; the SDK drops it, and there is nothing in it
             if name == b"content_block_delta":
                 run.append(data)
                 continue
@@ -114,7 +119,11 @@ class EventDecoder:
 
 
 def refusal(
-    body: dict[str, Any], status: int | None = None, *, retry_after_s: float | None = None, request_id: str | None = None
+    body: dict[str, Any],
+    status: int | None = None,
+    *,
+    retry_after_s: float | None = None,
+    request_id: str | None = None,
 ) -> UpstreamRefused:
     """Claude's error body as a typed error.
 
@@ -143,8 +152,10 @@ def refusal(
 def _joined(run: list[bytes]) -> Iterator[ClaudeEvent]:
     try:
         decoded = _decode_deltas(b"[" + b",".join(run) + b"]")
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        # One of them is of another shape. Rare enough to go through them one by one.
+    except _NOT_A_DELTA:
+        decoded = []
+    if len(decoded) != len(run):
+        # One of them is of another shape, or only a comma between two made JSON of it. Rare: one by one.
         yield from _joined_one_by_one(run)
         return
     yield from _runs(decoded)
@@ -153,8 +164,8 @@ def _joined(run: list[bytes]) -> Iterator[ClaudeEvent]:
 def _joined_one_by_one(run: list[bytes]) -> Iterator[ClaudeEvent]:
     for data in run:
         try:
-            yield from _runs(_decode_deltas(b"[" + data + b"]"))
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+            yield from _runs([_decode_delta(data)])
+        except _NOT_A_DELTA:
             event = _event(data)
             yield _lone_surrogates(event) or event
 
@@ -178,14 +189,13 @@ def _runs(deltas: list[_BlockDelta]) -> Iterator[Delta]:
         texts.append(text)
         chars += len(text)
         index, kind = item.index, new_kind
-    if texts:
-        yield Delta(index, kind, "".join(texts), len(texts))  # type: ignore[arg-type]
+    yield Delta(index, kind, "".join(texts), len(texts))  # type: ignore[arg-type]
 
 
 def _event(data: bytes) -> Event:
     try:
         decoded = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UpstreamGarbled("Claude's stream held an event that is no JSON") from error
     if not isinstance(decoded, dict) or not isinstance(decoded.get("type"), str):
         raise UpstreamGarbled("Claude's stream held an event without a type")

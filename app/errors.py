@@ -8,7 +8,10 @@
     │   ├── UpstreamRefused     an error status, or an `error` event in mid-stream
     │   ├── UpstreamUnreachable 502 · UpstreamCut 502 · UpstreamGarbled 502
     │   └── UpstreamTimeout 504
-    └── InternalError 500       ours
+    ├── EndedError              ours, on purpose: the last event of a stream that a rule ended
+    │   ├── TakenOver 409 · Stopped 410 · Expired 410
+    │   └── ShuttingDown 503
+    └── InternalError 500       ours, a defect
 
 Wire codes are the Messages API's where it has one (Messages API, Errors). Foreign exceptions are translated once,
 at the edge that meets them. No message holds a key or a prompt.
@@ -163,4 +166,37 @@ class UpstreamTimeout(UpstreamError):
 class InternalError(SluicewayError):
     """A defect of this service; the log has the cause."""
 
+    retryable = True
+
+
+class EndedError(SluicewayError):
+    """The stream was ended by a rule or on request, not by a fault."""
+
+
+class TakenOver(EndedError):
+    """Another reader reads this stream now; going on here would be a tug of war."""
+
+    status = 409
+    type = "taken_over"
+
+
+class Stopped(EndedError):
+    """Someone who may stopped the stream."""
+
+    status = 410
+    type = "stopped"
+
+
+class Expired(EndedError):
+    """The stream, or the part of it asked for, is no longer kept."""
+
+    status = 410
+    type = "expired"
+
+
+class ShuttingDown(EndedError):
+    """The service goes down; another one, or this one later, will serve."""
+
+    status = 503
+    type = "shutdown"
     retryable = True

@@ -198,7 +198,8 @@ class Ledger:
             return entry
         upper = float(max(0, account.max_tokens - entry.generated))
         if curve.enough:
-            left = curve.remaining(length, account.max_tokens)
+            unsure = 0.0 if entry.basis == "exact" else model.rates.scatter * length
+            left = curve.remaining(length, account.max_tokens, unsure)
             avoided = Avoided(
                 expected=min(left.mean, upper),
                 upper=upper,

@@ -9,6 +9,7 @@ unbiased for totals, which is what the ledger adds up.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ PRIOR_TOKENS = (0.27, 0.27, 0.35, 38.0, 0.45)
 PRIOR_SD = (0.08, 0.15, 0.12, 20.0, 0.30)
 # Variance of an answer's tokens about the estimate is this many times its tokens.
 _DISPERSION = 16.0
+# How far off an answer's estimate is until errors are known, as a share; worth so many tokens of answers.
+_PRIOR_SCATTER, _PRIOR_SEEN = 0.2, 1500.0
 # A finished answer counts as at most this many times its estimate, and at least the inverse.
 OUTLIER = 1.5
 _N = len(PRIOR_TOKENS)
@@ -32,12 +35,13 @@ class TokenRates:
         learned: how many finished answers were learned from, faded ones included.
     """
 
-    __slots__ = ("_as_of", "_half_life_s", "_precision", "_solved", "_weighted", "learned")
+    __slots__ = ("_as_of", "_half_life_s", "_precision", "_seen", "_solved", "_squares", "_weighted", "learned")
 
     def __init__(self, half_life_s: float) -> None:
         self._half_life_s = half_life_s
         self._precision = [[0.0] * _N for _ in range(_N)]  # what the data say, without the prior
         self._weighted = [0.0] * _N
+        self._seen = self._squares = 0.0  # estimated tokens of what was learned from; their errors, squared, by them
         self._as_of: float | None = None
         self._solved: tuple[float, ...] | None = PRIOR_TOKENS  # None: to be solved again
         self.learned = 0
@@ -48,6 +52,12 @@ class TokenRates:
         if self._solved is None:
             self._solved = tuple(max(0.0, value) for value in self._solve())
         return self._solved
+
+    @property
+    def scatter(self) -> float:
+        """Standard deviation of one answer's estimate, as a share of it."""
+        seen, squares = self._seen + _PRIOR_SEEN, self._squares + _PRIOR_SEEN * _PRIOR_SCATTER**2
+        return math.sqrt(squares / seen)
 
     def estimate(self, features: Sequence[float]) -> float:
         """Tokens that these features stand for."""
@@ -68,6 +78,8 @@ class TokenRates:
         # An answer far from what its characters say holds something that does not show; it moves the rates, not more.
         known = self.estimate(features)
         tokens = min(max(tokens, known / OUTLIER), known * OUTLIER)
+        self._seen += known
+        self._squares += (tokens - known) ** 2 / max(known, 1.0)
         weight = 1.0 / (_DISPERSION * max(expected, 1.0))
         for i, left in enumerate(features):
             if left:
@@ -84,6 +96,7 @@ class TokenRates:
                 factor = 0.5 ** ((now - self._as_of) / self._half_life_s)
                 self._precision = [[value * factor for value in row] for row in self._precision]
                 self._weighted = [value * factor for value in self._weighted]
+                self._seen, self._squares = self._seen * factor, self._squares * factor
             self._as_of = now
 
     def _solve(self) -> list[float]:
@@ -112,6 +125,8 @@ class TokenRates:
         return {
             "precision": [list(row) for row in self._precision],
             "weighted": list(self._weighted),
+            "seen": self._seen,
+            "squares": self._squares,
             "learned": self.learned,
         }
 
@@ -128,5 +143,6 @@ class TokenRates:
         if len(weighted) != _N or len(precision) != _N or any(len(row) != _N for row in precision):
             raise ValueError(f"expected rates of {_N} features")
         rates._precision, rates._weighted, rates.learned = precision, weighted, int(data["learned"])
+        rates._seen, rates._squares = float(data["seen"]), float(data["squares"])
         rates._as_of, rates._solved = now, None
         return rates

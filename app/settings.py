@@ -25,7 +25,7 @@ class SettingsError(ValueError):
 class Settings(BaseModel):
     """What the service is run with. Read once, frozen, passed down as plain values."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
     # Where it listens
     host: str = Field("127.0.0.1", description="address to listen on; any but loopback demands callers' keys")
@@ -35,7 +35,9 @@ class Settings(BaseModel):
     admin_port: int = Field(9464, ge=0, le=65535, description="port of those; 0 takes a free one")
 
     # Who may call
-    api_keys: Annotated[tuple[str, ...], Field(description="callers' keys, sent as Bearer or x-api-key")] = ()
+    api_keys: Annotated[
+        tuple[str, ...], Field(description="callers' keys, sent as Bearer or x-api-key", repr=False)
+    ] = ()
     auth: Literal["", "none"] = Field("", description='"none" serves anyone, also beyond loopback')
 
     # What is asked of Claude where the request does not say
@@ -62,7 +64,35 @@ class Settings(BaseModel):
     commit_s: float = Field(
         1.0, gt=0, le=60, description="silence after which a first keep-alive commits the status, in seconds"
     )
-    heartbeat_s: float = Field(15.0, gt=0, le=300, description="silence between two keep-alives, in seconds")
+    heartbeat_s: float = Field(10.0, gt=0, le=300, description="silence between two keep-alives, in seconds")
+
+    # Readers that are lost, that stall, that come back
+    policy: Literal["abort", "grace", "drain"] = Field(
+        "abort", description="what happens to a stream whose reader is lost, where the request does not say"
+    )
+    grace_s: float = Field(
+        30.0, gt=0, le=3600, description="how long a resumable stream waits for a lost reader, in seconds"
+    )
+    grace_max_s: float = Field(300.0, gt=0, le=3600, description="the longest grace a request may ask, in seconds")
+    stall_timeout_s: float = Field(
+        60.0, ge=1, le=3600, description="a reader that takes nothing for this long is stalled, in seconds"
+    )
+    vanish_timeout_s: float = Field(
+        8.0, ge=1, le=3600, description="one that acknowledges nothing for this long has vanished, in seconds"
+    )
+    replay_bytes: int = Field(
+        2_097_152, ge=1024, le=67_108_864, description="what a resumable stream keeps for its readers, in bytes"
+    )
+    replay_total_bytes: int = Field(
+        268_435_456, ge=0, le=68_719_476_736, description="what all of them keep together, in bytes"
+    )
+    replay_s: float = Field(
+        300.0, gt=0, le=86_400, description="how long a resumable stream stays readable after its end, in seconds"
+    )
+    credit_bytes: int = Field(
+        65_536, ge=4096, le=16_777_216, description="how far to run ahead of a page that acknowledges, in bytes"
+    )
+    drain_s: float = Field(30.0, ge=0, le=3600, description="what streams are given at a shutdown, in seconds")
 
     # The buffers, from Claude to the reader
     receive_buffer_bytes: int = Field(
@@ -134,7 +164,7 @@ def load(
     if config is not None or path.exists():
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError) as error:  # not there, not UTF-8, not TOML
             raise SettingsError(f"{path}: {error}") from error
         take(path.name, table, {key: key for key in table})
     names = {name: name.removeprefix(ENV_PREFIX).lower() for name in environ if name.startswith(ENV_PREFIX)}

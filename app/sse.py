@@ -86,7 +86,7 @@ class SseDecoder:
 def _parse(block: bytes) -> tuple[bytes, bytes] | None:
     if block.startswith(b"event: "):  # the form that the Messages API sends
         name, found, data = block[7:].partition(b"\ndata: ")
-        if found and b"\n" not in data and b"\n" not in name:
+        if found and name and b"\n" not in data and b"\n" not in name:
             return name, data
     name, lines = b"", []
     for line in block.split(b"\n"):
@@ -96,7 +96,7 @@ def _parse(block: bytes) -> tuple[bytes, bytes] | None:
             lines.append(value)
         elif field == b"event":
             name = value
-    return (name or b"message", b"\n".join(lines)) if lines and any(lines) else None
+    return (name or b"message", b"\n".join(lines)) if lines else None
 
 
 def numbered(frame_id: int, frame: bytes) -> bytes:

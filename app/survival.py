@@ -97,7 +97,7 @@ class Curve:
             self._censored_tokens[j] += tokens
         self._fresh = False
 
-    def remaining(self, generated: float, max_tokens: int) -> Remaining:
+    def remaining(self, generated: float, max_tokens: int, unsure: float = 0.0) -> Remaining:
         """What an answer cut at `generated` tokens would still have generated, E[min(L, max_tokens) - g | L > g].
 
         Each call counts as one aborted answer in the covariance of the total. Observe the answer itself first.
@@ -105,6 +105,8 @@ class Curve:
         Args:
             generated: tokens it had.
             max_tokens: the most it could have had.
+            unsure: standard deviation of `generated`, where that is an estimate: the mean is then taken over it, by
+                its two points a deviation off, and what they differ by adds to the variance.
         """
         self._derive()
         g, cap = float(generated), float(max_tokens)
@@ -114,9 +116,17 @@ class Curve:
         alive = self._mass[start]
         mean, square = self._moments(start, end, g, cap)
         variance = max(0.0, square - mean * mean) + self._shared_error(start, end, cap, alive)
+        if unsure:
+            less, more = (
+                self._moments(self._after(x), end, x, cap)[0] for x in (max(0.0, g - unsure), min(cap, g + unsure))
+            )
+            mean, variance = (less + more) / 2, variance + ((less - more) / 2) ** 2
         self._aborted[min(start, _BINS - 1)] += 1
         return Remaining(
-            mean, self._quantile(start, alive, 0.05, cap) - g, self._quantile(start, alive, 0.95, cap) - g, variance
+            mean,
+            self._quantile(start, alive, 0.05, g, cap) - g,
+            self._quantile(start, alive, 0.95, g, cap) - g,
+            variance,
         )
 
     def survival(self, tokens: float) -> float:
@@ -229,7 +239,7 @@ class Curve:
                 total += hazard_variance * area * area * (2 * before + 1 / alive)
         return total / alive
 
-    def _quantile(self, start: int, alive: float, share: float, cap: float) -> float:
+    def _quantile(self, start: int, alive: float, share: float, g: float, cap: float) -> float:
         """The length that this share of the answers alive at bin `start` does not pass."""
         left = alive * (1.0 - share)
         if alive <= 0:
@@ -240,7 +250,7 @@ class Curve:
         tail = self._survival[_BINS]
         if self._tail_hazard == 0.0 or left <= 0:
             return cap
-        return min(cap, self._last + math.log(tail / left) / self._tail_hazard)
+        return min(cap, max(self._last, g) + math.log(tail / left) / self._tail_hazard)
 
     def _fade(self, now: float) -> None:
         if self._as_of is None:

@@ -36,6 +36,11 @@ def _phase_of_block(block_type: str) -> Phase:
     return Phase.TEXT
 
 
+def _object(value: Any) -> dict[str, Any]:
+    # Whatever has come from the wire: a tally must not fail on it.
+    return value if isinstance(value, dict) else {}
+
+
 class Tally:
     """Sees every event of one answer in order and keeps what the ledger and the last frame need.
 
@@ -100,13 +105,13 @@ class Tally:
         data = event.data
         match event.type:
             case "message_start":
-                message = data.get("message") or {}
+                message = _object(data.get("message"))
                 self.model, self.message_id = message.get("model"), message.get("id")
-                self.usage, self.exact = dict(message.get("usage") or {}), False
+                self.usage, self.exact = _object(message.get("usage")).copy(), False
                 if self.phase is Phase.BEFORE_FIRST_EVENT:
                     self.phase = Phase.TEXT
             case "content_block_start":
-                self._see_block_start(data.get("content_block") or {})
+                self._see_block_start(_object(data.get("content_block")))
             case "content_block_stop":
                 self._silent_thinking, self._empty_thinking = self.hidden_thinking, False
             case "message_delta":
@@ -123,11 +128,11 @@ class Tally:
             self._empty_thinking = not block.get("thinking")
 
     def _see_message_delta(self, data: dict[str, Any]) -> None:
-        usage = {key: value for key, value in (data.get("usage") or {}).items() if value is not None}
+        usage = {key: value for key, value in _object(data.get("usage")).items() if value is not None}
         self.usage |= usage
         if "output_tokens" in usage:
             self.exact, self.since_usage, self.at_usage = True, False, self.features
-        delta = data.get("delta") or {}
+        delta = _object(data.get("delta"))
         self.stop_reason = delta.get("stop_reason") or self.stop_reason
         self.stop_sequence = delta.get("stop_sequence") or self.stop_sequence
         self.stop_details = delta.get("stop_details") or self.stop_details

@@ -23,6 +23,7 @@ from panels import (
     SECONDS,
     SHARE,
     STREAMS_PER_SECOND,
+    TIMES_PER_SECOND,
     TOKENS_PER_SECOND,
     USD,
     Query,
@@ -105,7 +106,7 @@ def requests() -> Iterator[Panel]:
     yield lines_panel(
         "Error share", "Failed streams among those that completed or failed; the line is the objective's 0.5 %. Empty while "
         "nothing completes or fails.", SHARE,
-        [Query(share(rate("streams_total", ERROR), rate("streams_total", JUDGE)), "errors")], limit=1 - OBJECTIVE,
+        [Query(share(rate("streams_total", ERROR), rate("streams_total", JUDGE)), "errors")], limit=1 - OBJECTIVE, names=("errors",),
     )  # fmt: skip
     yield lines_panel(
         "Time to first token", "From the request's arrival to the first token for the reader. Quantiles are interpolated within the "
@@ -134,7 +135,7 @@ def abandonment() -> Iterator[Panel]:
         "Share left by the reader", "Of all streams that were not rejected. The alert compares it with its own last day.", SHARE,
         [Query(share(rate("streams_total", LEAVE, by="outcome"), rate("streams_total", STARTED), "ignoring(outcome) group_left() "),
                "{{outcome}}")],
-        stacked=True, names=LEFT, maximum=1, span=8,
+        stacked=True, names=LEFT, span=8,
     )  # fmt: skip
     yield bars_panel(
         "Phase and reason", "How many streams readers left within the time range, by phase and reason together.", COUNT,
@@ -227,7 +228,7 @@ def money_estimated() -> Iterator[Panel]:
         "Saved as share of would-be spend (estimate over measured plus estimate)", "Expected savings over savings plus all that was spent. "
         "A ratio of an estimate to measured and estimated money: a direction, no accounting figure.", SHARE,
         [Query(share(rate("saved_usd_total"), f"{rate('saved_usd_total')} + {rate('spent_usd_total')}"), "saved")],
-        estimate=True, names=(), maximum=1, span=12,
+        estimate=True, span=12,
     )  # fmt: skip
 
 
@@ -237,7 +238,8 @@ def backpressure() -> Iterator[Panel]:
         "Streams, upstreams, stalled readers", "Sessions, open upstream connections, and readers that accept nothing. More upstreams than "
         "sessions would be orphans that still cost money.", COUNT,
         [Query(gauge("streams_active"), "streams"), Query(gauge("upstreams_active"), "upstreams"),
-         Query(gauge("readers_stalled"), "stalled readers")], span=8,
+         Query(gauge("readers_stalled"), "stalled readers")],
+        names=("streams", "upstreams", "stalled readers"), span=8,
     )  # fmt: skip
     yield lines_panel(
         "Producers held still", "Producers waiting for room in the queue, on average: seconds paused per second. This bounds memory and holds "
@@ -247,7 +249,7 @@ def backpressure() -> Iterator[Panel]:
     yield lines_panel(
         "Pauses",
         "How often per second a producer found its queue full.",
-        "ops",
+        TIMES_PER_SECOND,
         [Query(rate("producer_pauses_total"), "pauses")],
         span=8,
     )
@@ -286,7 +288,7 @@ def details() -> Iterator[Panel]:
         [Query(quantile(0.99, "event_loop_lag_seconds", by="instance"), "{{instance}}")], span=8,
     )  # fmt: skip
     yield lines_panel(
-        "Upstream errors and retries", "Errors of the Messages API by its own type, and retries before the first event.", "ops",
+        "Upstream errors and retries", "Errors of the Messages API by its own type, and retries before the first event.", TIMES_PER_SECOND,
         [Query(rate("upstream_errors_total", by="type"), "{{type}}"), Query(rate("upstream_retries_total"), "retries")], span=8,
     )  # fmt: skip
     yield lines_panel(

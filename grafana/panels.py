@@ -21,7 +21,7 @@ from grafana_foundation_sdk.models import prometheus as prometheus_models
 DATASOURCE = common_models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 RATE_INTERVAL, RANGE = "$__rate_interval", "$__range"
 USD, SECONDS, BYTES, SHARE, COUNT = "currencyUSD", "s", "bytes", "percentunit", "short"
-STREAMS_PER_SECOND, TOKENS_PER_SECOND = "reqps", "suffix:tok/s"
+STREAMS_PER_SECOND, TOKENS_PER_SECOND, TIMES_PER_SECOND = "reqps", "suffix:tok/s", "cps"
 
 # Series that carry a `model` label; the others ignore the dashboard's model variable.
 BY_MODEL = frozenset(
@@ -71,6 +71,10 @@ COLOURS: Mapping[str, str] = {
     "expected": "#73BF69",
     "at most": "#C8F2C2",
     "wasted": "#FFB357",
+    "errors": "#F2495C",
+    "streams": "#73BF69",
+    "upstreams": "#5794F2",
+    "stalled readers": "#FADE2A",
     "p50": "#73BF69",
     "p95": "#FADE2A",
     "p99": "#F2495C",
@@ -182,7 +186,7 @@ def stat_panel(
 
 def lines_panel(
     title: str, description: str, unit: str, queries: Sequence[Query], *, stacked: bool = False, estimate: bool = False,
-    names: Iterable[str] = (), limit: float | None = None, maximum: float | None = None, span: int = 12,
+    names: Iterable[str] = (), limit: float | None = None, span: int = 12,
 ) -> timeseries.Panel:  # fmt: skip
     """Curves over time, from zero up.
 
@@ -191,7 +195,6 @@ def lines_panel(
         estimate: dashed, the house's sign for figures that are not measured.
         names: series that have a colour of their own.
         limit: draws the objective, in the panel's unit.
-        maximum: the axis' upper end, in the panel's unit.
         span: width, of 24.
     """
     panel = timeseries.Panel().title(title).description(description).datasource(DATASOURCE).unit(unit)
@@ -202,8 +205,9 @@ def lines_panel(
             common_models.StackingMode.NORMAL if stacked else common_models.StackingMode.NONE
         )
     )  # fmt: skip
+    alone = len(queries) == 1 and "{{" not in queries[0].legend
     panel.legend(
-        common.VizLegendOptions().display_mode(common_models.LegendDisplayMode.TABLE).show_legend(True)
+        common.VizLegendOptions().show_legend(not alone).display_mode(common_models.LegendDisplayMode.TABLE)
         .placement(common_models.LegendPlacement.RIGHT if span >= 12 else common_models.LegendPlacement.BOTTOM)
         .calcs(["lastNotNull", "max"])
     )  # fmt: skip
@@ -212,8 +216,6 @@ def lines_panel(
     )
     if estimate:
         panel.line_style(common.LineStyle().fill("dash").dash([8, 6]))
-    if maximum is not None:
-        panel.max(maximum)
     if limit is not None:
         panel.thresholds(_steps(limit, "transparent", COLOURS["upstream_error"])).thresholds_style(
             common.GraphThresholdsStyleConfig().mode(common_models.GraphThresholdsStyleMode.DASHED)

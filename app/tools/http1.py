@@ -136,16 +136,15 @@ class Connection(asyncio.Protocol):
             await self._loop.create_future()
         if self._drained is None:
             return
-        if self.watcher is None:
+        watcher = self.watcher
+        if watcher is None:
             await self._drained
             return
-        self.watcher.blocked()
+        watcher.blocked()
         try:
             await self._drained
         finally:
-            # A cancelled answer has no watcher to thank for, but its book still counts the pause.
-            if self.watcher is not None:
-                self.watcher.unblocked()
+            watcher.unblocked()
 
     def reset(self) -> None:
         """Ends the TCP connection with RST, whatever was promised."""

@@ -18,7 +18,7 @@ class Keys:
     """
 
     def __init__(self, keys: Iterable[str]) -> None:
-        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+        self._digests = [_digest(key) for key in keys]
 
     def __bool__(self) -> bool:
         return bool(self._digests)
@@ -37,11 +37,16 @@ class Keys:
         given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         if not given:
             raise Unauthorized("a key is needed: send Authorization: Bearer KEY, or x-api-key: KEY")
-        digest = hashlib.sha256(given.encode()).digest()
+        digest = _digest(given)
         # All are compared, each in constant time: how long it takes tells nothing.
         if not sum(hmac.compare_digest(digest, known) for known in self._digests):
             raise Unauthorized("this key is not known here")
         return digest.hex()[:16]
+
+
+def _digest(key: str) -> bytes:
+    # aiohttp and os.environ hand on bytes that are no UTF-8 as surrogates.
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def check_content_type(headers: Mapping[str, str]) -> None:
@@ -69,4 +74,9 @@ def _same_origin(headers: Mapping[str, str]) -> bool:
         return site in ("same-origin", "none")
     # Browsers leave Sec-Fetch-Site out on plain http; every POST of theirs has an Origin. Neither: not a browser.
     origin = headers.get("Origin")
-    return origin is None or urlsplit(origin).netloc == headers.get("Host")
+    if origin is None:
+        return True
+    try:
+        return urlsplit(origin).netloc == headers.get("Host")
+    except ValueError:  # such as an IPv6 address without its closing bracket
+        return False

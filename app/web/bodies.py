@@ -10,10 +10,11 @@ import msgspec
 from anthropic.types import message_create_params
 
 from app.errors import BadRequest
+from app.sessions import Policy
 
 # The fields that the Messages API knows, from the SDK itself, so that a new SDK brings new fields.
 CLAUDE_FIELDS = frozenset(message_create_params.MessageCreateParamsBase.__annotations__) - {"stream"}
-OWN_FIELDS = frozenset({"prompt"})
+OWN_FIELDS = frozenset({"prompt", "resumable", "policy", "grace_s", "credits"})
 _KNOWN = CLAUDE_FIELDS | OWN_FIELDS
 
 
@@ -25,12 +26,17 @@ class Defaults:
         model, max_tokens: sent as they are.
         thinking: `adaptive`, `disabled`, or empty to send none.
         max_tokens_limit: the largest `max_tokens` taken.
+        policy, grace_s: what happens when the reader is lost.
+        grace_max_s: the longest grace period that may be asked for.
     """
 
     model: str
     max_tokens: int
     thinking: str
     max_tokens_limit: int
+    policy: Policy
+    grace_s: float
+    grace_max_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +48,17 @@ class Question:
         model: the model asked for.
         max_tokens: the most output tokens of the answer.
         thinking: whether the reader asked for thinking, and so is sent it.
+        policy, grace_s: what happens when the reader is lost.
+        credits: the page will acknowledge what it has shown.
     """
 
     params: dict[str, Any]
     model: str
     max_tokens: int
     thinking: bool
+    policy: Policy
+    grace_s: float
+    credits: bool
 
 
 def parse_question(raw: bytes, defaults: Defaults) -> Question:
@@ -76,7 +87,8 @@ def parse_question(raw: bytes, defaults: Defaults) -> Question:
     if asked is None and defaults.thinking:
         params["thinking"] = {"type": defaults.thinking}
     shown = isinstance(asked, dict) and asked.get("type") != "disabled"
-    return Question(params, model, max_tokens, thinking=shown)
+    policy, grace_s = _policy(body, defaults)
+    return Question(params, model, max_tokens, shown, policy, grace_s, credits=body.get("credits") is True)
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
@@ -93,11 +105,12 @@ def parse_object(raw: bytes) -> dict[str, Any]:
 
 
 def _unknown(name: str) -> BadRequest:
+    name = name[:80]  # the caller's own word: a megabyte of it is not compared, nor sent back
     near = difflib.get_close_matches(name, _KNOWN, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     if name == "stream":
         hint = "; this path always streams"
-    return BadRequest(f"unknown field {name[:80]}{hint}", field=name[:80])
+    return BadRequest(f"unknown field {name}{hint}", field=name)
 
 
 def _messages(body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -120,6 +133,25 @@ def _messages(body: dict[str, Any]) -> list[dict[str, Any]]:
                 f"messages[{place}].content must be a string or a list of blocks", field=f"messages[{place}].content"
             )
     return messages
+
+
+def _policy(body: dict[str, Any], defaults: Defaults) -> tuple[Policy, float]:
+    """What happens when the reader is lost: `policy`, or `resumable`, or the default."""
+    try:
+        policy = Policy(body.get("policy", defaults.policy.value))
+    except ValueError:
+        raise BadRequest("policy must be abort, grace or drain", field="policy") from None
+    for name in ("resumable", "credits"):
+        if not isinstance(body.get(name, False), bool):
+            raise BadRequest(f"{name} must be true or false", field=name)
+    if "policy" not in body and "resumable" in body:
+        policy = Policy.GRACE if body["resumable"] else Policy.ABORT
+    grace_s = body.get("grace_s", defaults.grace_s)
+    if not isinstance(grace_s, int | float) or isinstance(grace_s, bool):
+        raise BadRequest("grace_s must be a number of seconds", field="grace_s")
+    if not 0 <= grace_s <= defaults.grace_max_s:
+        raise BadRequest(f"grace_s must be from 0 to {defaults.grace_max_s:g} seconds", field="grace_s")
+    return policy, float(grace_s)
 
 
 def _string(body: dict[str, Any], name: str, default: str) -> str:

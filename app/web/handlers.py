@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -13,12 +13,15 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.aiohttp import make_aiohttp_handler
 
 from app.claude import Claude
-from app.errors import InternalError, MethodNotAllowed, NotFound, SluicewayError, TooLarge
+from app.credits import Credits
+from app.errors import BadRequest, InternalError, MethodNotAllowed, NotFound, SluicewayError, Stopped, TooLarge
+from app.liveness import Liveness
 from app.outcome import Outcome
-from app.sessions import Session, Sessions, new_stream_id
+from app.sessions import Policy, Session, Terms, new_stream_id
+from app.store import Streams, new_stop_token
 from app.web.auth import Keys, check_content_type
-from app.web.bodies import Defaults, parse_question
-from app.web.writer import SendBuffers, SseReader
+from app.web.bodies import Defaults, parse_object, parse_question
+from app.web.writer import SendBuffers, SseConnection
 from app.wire.text import PlainFormat
 
 log = logging.getLogger(__name__)
@@ -46,50 +49,135 @@ class Desk:
 
     Attributes:
         claude: the way upstream.
-        sessions: the running streams.
+        streams: the running ones, and those that can be read again.
         keys: the callers' keys.
         defaults: what is asked where a request does not say.
-        buffers: the bounds towards a reader.
+        reading: how readers' connections are made.
         page: what the playground is told about the service.
     """
 
     claude: Claude
-    sessions: Sessions
+    streams: Streams
     keys: Keys
     defaults: Defaults
-    buffers: SendBuffers
+    reading: Reading
     page: dict[str, Any]
 
     def routes(self) -> list[web.RouteDef]:
         """The paths of the service."""
         pages = [web.get(path, _page(name, media_type)) for path, (name, media_type) in _PAGES.items()]
-        return [web.post("/api/stream", self.stream), web.get("/config.json", self.config), *pages]
+        return [
+            web.post("/api/stream", self.stream),
+            web.get("/api/stream/{id}", self.resume, allow_head=False),
+            web.delete("/api/stream/{id}", self.stop),
+            web.post("/api/stream/{id}/stop", self.stop),
+            web.post("/api/stream/{id}/shown", self.shown),
+            web.get("/config.json", self.config),
+            *pages,
+        ]
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """`POST /api/stream`: the plain protocol."""
-        self.keys.check(request.headers)
+        caller = self.keys.check(request.headers)
         check_content_type(request.headers)
         question = parse_question(await request.read(), self.defaults)
-        wire = PlainFormat(thinking=question.thinking)
+        terms = Terms(
+            new_stream_id(), caller, question.model, question.policy, question.grace_s, stop_token=new_stop_token()
+        )
+        resumable = question.policy is not Policy.ABORT and self.streams.has_room
+        headers = {"X-Stream-Id": terms.stream_id, "X-Stop-Token": terms.stop_token}
+        headers["X-Resumable"] = "true" if resumable else "false"
+        connection = self.reading.connection(request, headers, credits=question.credits)
         answer = self.claude.ask(question.params)
-        stream_id = new_stream_id()
-        reader = SseReader(request, wire, {"X-Stream-Id": stream_id}, self.buffers)
-        return await serve(self.sessions.start(stream_id, answer, reader, question.model), reader)
+        wire = PlainFormat(thinking=question.thinking)
+        session = self.streams.start(terms, answer, wire, connection, question.max_tokens)
+        return await _until_released(connection, session)
+
+    async def resume(self, request: web.Request) -> web.StreamResponse:
+        """`GET /api/stream/{id}`: every frame after `Last-Event-ID`, then what is still to come."""
+        caller = self.keys.check(request.headers)
+        sent_id = _last_event_id(request)
+        stream_id = request.match_info["id"]
+        headers = {"X-Stream-Id": stream_id, "X-Resumable": "true"}
+        credits = request.query.get("credits") == "1"
+        connection = self.reading.connection(request, headers, sent_id=sent_id, credits=credits)
+        session = await self.streams.resume(stream_id, caller, connection)
+        return await _until_released(connection, session)
+
+    async def stop(self, request: web.Request) -> web.Response:
+        """`POST /api/stream/{id}/stop`, `DELETE /api/stream/{id}`: stop now, whoever reads."""
+        session = await self._steered(request)
+        if session is not None:
+            session.stop(Outcome.STOPPED, Stopped("the stream was stopped"))
+        return web.json_response({"stopped": session is not None})
+
+    async def shown(self, request: web.Request) -> web.Response:
+        """`POST /api/stream/{id}/shown`: the page has shown every frame up to this one."""
+        body = parse_object(await request.read())
+        session = await self._steered(request)
+        frame_id = body.get("id")
+        if not isinstance(frame_id, int) or isinstance(frame_id, bool) or frame_id < 0:
+            raise BadRequest("id must be the number of a frame", field="id")
+        if session is not None:
+            session.delivery.shown(frame_id)
+        return web.Response(status=204)
 
     async def config(self, _request: web.Request) -> web.Response:
         """`GET /config.json`: what the playground needs to know."""
         return web.json_response(self.page, headers={"Cache-Control": "no-store"})
 
+    async def _steered(self, request: web.Request) -> Session | None:
+        """The stream that the caller, by its key or by the stream's own stop token, may steer."""
+        token = request.headers.get("X-Stop-Token")
+        raw = await request.read()
+        if token is None and raw:  # a beacon cannot set headers, and its content type is its own affair
+            given = parse_object(raw).get("stop_token")
+            token = given if isinstance(given, str) else None
+        caller = self.keys.check(request.headers) if token is None else ""
+        return self.streams.find(request.match_info["id"], caller, token)
 
-async def serve(session: Session, reader: SseReader) -> web.StreamResponse:
-    """Runs a session for one reader, whose leaving ends it. Cancelling is how aiohttp tells that the reader left."""
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How readers' connections are made.
+
+    Attributes:
+        buffers: the bounds below each.
+        stall_s, vanish_s: when a reader counts as stalled, and as vanished, in seconds.
+        credit_bytes: how far to run ahead of a page that acknowledges.
+    """
+
+    buffers: SendBuffers
+    stall_s: float
+    vanish_s: float
+    credit_bytes: int
+
+    def connection(
+        self, request: web.Request, headers: Mapping[str, str], *, sent_id: int = 0, credits: bool = False
+    ) -> SseConnection:
+        """A reader's connection that has every frame up to `sent_id`."""
+        liveness = Liveness(self.stall_s, self.vanish_s)
+        allowed = Credits(self.credit_bytes, sent_id) if credits else None
+        return SseConnection(request, headers, self.buffers, liveness, sent_id, allowed)
+
+
+async def _until_released(connection: SseConnection, session: Session | None) -> web.StreamResponse:
+    """Waits until the stream has no more for this reader. Cancelling is how aiohttp tells that the reader left."""
     try:
-        await session.served()
+        await connection.released()
     except SluicewayError as error:
         return error_response(error)
     finally:
-        session.stop(Outcome.DISCONNECTED)
-    return reader.response
+        if session is not None:
+            session.lost(connection)
+    return connection.response
+
+
+def _last_event_id(request: web.Request) -> int:
+    value = request.headers.get("Last-Event-ID", "").strip() or "0"
+    if not value.isascii() or not value.isdigit() or len(value) > 12:
+        raise BadRequest("Last-Event-ID must be the number of a frame", field="Last-Event-ID")
+    return int(value)
 
 
 def error_response(error: SluicewayError) -> web.Response:
@@ -124,23 +212,23 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         return error_response(InternalError("the service failed; its log has the cause"))
 
 
-def admin_routes(sessions: Sessions, registry: CollectorRegistry) -> list[web.RouteDef]:
+def admin_routes(streams: Streams, registry: CollectorRegistry) -> list[web.RouteDef]:
     """The paths of the admin port."""
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
     async def readyz(_request: web.Request) -> web.Response:
-        return web.Response(text="ready\n") if sessions.accepting else web.Response(text="draining\n", status=503)
+        return web.Response(text="ready\n") if streams.accepting else web.Response(text="draining\n", status=503)
 
-    async def streams(_request: web.Request) -> web.Response:
-        return web.json_response([session.as_dict() for session in sessions.live.values()])
+    async def listing(_request: web.Request) -> web.Response:
+        return web.json_response([session.as_dict() for session in streams.live.values()])
 
     return [
         web.get("/metrics", make_aiohttp_handler(registry)),
         web.get("/healthz", healthz),
         web.get("/readyz", readyz),
-        web.get("/streams", streams),
+        web.get("/streams", listing),
     ]
 
 

@@ -15,13 +15,17 @@ from prometheus_client import CollectorRegistry
 
 from app import __version__
 from app.claude import Claude, UpstreamOptions
+from app.ledger import Ledger
+from app.metrics import Metrics
+from app.prices import load_prices
 from app.relay import Pace
 from app.retry import RetryRule
-from app.sessions import SessionOptions, Sessions
+from app.sessions import Policy, SessionOptions
 from app.settings import Settings, SettingsError
+from app.store import StoreOptions, Streams
 from app.web.auth import Keys
 from app.web.bodies import Defaults
-from app.web.handlers import Desk, admin_routes, errors_as_json
+from app.web.handlers import Desk, Reading, admin_routes, errors_as_json
 from app.web.writer import SendBuffers
 
 _LOOPBACK = ("127.", "::1", "localhost")
@@ -50,12 +54,20 @@ class Running:
     Attributes:
         url: where it listens; a unix socket's path as `unix:PATH`.
         admin_url: where the admin port listens.
-        sessions: its streams.
+        streams: its streams.
+        listener: takes the connections of readers.
     """
 
     url: str
     admin_url: str
-    sessions: Sessions
+    streams: Streams
+    listener: web.BaseSite
+
+    async def drain(self) -> None:
+        """Takes no more connections, and gives the running streams the drain time."""
+        self.streams.accepting = False
+        await self.listener.stop()
+        await self.streams.drain()
 
 
 def check_exposure(settings: Settings) -> None:
@@ -84,17 +96,23 @@ async def running(settings: Settings, credentials: Credentials) -> AsyncIterator
         SettingsError: the address would serve anyone. OSError: it cannot be listened on.
     """
     check_exposure(settings)
-    claude = Claude(_upstream_options(settings, credentials))
+    registry = CollectorRegistry()
+    prices = load_prices()
+    metrics = Metrics(registry, dict.fromkeys((settings.model, *prices.models)))
+    metrics.show_prices(prices)
+    claude = Claude(_upstream_options(settings, credentials), metrics.upstream_retry)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(claude.close)
-        sessions = await stack.enter_async_context(Sessions(_session_options(settings)))
+        streams = await stack.enter_async_context(
+            Streams(_store_options(settings), _session_options(settings), Ledger(prices), metrics)
+        )
         keys = Keys(() if settings.auth == "none" else settings.api_keys)
         desk = Desk(
             claude=claude,
-            sessions=sessions,
+            streams=streams,
             keys=keys,
-            defaults=Defaults(settings.model, settings.max_tokens, settings.thinking, settings.max_tokens_limit),
-            buffers=SendBuffers(settings.send_buffer_bytes, settings.notsent_lowat_bytes),
+            defaults=_defaults(settings),
+            reading=_reading(settings),
             page={
                 "version": __version__,
                 "simulated": credentials.simulated,
@@ -106,26 +124,33 @@ async def running(settings: Settings, credentials: Credentials) -> AsyncIterator
         app = web.Application(middlewares=[errors_as_json], client_max_size=settings.max_body_bytes)
         app.add_routes(desk.routes())
         admin = web.Application()
-        admin.add_routes(admin_routes(sessions, CollectorRegistry()))
-        admin_url = await _listen(stack, admin, settings.admin_host, settings.admin_port)
-        url = await _listen(stack, app, settings.host, settings.port, settings.unix)
-        yield Running(url, admin_url, sessions)
+        admin.add_routes(admin_routes(streams, registry))
+        admin_url, _ = await _listen(stack, admin, settings.admin_host, settings.admin_port)
+        url, listener = await _listen(stack, app, settings.host, settings.port, settings.unix)
+        yield Running(url, admin_url, streams, listener)
 
 
 async def serve_until_signal(settings: Settings, credentials: Credentials) -> None:
-    """Serves until SIGTERM or SIGINT."""
+    """Serves until SIGTERM or SIGINT, then drains; a second signal ends at once."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     async with running(settings, credentials) as service:
+
+        def on_signal() -> None:
+            if stop.is_set():
+                service.streams.hurry()
+            stop.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal)
         print(f"Sluiceway {__version__} on {service.url} (admin on {service.admin_url})", flush=True)
         await stop.wait()
+        await service.drain()
 
 
 async def _listen(
     stack: contextlib.AsyncExitStack, app: web.Application, host: str, port: int, unix: str = ""
-) -> str:
+) -> tuple[str, web.BaseSite]:
     # handler_cancellation: without it a handler that waits is not told of a disconnect; aiohttp's test server sets
     # it by itself, so that tests with that one prove nothing. access_log: one line a stream is logged by the session.
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
@@ -133,14 +158,14 @@ async def _listen(
     stack.push_async_callback(runner.cleanup)
     site: web.BaseSite
     if unix:
-        Path(unix).unlink(missing_ok=True)
+        Path(unix).unlink(missing_ok=True)  # noqa: ASYNC240 - once, before anything is served
         site = web.UnixSite(runner, unix, backlog=_BACKLOG)
         await site.start()
-        return f"unix:{unix}"
+        return f"unix:{unix}", site
     site = web.TCPSite(runner, host, port, backlog=_BACKLOG)
     await site.start()
     bound_port = runner.addresses[0][1]
-    return f"http://[{host}]:{bound_port}" if ":" in host else f"http://{host}:{bound_port}"
+    return f"http://[{host}]:{bound_port}" if ":" in host else f"http://{host}:{bound_port}", site
 
 
 def _upstream_options(settings: Settings, credentials: Credentials) -> UpstreamOptions:
@@ -154,6 +179,36 @@ def _upstream_options(settings: Settings, credentials: Credentials) -> UpstreamO
         idle_timeout_s=settings.idle_timeout_s,
         progress_timeout_s=settings.progress_timeout_s,
         retry=RetryRule(settings.retries, settings.retry_after_max_s),
+    )
+
+
+def _defaults(settings: Settings) -> Defaults:
+    return Defaults(
+        model=settings.model,
+        max_tokens=settings.max_tokens,
+        thinking=settings.thinking,
+        max_tokens_limit=settings.max_tokens_limit,
+        policy=Policy(settings.policy),
+        grace_s=settings.grace_s,
+        grace_max_s=max(settings.grace_s, settings.grace_max_s),
+    )
+
+
+def _reading(settings: Settings) -> Reading:
+    return Reading(
+        buffers=SendBuffers(settings.send_buffer_bytes, settings.notsent_lowat_bytes),
+        stall_s=settings.stall_timeout_s,
+        vanish_s=settings.vanish_timeout_s,
+        credit_bytes=settings.credit_bytes,
+    )
+
+
+def _store_options(settings: Settings) -> StoreOptions:
+    return StoreOptions(
+        replay_bytes=settings.replay_bytes,
+        replay_total_bytes=settings.replay_total_bytes,
+        replay_s=settings.replay_s,
+        drain_s=settings.drain_s,
     )
 
 

@@ -9,19 +9,22 @@ What differs from aiohttp-sse's `EventSourceResponse`, and why:
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_request import BaseRequest
 from aiohttp_sse import EventSourceResponse
 
+from app.credits import Credits
+from app.delivery import Interrupted
 from app.errors import SluicewayError
-from app.events import ClaudeEvent
-from app.sse import numbered
-from app.wire import WireFormat
+from app.liveness import Finding, Liveness
+from app.web.kernel import sample_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,29 +65,51 @@ class EventStream(EventSourceResponse):
             self._writer = await web.StreamResponse.prepare(self, request)
         return self._writer
 
-    async def write_and_drain(self, data: bytes) -> None:
-        """Writes, and waits until the kernel has taken all of it. Raises ConnectionError if the reader is gone."""
+    @property
+    def waiting(self) -> bool:
+        """Whether something is written that the kernel has not taken."""
+        transport = self._req.transport if self._req is not None else None
+        return transport is None or transport.get_write_buffer_size() > 0
+
+    async def drain(self) -> None:
+        """Returns when the kernel has taken all that was written. Raises ConnectionError if the reader is gone."""
         assert self._writer is not None, "prepare() comes first"
-        await self._writer.write(data)
         await self._writer.drain()
 
 
-class SseReader:
-    """One reader in one wire format: what the consumer writes to.
+class SseConnection:
+    """One reader's connection, as the delivery of frames sees it.
 
     Args:
         request: the reader's request.
-        wire: the format it reads.
         headers: of the response, beside those of every event stream.
         buffers: the bounds below.
+        liveness: follows what the reader takes.
+        sent_id: the last frame that the reader has already.
+        credits: how far to run ahead of what its page shows, if it asked.
+
+    Attributes:
+        response: what the handler returns once `released()` has returned.
     """
 
     def __init__(
-        self, request: web.Request, wire: WireFormat, headers: Mapping[str, str], buffers: SendBuffers
+        self,
+        request: web.Request,
+        headers: Mapping[str, str],
+        buffers: SendBuffers,
+        liveness: Liveness,
+        sent_id: int = 0,
+        credits: Credits | None = None,
     ) -> None:
         self._request = request
-        self._wire = wire
-        self._last_id = 0
+        self._liveness = liveness
+        self._released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._interrupted = False
+        self._draining: asyncio.Timeout | None = None  # set while a write waits
+        self._written_bytes = 0
+        self.stuck = False
+        self.sent_id = sent_id
+        self.credits = credits
         self.response = EventStream(headers, buffers)
 
     @property
@@ -92,25 +117,74 @@ class SseReader:
         """Whether status and headers have been sent."""
         return self.response.prepared
 
-    async def send(self, events: list[ClaudeEvent]) -> None:
-        """Writes one batch and drains; commits the status, even where the format has no frame for the events."""
-        await self._write(self._numbered(self._wire.encode(events)))
+    async def write(self, data: bytes) -> None:
+        """Sends the status if need be, writes, and drains.
 
-    async def keep_alive(self) -> None:
-        """Writes a sign of life and drains."""
-        await self._write(self._wire.keep_alive)
+        Raises:
+            ConnectionError: the reader is gone. Interrupted: the stream has another reader, or none.
 
-    async def finish(self, error: SluicewayError | None) -> None:
-        """Writes the last event and drains."""
-        await self._write(self._numbered(self._wire.end(error)))
-
-    def _numbered(self, frames: list[bytes]) -> bytes:
-        first_id = self._last_id + 1
-        self._last_id += len(frames)
-        return b"".join([numbered(frame_id, frame) for frame_id, frame in enumerate(frames, first_id)])
-
-    async def _write(self, data: bytes) -> None:
+        Cancelling leaves it open how much of `data` was written.
+        """
+        if self._interrupted:
+            raise Interrupted
+        # Neither of these two waits: aiohttp's own write() drains only above 64 KiB, and what comes here is smaller.
         if not self.response.prepared:
             await self.response.prepare(self._request)
         if data:
-            await self.response.write_and_drain(data)
+            self._written_bytes += len(data)
+            await self.response.write(data)
+        if not self.response.waiting:
+            return
+        try:
+            async with asyncio.timeout(None) as self._draining:
+                await self.response.drain()
+        except TimeoutError:
+            raise Interrupted from None
+        finally:
+            self._draining = None
+
+    def interrupt(self) -> None:
+        """Breaks off a write that is waiting, and all later ones. Idempotent."""
+        self._interrupted = True
+        if self._draining is not None and not self._draining.expired():
+            self._draining.reschedule(asyncio.get_running_loop().time())
+
+    async def write_last(self, data: bytes) -> None:
+        """Writes without waiting; nothing may follow. Does nothing where the connection is broken."""
+        if self.response.prepared:
+            with contextlib.suppress(ConnectionError):
+                await self.response.write(data)
+
+    def release(self, error: SluicewayError | None) -> None:
+        """Lets `released()` return, or raise `error` where no status was sent. Idempotent."""
+        if self._released.done():
+            return
+        if error is None or self.committed:
+            self._released.set_result(None)
+        else:
+            self._released.set_exception(error)
+            self._released.exception()  # a handler that is gone will not ask for it
+
+    async def released(self) -> None:
+        """Returns when the stream has no more for this connection. Raises what could not be told in the stream."""
+        await asyncio.shield(self._released)
+
+    def look(self, now: float) -> Finding | None:
+        """Whether the reader still takes anything, at loop time `now`."""
+        transport = self._request.transport
+        if transport is None or not self.committed:
+            return None
+        sample = sample_of(transport, self._written_bytes)
+        if sample is None:
+            return None
+        if self.credits is not None and self.credits.exhausted:
+            # The page holds us: nothing waits in the socket, yet nothing is shown either.
+            sample = replace(sample, waiting_bytes=1, taken_bytes=self.credits.shown_bytes)
+        finding = self._liveness.look(sample, now)
+        self.stuck = self._liveness.stuck_s(now) > 0
+        return finding
+
+    def abort(self) -> None:
+        """Ends the connection at once. Idempotent."""
+        if self._request.transport is not None:
+            self._request.transport.abort()

@@ -82,11 +82,15 @@ def _framed(data: dict[str, Any]) -> bytes:
         encoded = _encode(data)
     except UnicodeEncodeError:
         # Half of a surrogate pair whose other half never came: no UTF-8 can carry it.
-        encoded = _encode({key: _mended(value) for key, value in data.items()})
+        encoded = _encode(_mended(data))
     return b"data: %b\n\n" % encoded
 
 
 def _mended(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return {key: _mended(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+    if isinstance(value, list):
+        return [_mended(inner) for inner in value]
+    if isinstance(value, dict):
+        return {_mended(key): _mended(inner) for key, inner in value.items()}
+    return value

@@ -30,7 +30,8 @@ from app.metrics import Metrics
 from app.prices import load_prices
 
 ROOT = Path(__file__).resolve().parents[2]
-MODELS = ("claude-sonnet-5-5", "claude-haiku-5-5", "not-in-the-price-table")
+MODELS = ("claude-sonnet-5-5", "claude-haiku-5-5")
+ASKED = (*MODELS, "a-model-nobody-configured")
 START_S = 1_790_000_000 - 1_790_000_000 % 7200  # on a boundary of Prometheus' blocks
 STEP_S = 60
 STEPS = 180
@@ -89,7 +90,7 @@ class Worker:
 
     def _stream(self, now: float, incident: bool) -> None:
         rng, metrics = self._random, self.metrics
-        model = rng.choices(MODELS, (60, 38, 2))[0]
+        model = rng.choices(ASKED, (60, 38, 2))[0]
         tokens = max(20, int(rng.lognormvariate(6.2, 0.7)))
         outcome = self._outcome(incident)
         wait_s = rng.lognormvariate(1.7 if incident else -0.2, 0.5)

@@ -32,7 +32,7 @@ EXCLUDED: dict[str, Any] = yaml.safe_load((GRAFANA / "dashboards" / ".lint").rea
 PROMETHEUS_ANNOTATION_KEYS = {"expr", "step", "titleFormat", "textFormat", "tagKeys", "useValueForTime"}
 # Series that are not ours: from the scrape itself and from prometheus-client's process collector.
 FOREIGN = {"process_resident_memory_bytes", "process_cpu_seconds_total", "process_start_time_seconds"}
-UNITS = {"currencyUSD", "s", "bytes", "percentunit", "short", "reqps", "ops"}
+UNITS = {"currencyUSD", "s", "bytes", "percentunit", "short", "reqps", "cps"}
 
 
 def panels() -> list[dict[str, Any]]:

@@ -221,8 +221,8 @@ def test_a_reader_that_stops_reading_halts_generation(loop_factory: Callable[[],
         async with Simulator() as simulator:
             peer, book = await blocked_peer(simulator)
             held = book.tokens
-            print('HELD', held)
-            assert 10 < held < 1_000
+            # What the kernel's two buffers take, and nothing above them: 138 events of 142 bytes when measured.
+            assert 10 < held < 300
             assert book.live
             await eventually(lambda: book.entry(asyncio.get_running_loop().time())["paused_s"] > 0)
             assert book.tokens == held

@@ -1,0 +1,45 @@
+"""How far a stream may run ahead of what its page has shown. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+
+
+class Credits:
+    """Counts bytes that were sent and not yet acknowledged as shown.
+
+    Args:
+        window_bytes: how many may be out; one frame passes alone, whatever its size.
+        shown_id: the last frame that the page has shown already.
+
+    Attributes:
+        shown_bytes: acknowledged in all.
+    """
+
+    __slots__ = ("_out", "_out_bytes", "_shown_id", "_window_bytes", "shown_bytes")
+
+    def __init__(self, window_bytes: int, shown_id: int) -> None:
+        self._window_bytes = window_bytes
+        self._shown_id = shown_id
+        self._out: deque[tuple[int, int]] = deque()  # (frame id, bytes), oldest first
+        self._out_bytes = 0
+        self.shown_bytes = 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the page has to show more before more is sent."""
+        return self._out_bytes >= self._window_bytes
+
+    def sent(self, frame_id: int, size_bytes: int) -> None:
+        """Frames up to `frame_id` went out."""
+        if frame_id > self._shown_id:
+            self._out.append((frame_id, size_bytes))
+            self._out_bytes += size_bytes
+
+    def shown(self, frame_id: int) -> None:
+        """The page has shown everything up to `frame_id`; an older id than before changes nothing."""
+        self._shown_id = max(self._shown_id, frame_id)
+        while self._out and self._out[0][0] <= frame_id:
+            size_bytes = self._out.popleft()[1]
+            self._out_bytes -= size_bytes
+            self.shown_bytes += size_bytes

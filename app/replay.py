@@ -1,0 +1,117 @@
+"""The numbered frames of one answer, kept for a reader that comes back. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from app.errors import Expired
+
+# What a kept frame costs beyond its bytes: the object's header and its slot in the list (CPython 3.11, measured).
+FRAME_OVERHEAD_BYTES = 56
+
+
+class ReplayBudget:
+    """What all replays of a process may hold together.
+
+    Args:
+        max_bytes: the bound.
+
+    Attributes:
+        used_bytes: held now.
+        relieve: called while the bound is passed; frees a replay that nobody reads and tells whether there was one.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.used_bytes = 0
+        self.relieve: Callable[[], bool] = lambda: False
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a new stream may keep its frames."""
+        return self.used_bytes < self.max_bytes
+
+
+class Replay:
+    """The frames of one stream, numbered from 1: all that fits under its cap, or only what is undelivered.
+
+    Args:
+        max_bytes: the cap for a stream that keeps its answer; 0 keeps a frame only until it is delivered.
+        budget: the bound over all streams.
+    """
+
+    __slots__ = ("_budget", "_frames", "_max_bytes", "last_id", "size_bytes")
+
+    def __init__(self, max_bytes: int, budget: ReplayBudget) -> None:
+        self._max_bytes = max_bytes
+        self._budget = budget
+        self._frames: list[bytes] = []  # the newest, without a gap; the last one has `last_id`
+        self.last_id = 0
+        self.size_bytes = 0
+
+    @property
+    def keeps(self) -> bool:
+        """Whether delivered frames are kept, so that a reader may come back for them."""
+        return self._max_bytes > 0
+
+    @property
+    def first_id(self) -> int:
+        """The id of the oldest frame still here; `last_id + 1` where there is none."""
+        return self.last_id - len(self._frames) + 1
+
+    def append(self, frame: bytes) -> None:
+        """Takes the next frame, already numbered `last_id + 1`; the oldest go where a bound is passed."""
+        self._frames.append(frame)
+        self.last_id += 1
+        self._account(_cost_bytes(frame))
+        if not self.keeps:
+            return
+        while self._budget.used_bytes > self._budget.max_bytes and self._budget.relieve():
+            pass
+        surplus = max(self.size_bytes - self._max_bytes, self._budget.used_bytes - self._budget.max_bytes)
+        drop, freed = 0, 0
+        while freed < surplus and drop < len(self._frames) - 1:  # the newest one is not delivered yet
+            freed += _cost_bytes(self._frames[drop])
+            drop += 1
+        self._drop(drop, freed)
+
+    def after(self, frame_id: int, most_bytes: int) -> list[bytes]:
+        """The frames that follow `frame_id`, up to `most_bytes` in all but at least one, if there is one.
+
+        Raises:
+            Expired: some of them are gone.
+        """
+        if frame_id + 1 < self.first_id:
+            raise Expired("the frames after this id are no longer kept")
+        place = frame_id + 1 - self.first_id
+        frames = self._frames[place:]
+        taken_bytes = 0
+        for count, frame in enumerate(frames):
+            taken_bytes += len(frame)
+            if taken_bytes > most_bytes:
+                return frames[: max(count, 1)]
+        return frames
+
+    def delivered(self, frame_id: int) -> None:
+        """The reader has all up to `frame_id`; a stream that keeps nothing forgets them."""
+        if not self.keeps:
+            drop = max(0, frame_id + 1 - self.first_id)
+            self._drop(drop, sum(_cost_bytes(frame) for frame in self._frames[:drop]))
+
+    def clear(self) -> None:
+        """Forgets every frame. Idempotent."""
+        self._drop(len(self._frames), self.size_bytes)
+
+    def _drop(self, count: int, size_bytes: int) -> None:
+        if count:
+            del self._frames[:count]
+            self._account(-size_bytes)
+
+    def _account(self, size_bytes: int) -> None:
+        self.size_bytes += size_bytes
+        if self.keeps:
+            self._budget.used_bytes += size_bytes
+
+
+def _cost_bytes(frame: bytes) -> int:
+    return len(frame) + FRAME_OVERHEAD_BYTES

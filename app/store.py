@@ -1,0 +1,263 @@
+"""Every stream that a reader can ask for: the running ones, and for a while those that have ended.
+
+The way to a stream goes through here, so that streams of other workers can be found here too one day.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import secrets
+from dataclasses import dataclass
+from types import TracebackType
+
+from app.delivery import Connection, Delivery
+from app.errors import BadRequest, Expired, Forbidden, NotFound, ShuttingDown
+from app.ledger import Ledger
+from app.liveness import Finding
+from app.metrics import Metrics
+from app.outcome import Outcome
+from app.relay import Source
+from app.replay import Replay, ReplayBudget
+from app.sessions import Policy, Session, SessionOptions, Terms
+from app.wire import WireFormat
+
+log = logging.getLogger(__name__)
+
+# How often the readers are looked at, in seconds.
+WATCH_S = 1.0
+_OUTCOME_OF = {Finding.STALLED: Outcome.STALLED, Finding.VANISHED: Outcome.VANISHED}
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """What is kept, and how long; `settings.py` says what each means, in which unit and why."""
+
+    replay_bytes: int
+    replay_total_bytes: int
+    replay_s: float
+    drain_s: float
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A stream that has ended, for as long as it can be read again.
+
+    Attributes:
+        delivery: writes its frames once more.
+        terms: who may ask.
+    """
+
+    session_terms: Terms
+    delivery: Delivery
+    replay: Replay
+    expired: bool = False  # its grace period ran out: there is no answer to come back to
+
+
+class Streams:
+    """All streams of this process: starts them, finds them, and ends what is left at its exit.
+
+    Use as an async context manager.
+
+    Args:
+        options: what is kept.
+        session_options: the bounds of every stream.
+        ledger: where each is settled.
+        metrics: told of each settlement, and of what is wrong with readers.
+    """
+
+    def __init__(
+        self, options: StoreOptions, session_options: SessionOptions, ledger: Ledger, metrics: Metrics
+    ) -> None:
+        self._options = options
+        self._session_options = session_options
+        self._ledger = ledger
+        self._metrics = metrics
+        self._tasks = asyncio.TaskGroup()
+        self._watcher: asyncio.Task[None] | None = None
+        self._kept: dict[str, _Kept] = {}  # oldest first
+        self._empty = asyncio.Event()  # set while no stream runs
+        self._empty.set()
+        self._hurry = asyncio.Event()  # set when the drain time is cut short
+        self.budget = ReplayBudget(options.replay_total_bytes)
+        self.budget.relieve = self._relieve
+        self.accepting = True
+        self.live: dict[str, Session] = {}
+
+    async def __aenter__(self) -> Streams:
+        await self._tasks.__aenter__()
+        self._watcher = self._tasks.create_task(self._watch(), name="watcher")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.accepting = False
+        self._stop_all()
+        await self._empty.wait()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        await self._tasks.__aexit__(kind, error, trace)
+
+    def start(self, terms: Terms, source: Source, wire: WireFormat, connection: Connection, max_tokens: int) -> Session:
+        """Starts a stream from `source` to the reader on `connection`.
+
+        Raises:
+            ShuttingDown: none is started any more.
+        """
+        if not self.accepting:
+            raise ShuttingDown("the service is shutting down", retry_after_s=1.0)
+        loop = asyncio.get_running_loop()
+        keeps = terms.policy is not Policy.ABORT and self.has_room
+        replay = Replay(self._options.replay_bytes if keeps else 0, self.budget)
+        account = self._ledger.open(model=terms.model, max_tokens=max_tokens, now=loop.time())
+        session = Session(terms, source, wire, replay, account, self._metrics, self._session_options)
+        self.live[terms.stream_id] = session
+        self._empty.clear()
+        self._metrics.streams_active.inc()
+        session.start(self._tasks, connection, self._ended)
+        return session
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a new stream may be resumable."""
+        return self.budget.has_room or self._relieve()
+
+    async def resume(self, stream_id: str, caller: str, connection: Connection) -> Session | None:
+        """Gives the reader on `connection` every frame after its `sent_id`, then what is still to come.
+
+        Returns:
+            The session, once the reader is attached to it; None when it has had all of a stream that has ended.
+
+        Raises:
+            NotFound: no such stream, or another caller's. Expired: it, or the part asked for, is no longer kept.
+            BadRequest: it has not come that far. ConnectionError: the reader left meanwhile.
+        """
+        session = self.live.get(stream_id)
+        if session is not None and hmac.compare_digest(session.terms.caller, caller):
+            if not session.resumable or session.lifecycle.over:
+                raise Expired("this stream keeps nothing to resume from")
+            _check_place(session.replay, connection.sent_id)
+            session.attach(connection)
+            return session
+        kept = self._kept.get(stream_id)
+        if kept is None or not hmac.compare_digest(kept.session_terms.caller, caller):
+            raise NotFound("no stream has this id")
+        if kept.expired or not kept.replay.keeps:
+            raise Expired("this stream has ended, and nothing of it is kept")
+        _check_place(kept.replay, connection.sent_id)
+        try:
+            await kept.delivery.replay_to(connection)
+        finally:
+            connection.release(None)
+        return None
+
+    def find(self, stream_id: str, caller: str, stop_token: str | None) -> Session | None:
+        """A stream that this caller, or this stop token, may stop or steer; None if it has ended already.
+
+        Raises:
+            NotFound: no such stream, or another caller's. Forbidden: neither a caller's key nor the stop token came.
+        """
+        session = self.live.get(stream_id)
+        terms = session.terms if session is not None else None
+        if terms is None and (kept := self._kept.get(stream_id)) is not None:
+            terms = kept.session_terms
+        if terms is None:
+            raise NotFound("no stream has this id")
+        if stop_token is not None and hmac.compare_digest(terms.stop_token, stop_token):
+            return session
+        if not caller:
+            raise Forbidden("the stream's own X-Stop-Token is needed")
+        if not hmac.compare_digest(terms.caller, caller):
+            raise NotFound("no stream has this id")
+        return session
+
+    async def drain(self) -> None:
+        """Takes no new streams, gives the running ones the drain time, then ends them with a typed last event."""
+        self.accepting = False
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._empty, self._hurry)]
+        try:
+            await asyncio.wait(waits, timeout=self._options.drain_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        self._stop_all()
+
+    def hurry(self) -> None:
+        """Cuts the drain time short."""
+        self._hurry.set()
+
+    def _stop_all(self) -> None:
+        for session in list(self.live.values()):
+            session.stop(Outcome.SHUTDOWN, ShuttingDown("the service is shutting down"))
+
+    def _ended(self, session: Session) -> None:
+        terms = session.terms
+        del self.live[terms.stream_id]
+        if not self.live:
+            self._empty.set()
+        now = asyncio.get_running_loop().time()
+        outcome = session.outcome or Outcome.INTERNAL_ERROR
+        entry = session.account.settle(outcome, now)
+        queue = session.channel.statistics()
+        self._metrics.settled(entry)
+        self._metrics.queue_peak(queue.peak_bytes)
+        self._metrics.streams_active.dec()
+        if terms.policy is not Policy.ABORT:
+            self._keep(session, expired=not session.delivery.finished)
+        log.info(
+            "stream %s ended: %s in %s after %.2f s; %s, %d tokens (%s), %d wasted; queue peak %d bytes, %d pauses",
+            terms.stream_id, outcome.value, entry.phase.value, entry.duration_s, terms.model, entry.generated,
+            entry.basis, entry.wasted, queue.peak_bytes, queue.pauses,
+        )  # fmt: skip
+
+    def _keep(self, session: Session, *, expired: bool) -> None:
+        stream_id = session.terms.stream_id
+        if expired:
+            session.replay.clear()
+        self._kept[stream_id] = _Kept(session.terms, session.delivery, session.replay, expired)
+        asyncio.get_running_loop().call_later(self._options.replay_s, self._forget, stream_id)
+
+    def _forget(self, stream_id: str) -> None:
+        kept = self._kept.pop(stream_id, None)
+        if kept is not None:
+            kept.replay.clear()
+
+    def _relieve(self) -> bool:
+        """Frees the replay of the stream that ended longest ago; tells whether there was one."""
+        for kept in self._kept.values():
+            if kept.replay.size_bytes:
+                kept.replay.clear()
+                kept.expired = True
+                return True
+        return False
+
+    async def _watch(self) -> None:
+        """Looks at every attached reader once in a while, and loses the stalled and the vanished ones."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(WATCH_S)
+            stalled = 0
+            for session in list(self.live.values()):
+                connection = session.delivery.connection
+                if connection is None:
+                    continue
+                finding = connection.look(loop.time())
+                stalled += connection.stuck
+                if finding is not None:
+                    log.info("stream %s: its reader has %s", session.terms.stream_id, finding.value)
+                    session.lost(connection, _OUTCOME_OF[finding])
+                    connection.abort()
+            self._metrics.readers_stalled.set(stalled)
+
+
+def _check_place(replay: Replay, frame_id: int) -> None:
+    if frame_id > replay.last_id:
+        raise BadRequest(f"Last-Event-ID is above the stream's last, {replay.last_id}", field="Last-Event-ID")
+    replay.after(frame_id, 0)
+
+
+def new_stop_token() -> str:
+    """A token that nobody can guess: 144 random bits."""
+    return secrets.token_urlsafe(18)

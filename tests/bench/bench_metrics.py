@@ -1,0 +1,63 @@
+"""What counting costs on the way of the tokens: `python tests/bench/bench_metrics.py`, at most 3 µs a batch.
+
+A batch is: the account sees one joined delta, the reader's characters are added, and two histograms observe.
+"""
+
+from __future__ import annotations
+
+import sys
+import timeit
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from app.events import Delta, Event
+from app.ledger import Ledger
+from app.metrics import Metrics
+from app.outcome import Outcome
+from app.prices import load_prices
+
+LIMIT_US = 3.0
+ROUNDS, TIMES = 7, 50_000
+MODEL = "claude-sonnet-5-5"
+
+
+def best_us(statement: object) -> float:
+    assert callable(statement)
+    return min(timeit.repeat(statement, number=TIMES, repeat=ROUNDS)) / TIMES * 1e6
+
+
+def main() -> None:
+    prices = load_prices(Path(__file__).resolve().parents[2] / "config" / "prices.toml")
+    metrics, ledger = Metrics(CollectorRegistry(), [MODEL]), Ledger(prices)
+    account = ledger.open(model=MODEL, max_tokens=4096, now=0.0)
+    delta = Delta(0, "text", "five tokens of ordinary text ", 5)
+
+    def batch() -> None:
+        account.see(delta)
+        account.delivered(text=29)
+        metrics.batch(0.1, 180)
+
+    def stream() -> None:
+        own = ledger.open(model=MODEL, max_tokens=4096, now=0.0)
+        own.see(Event("message_start", b"", {"message": {"model": MODEL, "usage": {"input_tokens": 9}}}))
+        own.see(delta)
+        if stops[0]:
+            usage = {"output_tokens": 7}
+            own.see(Event("message_delta", b"", {"delta": {"stop_reason": "end_turn"}, "usage": usage}))
+        metrics.settled(own.settle(Outcome.COMPLETED if stops[0] else Outcome.DISCONNECTED, 1.0))
+
+    batch_us = best_us(batch)
+    print(f"a batch        {batch_us:6.2f} µs (limit {LIMIT_US})")
+    for stops in ([True], [False]):
+        times = 400
+        seconds = min(timeit.repeat(stream, number=times, repeat=3)) / times
+        print(
+            f"a stream, {'finished' if stops[0] else 'aborted '} {seconds * 1e6:6.0f} µs, open to settled and counted"
+        )
+    if batch_us > LIMIT_US:
+        sys.exit("counting costs too much")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""A real nginx, Debian's, on free ports and in a folder of its own: with the shipped configuration, or with none to speak of."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from .conftest import ROOT
+
+SHIPPED = ROOT / "config" / "nginx.conf"
+
+_MAIN = """\
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log info;
+{user}
+events {{ worker_connections 512; }}
+http {{
+    access_log {folder}/access.log;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    {http}
+}}
+"""
+
+
+def binary() -> str:
+    """Where nginx is; Debian keeps it out of a user's PATH."""
+    found = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    assert found, "nginx is not installed: `make system` installs it"
+    return found
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def shipped(folder: Path, unix: str, port: int) -> str:
+    """The shipped configuration with its three places changed: the port, the socket and the log."""
+    text = SHIPPED.read_text("utf-8")
+    for place, changed in (
+        ("    listen 80 ", f"    listen 127.0.0.1:{port} "),
+        ("    server unix:/run/sluiceway/sluiceway.sock;", f"    server {unix};"),
+        ("    access_log /var/log/nginx/sluiceway.log ", f"    access_log {folder}/sluiceway.log "),
+    ):
+        assert text.count(place) == 1, f"{SHIPPED.name} has no single line {place!r}"
+        text = text.replace(place, changed)
+    return text
+
+
+def plain(upstream_url: str, port: int) -> str:
+    """What someone writes who read no manual: all defaults, so buffering, and HTTP/1.0 to the upstream."""
+    return f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass {upstream_url}; }} }}"
+
+
+def write(folder: Path, http: str) -> Path:
+    """A whole configuration whose http block holds `http`."""
+    user = "user root;" if os.geteuid() == 0 else ""
+    path = folder / "nginx.conf"
+    path.write_text(_MAIN.format(folder=folder, http=http, user=user), "utf-8")
+    return path
+
+
+def check(config: Path) -> str:
+    """What `nginx -t` says; raises CalledProcessError where the configuration is wrong."""
+    command = [binary(), "-t", "-c", str(config), "-e", str(config.parent / "error.log")]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stderr
+
+
+@asynccontextmanager
+async def nginx(folder: Path, http: str, port: int) -> AsyncIterator[str]:
+    """Runs nginx with `http` in its http block until the block is left; gives the URL."""
+    config = write(folder, http)
+    process = await asyncio.create_subprocess_exec(
+        binary(), "-c", str(config), "-e", str(folder / "error.log"), "-p", str(folder), stderr=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(10):
+            while not await _listens(port):
+                assert process.returncode is None, (await process.communicate())[1].decode()
+                await asyncio.sleep(0.01)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.communicate()
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True

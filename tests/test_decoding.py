@@ -1,0 +1,258 @@
+"""From bytes to events: nothing lost, nothing reordered, nothing changed, whatever comes and however it is cut."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from app.decoding import MAX_JOINED_CHARS, EventDecoder, refusal
+from app.errors import UpstreamGarbled
+from app.events import ClaudeEvent, Delta, DeltaKind, Event
+
+from .conftest import TRANSCRIPTS, transcript_names
+from .fakes import joined
+
+FIELDS = {"text": ("text_delta", "text"), "thinking": ("thinking_delta", "thinking"), "input_json": ("input_json_delta", "partial_json")}  # fmt: skip
+
+
+def delta_of(index: int, kind: str, text: str, **more: object) -> dict[str, Any]:
+    name, field = FIELDS[kind]
+    return {"type": "content_block_delta", "index": index, "delta": {"type": name, field: text} | more}
+
+
+def wire(data: dict[str, Any] | bytes, name: str | None = None) -> bytes:
+    payload = data if isinstance(data, bytes) else json.dumps(data).encode()
+    return b"event: %b\ndata: %b\n\n" % ((name or str(json.loads(payload)["type"])).encode(), payload)
+
+
+def decoded(*chunks: bytes) -> list[ClaudeEvent]:
+    decoder = EventDecoder()
+    return [event for chunk in chunks for event in decoder.feed(chunk)]
+
+
+def split(stream: bytes, at: list[int]) -> list[bytes]:
+    edges = [0, *sorted(place % (len(stream) + 1) for place in at), len(stream)]
+    return [stream[start:end] for start, end in itertools.pairwise(edges)]
+
+
+def as_event(data: dict[str, Any]) -> ClaudeEvent:
+    """What one payload is, computed without the code under test."""
+    delta = data.get("delta")
+    if data.keys() == {"type", "index", "delta"} and isinstance(data["index"], int) and isinstance(delta, dict):
+        for kind, (name, field) in FIELDS.items():
+            if delta.keys() == {"type", field} and delta["type"] == name and isinstance(delta[field], str):
+                known: DeltaKind = kind  # type: ignore[assignment]
+                return Delta(data["index"], known, delta[field])
+    return Event(data["type"], json.dumps(data).encode(), data)
+
+
+def meaning(originals: list[dict[str, Any]]) -> list[tuple[int, str, str] | bytes]:
+    return joined([as_event(data) for data in originals if data["type"] != "ping"])
+
+
+texts = st.text(max_size=6) | st.sampled_from(["\ud83d", "\ude00", "a\ud83d", "é", "\u2028", '"', "\\", "x" * 200])
+deltas = st.builds(delta_of, st.integers(0, 2), st.sampled_from(sorted(FIELDS)), texts)
+oddities = st.sampled_from(
+    [
+        {"type": "ping"},
+        {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "brand_new_event", "x": [1, {"y": None}]},
+        {"type": "message_delta", "delta": {"stop_reason": None}, "usage": {"output_tokens": 3}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "signature_delta", "signature": "c2ln"}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "citations_delta", "citation": {"a": 1}}},
+        delta_of(0, "text", "x", seasoning=1),
+        delta_of(0, "text", "\ud83d", seasoning=1),
+        delta_of(0, "text", "x") | {"brand_new": True},
+        delta_of(0, "text", "\ud83d") | {"index": "0"},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": 5}},
+        {"type": "content_block_delta", "index": 0, "delta": "none"},
+    ]
+)
+
+
+@given(st.lists(deltas | oddities), st.lists(st.integers(0, 10_000), max_size=8))
+def test_under_any_chunking_the_events_mean_what_was_sent(originals: list[dict[str, Any]], at: list[int]) -> None:
+    stream = b"".join(wire(data) for data in originals)
+    assert joined(decoded(*split(stream, at))) == meaning(originals)
+
+
+@given(st.lists(deltas | oddities, max_size=4))
+def test_one_byte_at_a_time_gives_the_same(originals: list[dict[str, Any]]) -> None:
+    stream = b"".join(wire(data) for data in originals)
+    assert joined(decoded(*(bytes([byte]) for byte in stream))) == meaning(originals)
+
+
+@given(st.lists(deltas))
+def test_no_delta_of_the_wire_goes_uncounted(originals: list[dict[str, Any]]) -> None:
+    events = decoded(b"".join(wire(data) for data in originals))
+    assert sum(event.count for event in events if isinstance(event, Delta)) == len(originals)
+
+
+@given(st.lists(st.integers(0, MAX_JOINED_CHARS + 40), min_size=1, max_size=12))
+def test_a_joined_run_stays_below_its_bound_unless_one_delta_alone_is_above(sizes: list[int]) -> None:
+    events = decoded(b"".join(wire(delta_of(0, "text", "x" * size)) for size in sizes))
+    assert sum(len(event.text) for event in events if isinstance(event, Delta)) == sum(sizes)
+    for event in events:
+        assert isinstance(event, Delta)
+        assert len(event.text) <= MAX_JOINED_CHARS or event.count == 1
+
+
+def test_neighbours_of_one_block_and_kind_in_one_read_are_one_event() -> None:
+    stream = [delta_of(0, "text", "a"), delta_of(0, "text", "b"), delta_of(0, "thinking", "c"), delta_of(1, "thinking", "d")]  # fmt: skip
+    assert decoded(b"".join(map(wire, stream))) == [
+        Delta(0, "text", "ab", 2),
+        Delta(0, "thinking", "c"),
+        Delta(1, "thinking", "d"),
+    ]
+
+
+def test_nothing_joins_across_another_event_and_a_ping_is_no_event() -> None:
+    stop: dict[str, Any] = {"type": "content_block_stop", "index": 0}
+    stream = [delta_of(0, "text", "a"), {"type": "ping"}, delta_of(0, "text", "b"), stop, delta_of(0, "text", "c")]
+    raw = json.dumps(stop).encode()
+    assert joined(decoded(b"".join(map(wire, stream)))) == [(0, "text", "ab"), raw, (0, "text", "c")]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"type" : "brand_new",  "n": 1.50, "u": "\\u00e9"}',
+        b'{"type": "content_block_delta", "index": 0, "delta": {"type": "brand_new_delta", "x": 1e2}}',
+        b'{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a", "new": 1}}',
+        b'{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "\\ud83d", "new": 1}}',
+    ],
+)
+def test_what_is_unknown_passes_byte_for_byte(payload: bytes) -> None:
+    known = wire(delta_of(0, "text", "a"))
+    events = decoded(known + wire(payload) + known)
+    assert events == [
+        Delta(0, "text", "a"),
+        Event(json.loads(payload)["type"], payload, json.loads(payload)),
+        Delta(0, "text", "a"),
+    ]
+
+
+def test_an_event_is_taken_by_the_type_in_its_data() -> None:
+    assert decoded(wire({"type": "ping"}, name="message")) == []
+
+
+@pytest.mark.parametrize("half", [chr(0xD83D), chr(0xDE00), "a" + chr(0xD83D)])
+def test_half_of_a_surrogate_pair_is_text_like_any_other(half: str) -> None:
+    assert decoded(wire(delta_of(3, "input_json", half))) == [Delta(3, "input_json", half)]
+
+
+def test_events_after_message_stop_are_ignored() -> None:
+    decoder = EventDecoder()
+    stop = wire({"type": "message_stop"})
+    events = decoder.feed(wire(delta_of(0, "text", "a")) + stop + wire(delta_of(0, "text", "b")) + stop)
+    assert [event.type if isinstance(event, Event) else event.text for event in events] == ["a", "message_stop"]
+    assert decoder.ended
+    assert decoder.feed(wire(delta_of(0, "text", "c"))) == []
+
+
+def test_an_error_event_ends_the_stream_after_the_events_before_it() -> None:
+    decoder = EventDecoder()
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}, "request_id": "req_1"}
+    assert decoder.feed(wire(delta_of(0, "text", "a")) + wire(error) + wire(delta_of(0, "text", "b"))) == [
+        Delta(0, "text", "a")
+    ]
+    assert decoder.error is not None
+    assert decoder.error.as_dict() == {"error": "Overloaded", "type": "overloaded_error", "retryable": True}
+    assert (decoder.error.status, decoder.error.request_id) == (529, "req_1")
+    assert not decoder.ended
+    assert decoder.feed(wire(delta_of(0, "text", "c"))) == []
+
+
+@pytest.mark.parametrize("name", ["message_start", "content_block_delta"])
+@pytest.mark.parametrize(
+    "payload",
+    [b"<html>", b"[]", b"5", b'{"a": 1}', b'{"type": 5}', b"[DONE]", b'{"type": "x"} {"type": "y"}', b'{"type": "\xff"}',
+     b'{"type": "x", "y": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", b" "],
+    ids=lambda payload: payload[:20].decode("latin-1"),
+)  # fmt: skip
+def test_garbage_is_an_error_of_claudes_side(payload: bytes, name: str) -> None:
+    with pytest.raises(UpstreamGarbled):
+        decoded(wire(payload, name))
+
+
+def test_two_broken_deltas_that_only_a_comma_makes_whole_are_garbage() -> None:
+    whole = json.dumps(delta_of(0, "text", "a|b")).encode()
+    first, second = whole.split(b"|")
+    with pytest.raises(UpstreamGarbled):
+        decoded(wire(first, "content_block_delta") + wire(second, "content_block_delta"))
+
+
+def test_two_deltas_in_one_data_line_are_garbage() -> None:
+    one = json.dumps(delta_of(0, "text", "a")).encode()
+    with pytest.raises(UpstreamGarbled):
+        decoded(wire(one + b"," + one, "content_block_delta"))
+
+
+def test_an_event_without_data_is_passed_over() -> None:
+    assert decoded(b"event: content_block_delta\ndata: \n\nevent: x\ndata:\n\ndata\n\n") == []
+
+
+def test_an_event_above_the_bound_is_an_error_of_claudes_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EventDecoder.__init__.__globals__["SseDecoder"].__init__, "__defaults__", (64,))
+    with pytest.raises(UpstreamGarbled, match="above 64 bytes"):
+        decoded(b"data: " + b"x" * 64)
+
+
+@given(st.binary(max_size=60), st.sampled_from(["ping", "content_block_delta", "x"]))
+@example(b'{"type":"error","error":7}', "x")
+@example(b'{"type":"error","error":{"details":[]}}', "x")
+def test_whatever_comes_is_events_or_garbled(payload: bytes, name: str) -> None:
+    try:
+        events = decoded(wire(payload.replace(b"\n", b" "), name))
+    except UpstreamGarbled:
+        return
+    assert all(isinstance(event, Delta | Event) for event in events)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "expected"),
+    [
+        ({"type": "overloaded_error", "message": "m"}, None, ("m", "overloaded_error", 529, True)),
+        ({"type": "rate_limit_error", "message": "m"}, None, ("m", "rate_limit_error", 429, True)),
+        ({"type": "invalid_request_error", "message": "m"}, None, ("m", "invalid_request_error", 400, False)),
+        ({"type": "brand_new_error", "message": "m"}, None, ("m", "brand_new_error", 500, True)),
+        ({"type": "brand_new_error", "message": "m"}, 418, ("m", "brand_new_error", 418, False)),
+        ({"type": "timeout_error", "message": "m"}, 408, ("m", "timeout_error", 408, True)),
+        (
+            {"type": "rate_limit_error", "message": "m", "details": {"error_code": "enforced_spend_limit_reached"}},
+            429,
+            ("m", "rate_limit_error", 429, False),
+        ),
+        ({}, None, ("Claude reported an error without a message", "api_error", 500, True)),
+        ("broken", 503, ("Claude reported an error without a message", "api_error", 503, True)),
+    ],
+)
+def test_claudes_error_body_becomes_a_typed_error(error: object, status: int | None, expected: tuple[object]) -> None:
+    told = refusal({"type": "error", "error": error}, status, retry_after_s=2.5)
+    assert (told.message, told.type, told.status, told.retryable) == expected
+    assert told.retry_after_s == 2.5
+
+
+def test_a_request_id_of_the_header_goes_before_the_bodys() -> None:
+    assert refusal({"request_id": "body"}, 500, request_id="header").request_id == "header"
+    assert refusal({"request_id": "body"}, 500).request_id == "body"
+
+
+@pytest.mark.parametrize("name", transcript_names())
+def test_a_recorded_answer_means_the_same_however_it_is_cut(name: str) -> None:
+    originals = [json.loads(line) for line in (TRANSCRIPTS / f"{name}.jsonl").read_text("utf-8").splitlines() if line]
+    ends = [place for place, data in enumerate(originals) if data["type"] in ("message_stop", "error")]
+    if ends:
+        originals = originals[: ends[0] + (originals[ends[0]]["type"] == "message_stop")]
+    stream = b"".join(wire(data) for data in originals)
+    expected = meaning(originals)
+    for seed in range(5):
+        at = [random.Random(seed).randrange(len(stream)) for _ in range(seed * 20)]
+        assert joined(decoded(*split(stream, at))) == expected

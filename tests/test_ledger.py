@@ -1,0 +1,527 @@
+"""The ledger: what one stream comes to, whatever happens to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.decoding import EventDecoder
+from app.entry import Avoided, Total
+from app.events import ClaudeEvent, Delta, DeltaKind, Event
+from app.ledger import MAX_MODELS, Account, AlreadySettledError, Entry, Ledger, ReconcileLimit
+from app.outcome import Outcome
+from app.prices import Prices, load_prices
+from app.survival import ENOUGH_FINISHED
+from app.tally import Phase
+
+from .conftest import TRANSCRIPTS, transcript_names
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL = "claude-sonnet-5-5"
+PRICES = load_prices(ROOT / "config" / "prices.toml")
+DAY_S = 86400.0
+ABORTS = [outcome for outcome in Outcome if outcome.aborts]
+
+
+def start(model: str = MODEL, **usage: Any) -> Event:
+    return Event("message_start", b"", {"message": {"model": model, "usage": {"output_tokens": 1, **usage}}})
+
+
+def block(kind: str, **more: Any) -> Event:
+    return Event("content_block_start", b"", {"content_block": {"type": kind, **more}})
+
+
+def block_stop() -> Event:
+    return Event("content_block_stop", b"", {})
+
+
+def text(chars: int, kind: DeltaKind = "text", letter: str = "a") -> Delta:
+    return Delta(0, kind, letter * chars)
+
+
+def end(tokens: int, stop_reason: str | None = "end_turn", **usage: Any) -> Event:
+    return Event(
+        "message_delta", b"", {"delta": {"stop_reason": stop_reason}, "usage": {"output_tokens": tokens, **usage}}
+    )
+
+
+STOP = Event("message_stop", b"", {})
+
+
+def opened(ledger: Ledger, *events: ClaudeEvent, model: str = MODEL, max_tokens: int = 4096, **more: Any) -> Account:
+    account = ledger.open(model=model, max_tokens=max_tokens, now=0.0, **more)
+    for event in events:
+        account.see(event)
+    return account
+
+
+def settled(ledger: Ledger, outcome: Outcome, *events: ClaudeEvent, **more: Any) -> Entry:
+    return opened(ledger, *events, **more).settle(outcome, 1.0)
+
+
+def warmed(lengths: Iterable[int] = (400,) * ENOUGH_FINISHED, prices: Prices = PRICES, **more: Any) -> Ledger:
+    """A ledger that has seen answers of these lengths finish, four characters a token."""
+    ledger = Ledger(prices)
+    for length in lengths:
+        settled(ledger, Outcome.COMPLETED, start(), text(4 * length), end(length), STOP, **more)
+    return ledger
+
+
+# Once, and balanced.
+
+
+def test_settling_twice_is_refused_and_changes_nothing() -> None:
+    ledger = Ledger(PRICES)
+    account = opened(ledger, start(), text(40))
+    account.settle(Outcome.DISCONNECTED, 1.0)
+    total, dump = ledger.total, ledger.dump(1.0)
+    with pytest.raises(AlreadySettledError):
+        account.settle(Outcome.COMPLETED, 2.0)
+    assert (ledger.total, ledger.dump(1.0), ledger.open_accounts) == (total, dump, 0)
+
+
+def test_an_event_after_settling_is_refused() -> None:
+    account = opened(Ledger(PRICES), start())
+    account.settle(Outcome.STOPPED, 1.0)
+    assert account.settled
+    with pytest.raises(AlreadySettledError):
+        account.see(text(4))
+
+
+def test_open_accounts_are_counted_until_settled() -> None:
+    ledger = Ledger(PRICES)
+    accounts = [opened(ledger) for _ in range(3)]
+    accounts[0].settle(Outcome.REJECTED, 1.0)
+    assert ledger.open_accounts == 2
+    assert "open=2" in repr(ledger)
+
+
+any_event = st.one_of(
+    st.builds(
+        text,
+        st.integers(1, 600),
+        st.sampled_from(["text", "thinking", "input_json"]),
+        st.sampled_from(["a", "я", "字"]),
+    ),
+    st.builds(start, input_tokens=st.integers(0, 200_000)),
+    st.builds(block, st.sampled_from(["text", "thinking", "redacted_thinking", "tool_use", "server_tool_use", "new"])),
+    st.just(block_stop()),
+    st.builds(end, st.integers(0, 5000), st.sampled_from([None, "end_turn", "max_tokens", "tool_use", "refusal"])),
+    st.just(STOP),
+    st.just(Event("of_tomorrow", b"", {})),
+)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(any_event, max_size=30),
+    st.sampled_from(list(Outcome)),
+    st.tuples(*[st.integers(0, 3000)] * 3),
+    st.integers(1, 8192),
+    st.booleans(),
+    st.sampled_from(["anthropic", "bedrock"]),
+)
+def test_any_stream_settles_balanced_and_within_bounds(
+    events: list[ClaudeEvent], outcome: Outcome, chars: tuple[int, int, int], max_tokens: int, warm: bool, upstream: str
+) -> None:
+    ledger = warmed(max_tokens=max_tokens) if warm else Ledger(PRICES)
+    account = opened(ledger, *events, max_tokens=max_tokens, upstream=upstream)
+    account.delivered(text=chars[0], thinking=chars[1], input_json=chars[2])
+    entry = account.settle(outcome, 5.0)
+    assert entry.generated == entry.delivered + entry.wasted
+    assert min(entry.generated, entry.delivered, entry.wasted) >= 0
+    avoided = entry.avoided
+    assert 0 == avoided.lower <= avoided.low <= avoided.high <= avoided.upper
+    assert 0 <= avoided.expected <= avoided.upper
+    assert entry.aborted or avoided == Avoided()
+    assert entry.spent_usd.total >= entry.wasted_usd - 1e-12
+    assert 0 <= entry.saved_usd <= entry.saved_upper_usd
+    assert ledger.open_accounts == 0
+    json.dumps(ledger.dump(5.0))
+
+
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=10), st.data())
+def test_delivering_more_never_wastes_more(runs: list[int], data: st.DataObject) -> None:
+    events: list[ClaudeEvent] = [start(), *(text(run) for run in runs)]
+    less = data.draw(st.integers(0, sum(runs)))
+    more = data.draw(st.integers(less, 2 * sum(runs)))
+    wasted = []
+    for chars in (less, more):
+        account = opened(Ledger(PRICES), *events)
+        account.delivered(text=chars)
+        wasted.append(account.settle(Outcome.DISCONNECTED, 1.0).wasted)
+    assert wasted[0] >= wasted[1]
+
+
+# Generated.
+
+
+def test_usage_makes_it_exact() -> None:
+    entry = settled(Ledger(PRICES), Outcome.COMPLETED, start(input_tokens=7), text(400), end(123), STOP)
+    assert (entry.generated, entry.basis, entry.phase, entry.finished) == (123, "exact", Phase.DONE, True)
+    assert entry.usage["input_tokens"] == 7
+    assert entry.duration_s == 1.0
+
+
+def test_the_placeholder_of_message_start_is_never_billed() -> None:
+    entry = settled(Ledger(PRICES), Outcome.DISCONNECTED, start(output_tokens=4), text(4000))
+    assert entry.basis == "estimated"
+    assert entry.generated == pytest.approx(1080, rel=0.01)
+
+
+def test_a_second_message_start_makes_it_no_more_exact() -> None:
+    entry = settled(Ledger(PRICES), Outcome.DISCONNECTED, start(), end(5, None), start(output_tokens=2), text(400))
+    assert entry.basis == "estimated"
+    assert entry.generated > 50
+
+
+def test_text_after_a_usage_is_estimated_on_top_of_it() -> None:
+    entry = settled(Ledger(PRICES), Outcome.DISCONNECTED, start(), text(4000), end(900, None), text(400))
+    assert (entry.basis, entry.generated) == ("estimated", 900 + round(400 * 0.27))
+
+
+def test_tokens_a_character_are_learned_from_finished_streams() -> None:
+    ledger = warmed()
+    entry = settled(ledger, Outcome.DISCONNECTED, start(), text(1000))
+    assert entry.generated == pytest.approx(250, rel=0.02)
+    assert ledger.tokens_each(MODEL)[0] == pytest.approx(0.25, rel=0.02)
+    assert ledger.tokens_each("another")[0] == 0.27
+
+
+def test_aborted_before_anything_came_is_an_estimate_of_zero() -> None:
+    entry = settled(Ledger(PRICES), Outcome.DISCONNECTED)
+    assert (entry.generated, entry.basis, entry.phase) == (0, "estimated", Phase.BEFORE_FIRST_EVENT)
+    assert entry.spent_usd.total == 0
+
+
+def test_rejected_is_exactly_nothing() -> None:
+    entry = settled(warmed(), Outcome.REJECTED)
+    assert (entry.generated, entry.basis, entry.avoided, entry.aborted) == (0, "exact", Avoided(), False)
+
+
+def test_tool_calls_cost_more_than_their_json() -> None:
+    few = settled(Ledger(PRICES), Outcome.DISCONNECTED, start(), block("tool_use"), text(2, "input_json"))
+    assert few.generated == pytest.approx(39, abs=1)
+    assert few.phase is Phase.TOOL_USE
+
+
+def test_characters_outside_ascii_cost_more() -> None:
+    latin, chinese = (settled(Ledger(PRICES), Outcome.STOPPED, start(), text(100, letter=c)) for c in "a字")
+    assert chinese.generated > 2 * latin.generated
+
+
+def test_half_a_surrogate_pair_does_no_harm() -> None:
+    assert settled(Ledger(PRICES), Outcome.STOPPED, start(), text(10, letter="\ud83d")).generated > 0
+
+
+# Hidden thinking.
+
+
+def test_hidden_thinking_is_unknown_rather_than_zero() -> None:
+    hidden = settled(
+        Ledger(PRICES), Outcome.DISCONNECTED, start(), block("thinking", thinking=""), block_stop(), text(40)
+    )
+    shown = settled(
+        Ledger(PRICES), Outcome.DISCONNECTED, start(), block("thinking"), text(40, "thinking"), block_stop(), text(40)
+    )
+    assert (hidden.hidden_thinking, shown.hidden_thinking) == (True, False)
+
+
+def test_an_open_thinking_block_without_text_counts_as_hidden() -> None:
+    entry = settled(Ledger(PRICES), Outcome.VANISHED, start(), block("thinking"))
+    assert (entry.hidden_thinking, entry.phase) == (True, Phase.THINKING)
+
+
+def test_usage_reveals_hidden_thinking() -> None:
+    entry = settled(
+        Ledger(PRICES), Outcome.COMPLETED, start(), block("redacted_thinking"), block_stop(), end(700), STOP
+    )
+    assert (entry.hidden_thinking, entry.generated) == (False, 700)
+
+
+def test_hidden_thinking_of_unknown_size_does_not_spoil_the_rates() -> None:
+    ledger = Ledger(PRICES)
+    settled(ledger, Outcome.COMPLETED, start(), block("thinking"), block_stop(), text(400), end(5000), STOP)
+    assert ledger.tokens_each(MODEL)[0] == 0.27
+
+
+def test_thinking_tokens_of_the_usage_are_learned_apart() -> None:
+    ledger = Ledger(PRICES)
+    for _ in range(100):
+        told = end(1900, output_tokens_details={"thinking_tokens": 1500})
+        settled(ledger, Outcome.COMPLETED, start(), text(4000, "thinking"), text(1600), told, STOP)
+    each = ledger.tokens_each(MODEL)
+    assert each[0] == pytest.approx(0.25, rel=0.02)
+    assert each[1] == pytest.approx(0.375, rel=0.03)
+
+
+def test_lengths_with_hidden_thinking_are_compared_by_what_is_visible() -> None:
+    ledger = Ledger(PRICES)
+    for _ in range(ENOUGH_FINISHED):
+        told = end(2400, output_tokens_details={"thinking_tokens": 2000})
+        settled(ledger, Outcome.COMPLETED, start(), block("thinking"), block_stop(), text(1600), told, STOP)
+    entry = settled(ledger, Outcome.DISCONNECTED, start(), block("thinking"), block_stop(), text(400))
+    assert entry.avoided.enough
+    assert entry.avoided.expected == pytest.approx(300, rel=0.05)
+
+
+def test_a_request_that_omits_thinking_is_hidden_from_its_first_event() -> None:
+    assert settled(Ledger(PRICES), Outcome.STOPPED, start(), text(40), thinking_hidden=True).hidden_thinking
+
+
+# Delivered and wasted.
+
+
+def test_what_reached_the_reader_is_shared_by_characters() -> None:
+    account = opened(Ledger(PRICES), start(), text(400), end(100), STOP)
+    account.delivered(text=150)
+    account.delivered(text=150)
+    entry = account.settle(Outcome.DISCONNECTED, 1.0)
+    assert (entry.delivered, entry.wasted) == (75, 25)
+
+
+def test_everything_delivered_leaves_no_waste() -> None:
+    account = opened(
+        Ledger(PRICES), start(), text(90, "thinking"), block("tool_use"), text(3, "input_json"), end(77), STOP
+    )
+    account.delivered_all()
+    assert account.settle(Outcome.COMPLETED, 1.0).wasted == 0
+
+
+def test_an_answer_with_nothing_to_see_is_delivered_if_it_completed() -> None:
+    for outcome, delivered in ((Outcome.COMPLETED, 20), (Outcome.DISCONNECTED, 0)):
+        account = opened(Ledger(PRICES), start(), block("server_tool_use"), end(20), STOP)
+        account.delivered_all()
+        assert account.settle(outcome, 1.0).delivered == delivered
+
+
+# Avoided.
+
+
+@pytest.mark.parametrize("outcome", ABORTS)
+def test_an_aborted_stream_avoids_what_its_like_would_still_have_come_to(outcome: Outcome) -> None:
+    entry = settled(warmed(), outcome, start(), text(400))
+    assert entry.aborted
+    assert entry.avoided.enough
+    assert entry.avoided.expected == pytest.approx(300, rel=0.02)
+    assert entry.avoided.upper == 4096 - entry.generated
+
+
+@pytest.mark.parametrize("outcome", sorted(set(Outcome) - set(ABORTS), key=str))
+def test_a_failure_saves_nothing(outcome: Outcome) -> None:
+    assert settled(warmed(), outcome, start(), text(400)).avoided == Avoided()
+
+
+def test_a_stream_cut_after_its_last_usage_avoids_exactly_nothing() -> None:
+    """Drained, or its reader left in the last instant: whatever the outcome says, nothing was aborted."""
+    entry = settled(warmed(), Outcome.DISCONNECTED, start(), text(400), end(100))
+    assert (entry.aborted, entry.finished, entry.basis, entry.avoided) == (False, True, "exact", Avoided())
+
+
+def test_with_too_few_finished_it_says_so_and_gives_the_bounds() -> None:
+    ledger = warmed([400] * (ENOUGH_FINISHED - 1))
+    avoided = settled(ledger, Outcome.STOPPED, start(), text(400)).avoided
+    assert (avoided.enough, avoided.expected) == (False, 0)
+    assert (avoided.low, avoided.high) == (0, avoided.upper)
+    assert (ledger.total.unestimated, ledger.total.low, ledger.total.high) == (1, 0, avoided.upper)
+
+
+def test_each_class_of_max_tokens_has_its_own_lengths() -> None:
+    ledger = warmed(max_tokens=4096)
+    assert not settled(ledger, Outcome.STOPPED, start(), text(400), max_tokens=64_000).avoided.enough
+    assert settled(ledger, Outcome.STOPPED, start(), text(400), max_tokens=1025).avoided.enough
+
+
+def test_answers_that_ran_into_their_bound_are_not_taken_for_short() -> None:
+    ledger = warmed([400] * 100)
+    for _ in range(100):
+        settled(ledger, Outcome.COMPLETED, start(), text(8000), end(2000, "max_tokens"), STOP, max_tokens=2000)
+    expected = settled(ledger, Outcome.STOPPED, start(), text(4000), max_tokens=4000).avoided.expected
+    assert expected > 1500
+
+
+def test_aborted_before_the_first_event_an_unknown_model_is_not_remembered() -> None:
+    ledger = warmed()
+    for i in range(2 * MAX_MODELS):
+        assert not settled(ledger, Outcome.STOPPED, model=f"invented-{i}").avoided.enough
+    assert settled(ledger, Outcome.STOPPED).avoided.expected == pytest.approx(400, rel=0.02)
+
+
+def test_models_beyond_the_bound_are_forgotten_oldest_first() -> None:
+    ledger = warmed()
+    for i in range(MAX_MODELS):
+        settled(ledger, Outcome.COMPLETED, start(), text(400), end(100), STOP, model=f"m{i}")
+    assert len(ledger.dump(1.0)["models"]) == MAX_MODELS
+    assert ledger.tokens_each(MODEL)[0] == 0.27
+
+
+def test_total_adds_means_and_variances_and_stays_within_the_bounds() -> None:
+    ledger = warmed([*range(200, 700, 10)])
+    entries = [settled(ledger, Outcome.STOPPED, start(), text(400)) for _ in range(20)]
+    total = ledger.total
+    assert total.streams == 20
+    assert total.expected == pytest.approx(sum(entry.avoided.expected for entry in entries))
+    assert 0 < total.low < total.expected < total.high < total.upper
+    assert total.low > sum(entry.avoided.low for entry in entries), "errors of many streams partly cancel"
+
+
+def test_an_empty_total_is_zero() -> None:
+    assert (Total().low, Total().expected, Total().high) == (0, 0, 0)
+
+
+# Money.
+
+
+def test_money_of_an_aborted_stream() -> None:
+    account = opened(warmed(), start(input_tokens=1000, cache_read_input_tokens=2000), text(400))
+    account.delivered(text=200)
+    entry = account.settle(Outcome.STALLED, 1.0)
+    assert entry.priced
+    assert dict(entry.spent_usd.items()) == pytest.approx(
+        {
+            "input": 0.002,
+            "output": entry.generated * 1e-5,
+            "cache_read": 0.0002,
+            "cache_write_5m": 0,
+            "cache_write_1h": 0,
+        }
+    )
+    assert entry.wasted_usd == pytest.approx(entry.wasted * 1e-5)
+    assert entry.saved_usd == pytest.approx(entry.avoided.expected * 1e-5)
+    assert entry.saved_upper_usd == pytest.approx(entry.avoided.upper * 1e-5)
+
+
+def test_an_unknown_model_counts_in_tokens_only() -> None:
+    entry = settled(Ledger(PRICES), Outcome.COMPLETED, start("unknown"), text(400), end(100), STOP, model="unknown")
+    assert (entry.generated, entry.priced, entry.spent_usd.total, entry.saved_upper_usd) == (100, False, 0, 0)
+
+
+def test_the_served_model_sets_the_price() -> None:
+    entry = settled(Ledger(PRICES), Outcome.COMPLETED, start("claude-opus-5-5-20260901"), text(400), end(100), STOP)
+    assert entry.spent_usd.output == pytest.approx(100 * 20e-6)
+
+
+def test_an_upstream_that_bills_whole_answers_saves_nothing_and_costs_the_rest() -> None:
+    ledger = warmed()
+    entry = settled(ledger, Outcome.DISCONNECTED, start(), text(400), upstream="bedrock")
+    assert (entry.avoided.expected, entry.avoided.upper, entry.saved_usd, entry.saved_upper_usd) == (0, 0, 0, 0)
+    assert entry.unseen_tokens == pytest.approx(300, rel=0.02)
+    assert entry.spent_usd.output == pytest.approx(0.004, rel=0.02)
+    assert entry.wasted_usd == pytest.approx(0.004, rel=0.02)
+    assert ledger.total.streams == 0
+
+
+# Reconciliation.
+
+
+def test_reconciling_counts_anew_and_keeps_the_balance() -> None:
+    account = opened(warmed(), start(), text(400))
+    account.delivered(text=200)
+    entry = account.settle(Outcome.STOPPED, 1.0)
+    again = entry.reconciled(120)
+    assert (again.generated, again.delivered, again.wasted, again.basis) == (120, 60, 60, "estimated")
+    assert again.avoided.upper == 4096 - 120
+    assert again.spent_usd.output == pytest.approx(120e-5)
+    assert again.avoided.expected == entry.avoided.expected
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000), st.booleans())
+def test_reconciling_keeps_every_bound(tokens: int, warm: bool) -> None:
+    again = settled(warmed() if warm else Ledger(PRICES), Outcome.STOPPED, start(), text(400)).reconciled(tokens)
+    avoided = again.avoided
+    assert again.generated == again.delivered + again.wasted == tokens
+    assert 0 <= avoided.low <= avoided.high <= avoided.upper
+    assert avoided.expected <= avoided.upper
+
+
+def test_reconciling_leaves_the_exact_alone() -> None:
+    entry = settled(Ledger(PRICES), Outcome.COMPLETED, start(), text(400), end(100), STOP)
+    assert entry.reconciled(90) is entry
+    assert settled(Ledger(PRICES), Outcome.STOPPED, start(), text(9)).reconciled(-1).generated == 2
+
+
+def test_reconciling_is_off_unless_given_a_rate_and_then_bounded() -> None:
+    entry = settled(Ledger(PRICES), Outcome.STOPPED, start(), text(400))
+    exact = settled(Ledger(PRICES), Outcome.COMPLETED, start(), text(400), end(100), STOP)
+    assert not ReconcileLimit().allows(entry, 0.0)
+    limit = ReconcileLimit(per_minute=6, burst=2)
+    assert not limit.allows(exact, 0.0)
+    assert [limit.allows(entry, now) for now in (0.0, 0.0, 0.0, 9.0, 10.5, 11.0)] == [
+        True,
+        True,
+        False,
+        False,
+        True,
+        False,
+    ]
+
+
+# Restart.
+
+
+def test_restored_after_a_restart_it_expects_the_same() -> None:
+    ledger = warmed([*range(200, 700, 5)])
+    saved = json.loads(json.dumps(ledger.dump(1.0)))
+    again = Ledger(PRICES)
+    again.restore(saved, now=77.0)
+    assert again.dump(77.0) == ledger.dump(1.0)
+    one, two = (book.open(model=MODEL, max_tokens=4096, now=now) for book, now in ((ledger, 1.0), (again, 77.0)))
+    for account in (one, two):
+        account.see(start())
+        account.see(text(800))
+    assert one.settle(Outcome.STOPPED, 1.0).avoided == two.settle(Outcome.STOPPED, 77.0).avoided
+
+
+def test_time_spent_down_fades_what_was_learned() -> None:
+    again = Ledger(PRICES)
+    again.restore(warmed([400] * 80).dump(1.0), now=0.0, age_s=14 * DAY_S)
+    entry = settled(again, Outcome.STOPPED, start(), text(400))
+    assert not entry.avoided.enough
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"version": 2, "models": {}},
+        {"version": 1, "models": []},
+        {"version": 1, "models": {"m": {"rates": None, "curves": []}}},
+        {"version": 1, "models": {"m": {"rates": {}, "curves": []}}},
+    ],
+)
+def test_a_wrong_dump_is_refused_and_changes_nothing(data: dict[str, Any]) -> None:
+    ledger = warmed()
+    before = ledger.dump(1.0)
+    with pytest.raises(ValueError, match=r"version|dump"):
+        ledger.restore(data, now=1.0)
+    assert ledger.dump(1.0) == before
+
+
+def test_a_dump_with_an_unknown_class_is_refused() -> None:
+    data = warmed().dump(1.0)
+    data["models"][MODEL]["curves"][0]["class"] = 99
+    with pytest.raises(ValueError, match="class 99"):
+        Ledger(PRICES).restore(data, now=1.0)
+
+
+# Claude's own recordings.
+
+
+@pytest.mark.parametrize("name", transcript_names())
+def test_every_recording_is_exact_and_its_cut_is_not(name: str) -> None:
+    decoder, events = EventDecoder(), list[ClaudeEvent]()
+    for line in (TRANSCRIPTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
+        events += decoder.feed(f"event: {json.loads(line)['type']}\ndata: {line}\n\n".encode())
+    ends = [event for event in events if isinstance(event, Event) and event.type in ("message_delta", "message_stop")]
+    whole = settled(Ledger(PRICES), Outcome.COMPLETED, *events)
+    assert (whole.basis, whole.finished) == ("exact", True)
+    assert whole.generated == ends[-2].data["usage"]["output_tokens"]
+    cut = [event for event in events if event not in ends]
+    assert settled(Ledger(PRICES), Outcome.DISCONNECTED, *cut).basis == "estimated"

@@ -1,0 +1,142 @@
+"""Paced reading: rests that cost no speed, and callbacks that share a timer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.pacer import Pacer, ReadPace
+
+from .clock import jumping, loop, run
+
+WINDOW_S = 0.1
+HALF_BYTES = 4096
+
+reads = st.lists(st.tuples(st.floats(0, 10), st.integers(1, 100_000)), max_size=40)  # (time since the last, size)
+
+
+@given(st.floats(0, 5), st.integers(1, 1_000_000), reads)
+def test_a_rest_is_never_longer_than_the_window_nor_too_short_for_its_timer(
+    window_s: float, half_bytes: int, times: list[tuple[float, int]]
+) -> None:
+    pace, now = ReadPace(window_s, half_bytes), 0.0
+    for elapsed_s, size_bytes in times:
+        now += elapsed_s
+        rest_s = pace.rest_s(size_bytes, now)
+        assert rest_s == 0 or min(ReadPace.LEAST_S, window_s) <= rest_s <= window_s
+
+
+@given(st.integers(1, 2 * HALF_BYTES), st.floats(0.0, 60))
+def test_the_first_rest_is_reckoned_as_if_a_window_had_passed(size_bytes: int, now: float) -> None:
+    expected = min(WINDOW_S, HALF_BYTES * WINDOW_S / size_bytes)
+    assert ReadPace(WINDOW_S, HALF_BYTES).rest_s(size_bytes, now) == pytest.approx(expected)
+
+
+def arrivals(rate_bytes_s: float, buffer_bytes: int, count: int) -> list[float]:
+    """The rests after `count` reads of a socket whose sender is that fast and waits while the buffer is full."""
+    pace, now, rests = ReadPace(WINDOW_S, buffer_bytes // 2), 0.0, [WINDOW_S]
+    for _ in range(count):
+        # A read without a rest waits for what one packet brings.
+        waited_s = max(rests[-1], 1448 / rate_bytes_s)
+        now += waited_s
+        rests.append(pace.rest_s(max(1, min(buffer_bytes, int(rate_bytes_s * waited_s))), now))
+    return rests
+
+
+@given(st.floats(100, HALF_BYTES / WINDOW_S))
+def test_a_slow_model_is_read_once_a_window(rate_bytes_s: float) -> None:
+    assert arrivals(rate_bytes_s, 2 * HALF_BYTES, 30) == pytest.approx([WINDOW_S] * 31, rel=0.02)
+
+
+@given(st.floats(2 * HALF_BYTES / ReadPace.LEAST_S, 1e9))
+def test_a_fast_model_soon_reaches_no_rest_and_keeps_it(rate_bytes_s: float) -> None:
+    rests = arrivals(rate_bytes_s, 2 * HALF_BYTES, 30)
+    assert rests[6:] == [0.0] * 25
+    assert rests == sorted(rests, reverse=True)
+
+
+def test_full_reads_reach_no_rest_however_seldom_they_come() -> None:
+    """A full buffer gives only a lower bound of the rate: the time that it took must not count for the model."""
+    pace, now = ReadPace(WINDOW_S, HALF_BYTES), 0.0
+    rests = []
+    for _ in range(7):
+        now += 10
+        rests.append(pace.rest_s(2 * HALF_BYTES, now))
+    assert rests == [0.05, 0.025, 0.0125, 0.00625, 0, 0, 0]
+
+
+def test_a_model_that_slows_down_is_rested_again() -> None:
+    pace = ReadPace(WINDOW_S, HALF_BYTES)
+    for read in range(10):
+        pace.rest_s(2 * HALF_BYTES, read * 0.01)
+    assert pace.rest_s(10, 0.2) == WINDOW_S
+
+
+# The ticker
+
+
+@given(st.lists(st.floats(0.001, 5), min_size=1, max_size=20), st.sampled_from([0.01, 0.1]))
+def test_each_callback_runs_once_not_before_its_time_and_within_a_slot(delays: list[float], slot_s: float) -> None:
+    async def scene() -> None:
+        pacer, began, ran = Pacer(slot_s), loop().time(), dict[int, float]()
+        for place, delay_s in enumerate(delays):
+            pacer.at(began + delay_s, lambda place=place: ran.setdefault(place, loop().time()))  # type: ignore[misc]
+        assert loop().timers() <= len({int((began + delay_s) / slot_s + 1) for delay_s in delays}) + 1
+        await asyncio.sleep(6)
+        assert sorted(ran) == list(range(len(delays)))
+        for place, delay_s in enumerate(delays):
+            assert -1e-6 <= ran[place] - (began + delay_s) <= slot_s + 1e-6
+
+    run(scene())
+
+
+@jumping
+async def test_all_of_one_slot_share_one_timer() -> None:
+    pacer, ran = Pacer(0.01), list[int]()
+    for place in range(100):
+        pacer.at(2000.0001 + place * 0.00005, lambda place=place: ran.append(place))  # type: ignore[misc]
+    assert loop().timers() == 1
+    await asyncio.sleep(2000)
+    assert ran == list(range(100))
+    assert loop().timers() == 0
+
+
+@jumping
+async def test_a_time_that_is_past_runs_at_the_next_turn() -> None:
+    ran = asyncio.Event()
+    began = loop().time()
+    Pacer().at(began - 5, ran.set)
+    await ran.wait()
+    assert loop().time() == began
+
+
+def test_a_callback_that_fails_does_not_stop_its_neighbours(caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        pacer, ran = Pacer(), asyncio.Event()
+        pacer.at(1000.5, lambda: [][0])
+        pacer.at(1000.5, ran.set)
+        await ran.wait()
+
+    with caplog.at_level(logging.ERROR, "app.pacer"):
+        run(scene())
+    assert [record.getMessage() for record in caplog.records] == ["a paced callback failed"]
+
+
+@jumping
+async def test_a_callback_may_ask_for_its_own_slot_again() -> None:
+    pacer, times, done = Pacer(0.01), list[float](), asyncio.Event()
+
+    def again() -> None:
+        times.append(loop().time())
+        if len(times) < 3:
+            pacer.at(loop().time(), again)
+        else:
+            done.set()
+
+    pacer.at(1001.0, again)
+    await done.wait()
+    assert times == pytest.approx([1001.0] * 3, abs=0.021)
