@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -49,7 +50,10 @@ class Channel(asyncio.Queue[Item]):
         self._pauses = 0
         self._paused_s = 0.0
         self._paused_since: float | None = None  # set while the producer waits for room
-        self._waiting: asyncio.Timeout | None = None  # set while the consumer waits in get_before
+        self._waiter: asyncio.Future[None] | None = None  # set while the consumer waits in get_before
+        self._deadline = math.inf  # of that wait, in loop time
+        self._timer: asyncio.TimerHandle | None = None  # fires at `_timer_at`, not after the deadline
+        self._timer_at = math.inf
 
     async def put(self, item: Item) -> None:
         """Puts `item` as soon as there is room. Cancelling is safe: the item is then not in the channel."""
@@ -72,20 +76,46 @@ class Channel(asyncio.Queue[Item]):
         """The next item, or None if none came by `deadline` (loop time, seconds). Cancelling loses no item."""
         if not self.empty():
             return self.get_nowait()
-        if deadline <= asyncio.get_running_loop().time():
+        loop = asyncio.get_running_loop()
+        if deadline <= loop.time():
             return None
+        self._deadline = deadline
+        if self._timer is None or self._timer_at > deadline:
+            self._arm(loop)
+        self._waiter = loop.create_future()
         try:
-            async with asyncio.timeout_at(deadline) as self._waiting:
-                return await self.get()
-        except TimeoutError:
-            return None
+            await self._waiter
         finally:
-            self._waiting = None
+            self._waiter = None
+        return None if self.empty() else self.get_nowait()
 
     def nudge(self) -> None:
         """Lets a waiting `get_before` return None now, as if its deadline had come. Without one, nothing happens."""
-        if self._waiting is not None and not self._waiting.expired():
-            self._waiting.reschedule(asyncio.get_running_loop().time())
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def close(self) -> None:
+        """Lets go of the timer. Idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = self._deadline
+        self._timer = loop.call_at(self._deadline, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        # One timer serves many waits: the deadline, mostly a far one, has moved on while this one ran.
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        if self._waiter is None:
+            return
+        if self._deadline <= loop.time():
+            self.nudge()
+        else:
+            self._arm(loop)
 
     def end_now(self, end: End) -> None:
         """Drops what is held and makes `end` the next item, whatever the bounds; the producer is to be cancelled."""
@@ -126,6 +156,7 @@ class Channel(asyncio.Queue[Item]):
         self._size_bytes += item.size_bytes
         self._peak_items = max(self._peak_items, self.qsize())
         self._peak_bytes = max(self._peak_bytes, self._size_bytes)
+        self.nudge()
 
     def _get(self) -> Item:
         item = super()._get()

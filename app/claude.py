@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import socket
 from collections.abc import Callable, Mapping
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 
 # What is still taken in from an aborted answer's socket, so that its tokens are counted: above any receive buffer.
 _SALVAGE_BYTES = 262_144
+# Taken from a resting socket at once: above any receive buffer that makes sense here.
+_DIRECT_READ_BYTES = 65_536
 # How long a whole answer's connection may take to end its body, so that it can be used again, in seconds.
 _TAIL_S = 1.0
 # The most that TLS decrypts ahead of us; the receive buffer bounds what is still encrypted.
@@ -72,6 +75,10 @@ class _Call:
             self.connection.transport.abort()
         if self.response is not None:
             self.response.close()
+
+
+class _Silence(Exception):
+    """A read has waited too long."""
 
 
 _call: ContextVar[_Call] = ContextVar("_call")
@@ -168,7 +175,10 @@ class Answer:
         self._call = _Call()
         self._decoder = EventDecoder()
         self._ready: list[ClaudeEvent] = []  # read by open(), not handed out yet
-        self._reading = False
+        self._reading_since: float | None = None  # set while a read waits
+        self._read_left_s = 0.0  # what that read may wait
+        self._watchdog: asyncio.TimerHandle | None = None  # one timer serves many reads; fires at `_watch_at`
+        self._watch_at = 0.0
         self._paced = False  # from the first text on: it must never be held back
         # A receive buffer holds about half its size in text: small packets take more room in it than their bytes.
         self._pace = ReadPace(self._options.window_s, self._options.receive_buffer_bytes // 4)
@@ -229,6 +239,8 @@ class Answer:
         if self._closed:
             return []
         self._closed = True
+        if self._watchdog is not None:
+            self._watchdog.cancel()
         ready, self._ready = self._ready, []
         try:
             if self._decoder.ended:
@@ -289,12 +301,13 @@ class Answer:
         loop = asyncio.get_running_loop()
         began = loop.time()
         self._resume(began)
-        self._reading = True
         progress_left_s = self._options.progress_timeout_s - self._without_progress_s
+        self._reading_since, self._read_left_s = began, min(self._options.idle_timeout_s, progress_left_s)
+        if self._watchdog is None or self._watch_at > began + self._read_left_s:
+            self._arm(began + self._read_left_s)
         try:
-            async with asyncio.timeout(min(self._options.idle_timeout_s, progress_left_s)):
-                return await content.readany()
-        except TimeoutError as error:
+            return await content.readany()
+        except _Silence as error:
             if progress_left_s < self._options.idle_timeout_s:
                 raise UpstreamTimeout(
                     f"Claude sent nothing but pings for {self._options.progress_timeout_s:g} s"
@@ -306,8 +319,27 @@ class Answer:
                 return rest
             raise UpstreamCut("Claude's answer was cut off") from error
         finally:
-            self._reading = False
+            self._reading_since = None
             self._without_progress_s += loop.time() - began
+
+    def _watch(self) -> None:
+        """Ends a read that has waited too long; else looks again when that may be so."""
+        self._watchdog = None
+        response = self._call.response
+        if self._closed or response is None or self._reading_since is None:
+            return  # the next read arms it again
+        loop = asyncio.get_running_loop()
+        due_at = self._reading_since + self._read_left_s
+        if due_at <= loop.time():
+            response.content.set_exception(_Silence())
+        else:
+            self._arm(due_at)
+
+    def _arm(self, when: float) -> None:
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        self._watch_at = when
+        self._watchdog = asyncio.get_running_loop().call_at(when, self._watch)
 
     def _pause(self, size_bytes: int) -> None:
         """Stops the socket until the next read, and decides when that may resume it."""
@@ -327,9 +359,31 @@ class Answer:
             connection.transport.resume_reading()
 
     def _tick(self) -> None:
-        if self._reading:
+        if self._reading_since is not None:
             self._resume_at = 0.0
-            self._resume(0.0)
+            if not self._take_waiting():
+                self._resume(0.0)
+
+    def _take_waiting(self) -> bool:
+        """Takes what waits in the paused socket, past the event loop: one system call instead of five.
+
+        Returns False where that is not possible, or nothing came: then the loop is to tell when something does.
+        """
+        connection, response = self._connection(), self._call.response
+        transport = connection and connection.transport
+        if connection is None or response is None or transport is None or transport.is_closing():
+            return False
+        if transport.get_extra_info("sslcontext") is not None:
+            return False  # what waits there is encrypted
+        try:
+            data = os.read(transport.get_extra_info("socket").fileno(), _DIRECT_READ_BYTES)
+        except OSError:
+            return False
+        if not data:
+            return False  # the end: the transport will find it too
+        assert connection.protocol is not None, "the connection is ours"
+        connection.protocol.data_received(data)
+        return bool(response.content._buffer) or response.content.is_eof()
 
     def _connection(self) -> Connection | None:
         """The connection while it is ours: aiohttp hands it on as soon as the body has ended."""

@@ -156,7 +156,7 @@ class Ledger:
         tally = account.tally
         finished = tally.exact and tally.stop_reason is not None and not tally.since_usage
         began = tally.phase is not Phase.BEFORE_FIRST_EVENT
-        aborted = outcome.aborts and not finished
+        aborted = outcome.aborts and not finished and tally.phase is not Phase.DONE
         entry = Entry(
             model=account.model,
             served_model=tally.model,
@@ -193,7 +193,8 @@ class Ledger:
         hidden = account.hidden_thinking
         length = float(_visible(account, entry, model.rates) if hidden else entry.generated)
         curve = model.curve(account.max_tokens, hidden)
-        curve.observe(length, entry.finished and entry.stop_reason not in _CUT_BY_LIMIT, now)
+        ended = entry.finished or entry.phase is Phase.DONE
+        curve.observe(length, ended and entry.stop_reason not in _CUT_BY_LIMIT, now)
         if not entry.aborted:
             return entry
         upper = float(max(0, account.max_tokens - entry.generated))

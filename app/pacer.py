@@ -52,7 +52,7 @@ class Pacer:
     Sockets that resume in the same slot also come back from the same poll, which is where most of the saving is.
 
     Args:
-        slot_s: the width of a slot in seconds; a callback runs up to this much after the time asked for.
+        slot_s: the width of a slot in seconds; a callback runs up to half of it before or after the time asked for.
     """
 
     def __init__(self, slot_s: float = 0.01) -> None:
@@ -60,8 +60,8 @@ class Pacer:
         self._slots: dict[int, list[Callable[[], None]]] = {}
 
     def at(self, when: float, callback: Callable[[], None]) -> None:
-        """Runs `callback` (quick, must not raise) in the first slot that begins at or after `when` (loop time, s)."""
-        slot = -int(-when // self._slot_s)
+        """Runs `callback` (quick, must not raise) at the beginning of the slot nearest to `when` (loop time, s)."""
+        slot = round(when / self._slot_s)
         callbacks = self._slots.get(slot)
         if callbacks is None:
             callbacks = self._slots[slot] = []

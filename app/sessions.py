@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -57,6 +58,7 @@ class Terms:
         policy: what happens when the reader is lost.
         grace_s: the grace period in seconds, for that policy.
         stop_token: whoever has it may stop the stream.
+        commits_early: silence before Claude's first event is broken by a sign of life, which commits the status.
     """
 
     stream_id: str
@@ -65,6 +67,7 @@ class Terms:
     policy: Policy = Policy.ABORT
     grace_s: float = 0.0
     stop_token: str = ""
+    commits_early: bool = True
 
 
 def new_stream_id() -> str:
@@ -114,6 +117,7 @@ class Session:
         self._source = source
         self._metrics = metrics
         self._options = options
+        self._pace = options.pace if terms.commits_early else replace(options.pace, commit_s=math.inf)
         self._loop = loop
         self._task: asyncio.Task[None] | None = None
         self._producer: asyncio.Task[None] | None = None
@@ -210,7 +214,7 @@ class Session:
         """Serves the readers; tells whether the whole answer came, so that the producer ends by itself."""
         window = Window(self._options.window_s, self._options.window_max_s)
         try:
-            error = await consume(self.channel, window, self.delivery, self._options.pace)
+            error = await consume(self.channel, window, self.delivery, self._pace)
         except SluicewayError as failure:
             error = self.error = failure
         except Exception:
@@ -263,6 +267,7 @@ class Session:
     def _ended(self, on_end: Callable[[Session], None]) -> None:
         self.outcome = self.outcome or Outcome.INTERNAL_ERROR
         self._let_go()
+        self.channel.close()
         on_end(self)
 
     def _grace_is_over(self) -> None:

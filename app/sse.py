@@ -52,6 +52,11 @@ class SseDecoder:
             self._hold(tail)
         return [event for block in blocks if (event := _parse(block))]
 
+    @property
+    def between_events(self) -> bool:
+        """Whether all that came is dispatched, so that the next byte begins an event."""
+        return not (self._parts or self._after_cr or self._at_start)
+
     def _hold(self, chunk: bytes) -> None:
         if chunk:
             self._parts.append(chunk)

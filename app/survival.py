@@ -105,8 +105,8 @@ class Curve:
         Args:
             generated: tokens it had.
             max_tokens: the most it could have had.
-            unsure: standard deviation of `generated`, where that is an estimate: the mean is then taken over it, by
-                its two points a deviation off, and what they differ by adds to the variance.
+            unsure: standard deviation of `generated`, where that is an estimate: the mean is then taken over it, and
+                what it differs by there adds to the variance.
         """
         self._derive()
         g, cap = float(generated), float(max_tokens)
@@ -117,10 +117,14 @@ class Curve:
         mean, square = self._moments(start, end, g, cap)
         variance = max(0.0, square - mean * mean) + self._shared_error(start, end, cap, alive)
         if unsure:
-            less, more = (
-                self._moments(self._after(x), end, x, cap)[0] for x in (max(0.0, g - unsure), min(cap, g + unsure))
-            )
-            mean, variance = (less + more) / 2, variance + ((less - more) / 2) ** 2
+            # The true length is one of two, a deviation off, each as likely as answers reach it.
+            less, more = max(0.0, g - unsure), min(cap, g + unsure)
+            at_less, at_more = self._after(less), self._after(more)
+            share = self._mass[at_less] / (self._mass[at_less] + self._mass[at_more] or 1.0)
+            mean_less = self._moments(at_less, end, less, cap)[0]
+            mean_more = self._moments(at_more, end, more, cap)[0]
+            mean = share * mean_less + (1.0 - share) * mean_more
+            variance += share * (1.0 - share) * (mean_less - mean_more) ** 2
         self._aborted[min(start, _BINS - 1)] += 1
         return Remaining(
             mean,
@@ -142,8 +146,6 @@ class Curve:
     def _after(self, tokens: float) -> int:
         """The first bin whose events lie beyond this length."""
         j = bin_of(tokens)
-        if tokens < 0:
-            return 0
         return j if self._events[j] > 0 and self._position(j) > tokens else j + 1
 
     def _derive(self) -> None:

@@ -1,327 +1,21 @@
 """Writes the Grafana dashboard: `python grafana/generate.py [DIRECTORY]`, by default over the committed JSON.
 
 The classic model, which every Grafana from 10 on imports; `tests/grafana` proves that the committed file is what this
-writes. Measured figures and estimates never share a panel, except where its title says so.
+writes. `rows.py` says what is shown, `panels.py` how a panel is built; this puts them together.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from grafana_foundation_sdk.builders import dashboard as builders
-from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models import table
-from panels import (
-    BYTES,
-    COUNT,
-    DATASOURCE,
-    SECONDS,
-    SHARE,
-    STREAMS_PER_SECOND,
-    TIMES_PER_SECOND,
-    TOKENS_PER_SECOND,
-    USD,
-    Query,
-    bars_panel,
-    gauge,
-    heatmap_panel,
-    lines_panel,
-    metric,
-    quantile,
-    quantiles,
-    rate,
-    stat_panel,
-    table_panel,
-    total,
-)
-
-Panel = Builder[models.Panel]
-
-# A reader who leaves is neither an error nor a success; nor is what we refused, were told to stop, or shut down.
-ERRORS = "upstream_error|internal_error"
-JUDGED = f"completed|{ERRORS}"
-LEFT = ("disconnected", "stalled", "vanished", "expired", "stopped")
-OUTCOMES = (
-    "completed", "disconnected", "stalled", "vanished", "expired", "stopped", "taken_over", "budget", "shutdown",
-    "rejected", "upstream_error", "internal_error",
-)  # fmt: skip
-PHASES = ("before_first_event", "thinking", "text", "tool_use", "done")
-TOKEN_TYPES = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")
-
-OBJECTIVE = 0.995  # share of judged streams that complete, over 30 days; the alerts burn against the same
-FIRST_TOKEN_OBJECTIVE_S = 2.5
-
-ERROR = f'outcome=~"{ERRORS}"'
-JUDGE = f'outcome=~"{JUDGED}"'
-LEAVE = f'outcome=~"{"|".join(LEFT)}"'
-STARTED = 'outcome!="rejected"'
-EXACT, ESTIMATED = 'basis="exact"', 'basis="estimated"'
-
-
-def share(part: str, whole: str, matching: str = "") -> str:
-    """A ratio that is absent, not NaN, where there is nothing to divide by; `matching` is PromQL's vector matching."""
-    return f"{part} / {matching}({whole} > 0)"
-
-
-def requests() -> Iterator[Panel]:
-    """Rate, errors, duration: is the service well?"""
-    yield stat_panel(
-        "Streams", "Streams that ended within the time range, however they ended, without the rejected ones.", COUNT,
-        total("streams_total", STARTED), span=4,
-    )  # fmt: skip
-    yield stat_panel(
-        "Errors", "Share of failed streams (upstream or internal error) among those that completed or failed. Readers who "
-        "leave count on neither side. Red above the objective's 0.5 %.", SHARE,
-        share(total("streams_total", ERROR), total("streams_total", JUDGE)), limit=1 - OBJECTIVE, span=4,
-    )  # fmt: skip
-    yield stat_panel(
-        "Error budget left (30 d)", "What is left of the errors that the objective, 99.5 % over 30 days, allows; below zero it "
-        "is overspent. Looks back 30 days whatever the time range, or as far as Prometheus remembers.", SHARE,
-        f"1 - sum(increase({metric('streams_total', ERROR)}[30d])) / (sum(increase({metric('streams_total', JUDGE)}[30d])) > 0)"
-        f" / {1 - OBJECTIVE:.3f}", limit=0, good_above=True, span=4,
-    )  # fmt: skip
-    yield stat_panel(
-        "First token within 2.5 s", "Share of streams whose first token came within 2.5 s; the objective is 95 %.", SHARE,
-        share(total("time_to_first_token_seconds_bucket", f'le="{FIRST_TOKEN_OBJECTIVE_S}"'),
-              total("time_to_first_token_seconds_count")), limit=0.95, good_above=True, span=4,
-    )  # fmt: skip
-    yield stat_panel(
-        "Streams now", "Sessions at this moment, with or without a reader.", COUNT, gauge("streams_active"), span=4
-    )
-    yield stat_panel(
-        "Left by the reader", "Share of streams that the reader left: disconnected, stalled, vanished, gone beyond the grace "
-        "period, or stopped. A symptom of slow or unwanted answers rather than an error.", SHARE,
-        share(total("streams_total", LEAVE), total("streams_total", STARTED)), colour="#FF9830", span=4,
-    )  # fmt: skip
-    yield lines_panel(
-        "Streams by outcome", "Streams ended per second, by how they ended. Green completed, red failed, warm colours left by "
-        "the reader, blue ended on purpose.", STREAMS_PER_SECOND,
-        [Query(rate("streams_total", by="outcome"), "{{outcome}}")], stacked=True, names=OUTCOMES,
-    )  # fmt: skip
-    yield lines_panel(
-        "Error share", "Failed streams among those that completed or failed; the line is the objective's 0.5 %. Empty while "
-        "nothing completes or fails.", SHARE,
-        [Query(share(rate("streams_total", ERROR), rate("streams_total", JUDGE)), "errors")], limit=1 - OBJECTIVE, names=("errors",),
-    )  # fmt: skip
-    yield lines_panel(
-        "Time to first token", "From the request's arrival to the first token for the reader. Quantiles are interpolated within the "
-        "buckets; the line is the objective's 2.5 s.", SECONDS, quantiles("time_to_first_token_seconds"),
-        names=("p50", "p95", "p99"), limit=FIRST_TOKEN_OBJECTIVE_S,
-    )  # fmt: skip
-    yield heatmap_panel(
-        "Time to first token, every stream", "How many streams got their first token after how long: a second hump is a second kind "
-        "of request, or a second upstream.", SECONDS, "time_to_first_token_seconds",
-    )  # fmt: skip
-
-
-def abandonment() -> Iterator[Panel]:
-    """What is left, where in the answer, and why; and does the upstream stop at once?"""
-    yield lines_panel(
-        "Left, by reason", "Streams per second that the reader left: disconnected (closed), stalled (accepts nothing), vanished "
-        "(acknowledges nothing), expired (did not return within the grace period), stopped (asked for it).", STREAMS_PER_SECOND,
-        [Query(rate("streams_total", LEAVE, by="outcome"), "{{outcome}}")], stacked=True, names=LEFT,
-    )  # fmt: skip
-    yield lines_panel(
-        "Left, by phase of the answer", "Where in the answer readers leave. Before the first event: they would not wait. Thinking: "
-        "they saw nothing yet. Text: they had read enough, or it was wrong.", STREAMS_PER_SECOND,
-        [Query(rate("streams_total", LEAVE, by="phase"), "{{phase}}")], stacked=True, names=PHASES,
-    )  # fmt: skip
-    yield lines_panel(
-        "Share left by the reader", "Of all streams that were not rejected. The alert compares it with its own last day.", SHARE,
-        [Query(share(rate("streams_total", LEAVE, by="outcome"), rate("streams_total", STARTED), "ignoring(outcome) group_left() "),
-               "{{outcome}}")],
-        stacked=True, names=LEFT, span=8,
-    )  # fmt: skip
-    yield bars_panel(
-        "Phase and reason", "How many streams readers left within the time range, by phase and reason together.", COUNT,
-        [Query(f"sort_desc({total('streams_total', LEAVE, by='phase, outcome')} > 0)", "{{phase}} · {{outcome}}")], span=8,
-    )  # fmt: skip
-    yield lines_panel(
-        "From leaving to upstream closed", "How long the upstream connection lived on after its reader was lost. This service's "
-        "promise: at once, that is 0.1 s.", SECONDS, quantiles("disconnect_to_upstream_close_seconds"),
-        names=("p50", "p95", "p99"), span=8,
-    )  # fmt: skip
-    yield lines_panel(
-        "Tokens generated by streams then cut short (estimated in part)", "Output tokens of aborted streams, by what ended them; most are "
-        "estimated from the text received, since an aborted answer brings no final count.", TOKENS_PER_SECOND,
-        [Query(rate("aborted_tokens_total", by="reason"), "{{reason}}")], stacked=True, estimate=True, names=OUTCOMES,
-    )  # fmt: skip
-    yield lines_panel(
-        "Tokens thrown away (estimated in part)", "Generated, and so paid for, but never handed to a reader's connection.",
-        TOKENS_PER_SECOND, [Query(rate("wasted_tokens_total", by="model"), "{{model}}")], stacked=True, estimate=True,
-    )  # fmt: skip
-
-
-def money_measured() -> Iterator[Panel]:
-    """Money from usage that Claude itself reported."""
-    yield stat_panel(
-        "Spent, measured", "Cost of usage that Claude reported exactly, from the price table, over the time range. Prometheus "
-        "extrapolates at the range's ends, so cents may differ from the ledger.", USD,
-        total("spent_usd_total", EXACT), span=6,
-    )  # fmt: skip
-    yield stat_panel(
-        "Spent per completed stream, measured", "Exactly reported cost over the number of completed streams.", USD,
-        share(total("spent_usd_total", EXACT), total("streams_total", 'outcome="completed"')), span=6,
-    )  # fmt: skip
-    yield stat_panel(
-        "Tokens generated, measured", "Output tokens that Claude itself counted, over the time range.", COUNT,
-        total("output_tokens_total", EXACT), span=6,
-    )  # fmt: skip
-    yield stat_panel(
-        "Streams without a price", "Streams of models that the price table lacks: their tokens are counted, their money is "
-        "in no figure here.", COUNT, total("unpriced_streams_total"), limit=1, span=6,
-    )  # fmt: skip
-    yield lines_panel(
-        "Spent per hour by model, measured", "Rate of spending on exactly reported usage, in dollars an hour.", USD,
-        [Query(f"{rate('spent_usd_total', EXACT, by='model')} * 3600", "{{model}}")], stacked=True,
-    )  # fmt: skip
-    yield lines_panel(
-        "Spent per hour by token type, measured", "The same money by what was paid for: prompt, answer, cache reads and writes.", USD,
-        [Query(f"{rate('spent_usd_total', EXACT, by='type')} * 3600", "{{type}}")], stacked=True, names=TOKEN_TYPES,
-    )  # fmt: skip
-
-
-def money_estimated() -> Iterator[Panel]:
-    """Money that rests on an estimate: streams cut short report no usage, and what was avoided never happened."""
-    caveat = "Whether the provider stops billing at the abort is its own affair; here it is assumed as configured."
-    yield stat_panel(
-        "Spent on streams cut short (estimate)", "Cost of usage estimated from what was received, where the stream ended before Claude "
-        "reported it. Comes on top of the measured money.", USD,
-        total("spent_usd_total", ESTIMATED), colour="#C7D0D9", span=6,
-    )  # fmt: skip
-    yield stat_panel(
-        "Wasted (estimate)", "Cost of tokens that were generated, but never handed to a reader. Part of what was spent, not on top of it.",
-        USD, total("wasted_usd_total"), colour="#FFB357", span=6,
-    )  # fmt: skip
-    yield stat_panel(
-        "Saved by stopping (estimate)", "What the rest of the abandoned answers would have cost: a counterfactual, expected from how long "
-        f"finished answers are. At least 0. {caveat}", USD, total("saved_usd_total"), colour="#73BF69", span=6,
-    )  # fmt: skip
-    yield stat_panel(
-        "Saved at most (upper bound)", f"As if each abandoned answer had run to its max_tokens. {caveat}", USD,
-        total("saved_usd_upper_total"), colour="#C8F2C2", span=6,
-    )  # fmt: skip
-    yield lines_panel(
-        "Saved per hour: expected and at most (estimate)", f"The truth lies between zero and the upper line. {caveat}", USD,
-        [Query(f"{rate('saved_usd_total')} * 3600", "expected"), Query(f"{rate('saved_usd_upper_total')} * 3600", "at most")],
-        estimate=True, names=("expected", "at most"), span=12,
-    )  # fmt: skip
-    spread = f"1.645 * sqrt({total('avoided_tokens_variance_total')})"
-    expected = total("avoided_tokens_total")
-    yield bars_panel(
-        "Tokens avoided within the range (estimate)", "Expected, with the 90 % interval of the total around it, and the upper bound of every "
-        "answer running to its max_tokens. The lower bound is 0.", COUNT,
-        [Query(f"clamp_min({expected} - {spread}, 0)", "90 % low"), Query(expected, "expected"),
-         Query(f"{expected} + {spread}", "90 % high"), Query(total("avoided_tokens_upper_total"), "at most")],
-        names=("expected", "at most"), span=12,
-    )  # fmt: skip
-    yield lines_panel(
-        "Wasted per hour by model (estimate)", "Rate at which money goes to tokens nobody received, in dollars an hour.", USD,
-        [Query(f"{rate('wasted_usd_total', by='model')} * 3600", "{{model}}")], stacked=True, estimate=True, span=12,
-    )  # fmt: skip
-    yield lines_panel(
-        "Saved as share of would-be spend (estimate over measured plus estimate)", "Expected savings over savings plus all that was spent. "
-        "A ratio of an estimate to measured and estimated money: a direction, no accounting figure.", SHARE,
-        [Query(share(rate("saved_usd_total"), f"{rate('saved_usd_total')} + {rate('spent_usd_total')}"), "saved")],
-        estimate=True, span=12,
-    )  # fmt: skip
-
-
-def backpressure() -> Iterator[Panel]:
-    """Do slow readers hold Claude still, and what does it cost in memory?"""
-    yield lines_panel(
-        "Streams, upstreams, stalled readers", "Sessions, open upstream connections, and readers that accept nothing. More upstreams than "
-        "sessions would be orphans that still cost money.", COUNT,
-        [Query(gauge("streams_active"), "streams"), Query(gauge("upstreams_active"), "upstreams"),
-         Query(gauge("readers_stalled"), "stalled readers")],
-        names=("streams", "upstreams", "stalled readers"), span=8,
-    )  # fmt: skip
-    yield lines_panel(
-        "Producers held still", "Producers waiting for room in the queue, on average: seconds paused per second. This bounds memory and holds "
-        "back delivery; only aborting saves money.", COUNT,
-        [Query(rate("producer_paused_seconds_total"), "held still")], span=8,
-    )  # fmt: skip
-    yield lines_panel(
-        "Pauses",
-        "How often per second a producer found its queue full.",
-        TIMES_PER_SECOND,
-        [Query(rate("producer_pauses_total"), "pauses")],
-        span=8,
-    )
-    yield lines_panel(
-        "Fullest queue of a stream", "The most that a stream's queue ever held, over streams that ended. Bounded by the high water.", BYTES,
-        quantiles("queue_peak_bytes"), names=("p50", "p95", "p99"), span=8,
-    )  # fmt: skip
-    yield lines_panel(
-        "Stalls", "How long a reader accepted nothing, when that happened.", SECONDS, quantiles("stall_seconds"),
-        names=("p50", "p95", "p99"), span=8,
-    )  # fmt: skip
-    yield heatmap_panel("Every stall", "How many stalls of which length: few and long is another trouble than many and short.", SECONDS,
-                        "stall_seconds", span=8)  # fmt: skip
-
-
-def details() -> Iterator[Panel]:
-    """What one looks at second."""
-    yield lines_panel(
-        "Gap between batches", "Time between two writes to the same reader; the batching window is 0.1 s unless configured.", SECONDS,
-        quantiles("batch_gap_seconds"), names=("p50", "p95", "p99"), span=8,
-    )  # fmt: skip
-    yield lines_panel(
-        "Batch size",
-        "Bytes of one write to a reader.",
-        BYTES,
-        quantiles("batch_bytes"),
-        names=("p50", "p95", "p99"),
-        span=8,
-    )
-    yield lines_panel(
-        "Duration of a stream", "From the request to the stream's end.", SECONDS, quantiles("stream_duration_seconds"),
-        names=("p50", "p95", "p99"), span=8,
-    )  # fmt: skip
-    yield lines_panel(
-        "Event-loop lag (p99) by worker", "How late the loop ran what was due: above some 50 ms every stream of the worker stutters.", SECONDS,
-        [Query(quantile(0.99, "event_loop_lag_seconds", by="instance"), "{{instance}}")], span=8,
-    )  # fmt: skip
-    yield lines_panel(
-        "Upstream errors and retries", "Errors of the Messages API by its own type, and retries before the first event.", TIMES_PER_SECOND,
-        [Query(rate("upstream_errors_total", by="type"), "{{type}}"), Query(rate("upstream_retries_total"), "retries")], span=8,
-    )  # fmt: skip
-    yield lines_panel(
-        "What the figures do not see", "Streams per second whose hidden thinking is unknown (paid for, not shown), whose model has no price, or "
-        "that were cut short before enough answers had finished to say what was avoided.", STREAMS_PER_SECOND,
-        [Query(rate("hidden_thinking_streams_total"), "hidden thinking"), Query(rate("unpriced_streams_total"), "no price"),
-         Query(rate("avoided_unestimated_streams_total"), "too early to estimate")], span=8,
-    )  # fmt: skip
-    yield lines_panel(
-        "Tokens avoided: expected and at most (estimate)", "Tokens that abandoned answers would still have had.", TOKENS_PER_SECOND,
-        [Query(rate("avoided_tokens_total"), "expected"), Query(rate("avoided_tokens_upper_total"), "at most")],
-        estimate=True, names=("expected", "at most"), span=8,
-    )  # fmt: skip
-    yield lines_panel(
-        "Memory by worker", "Resident memory of each worker's process.", BYTES,
-        [Query('sum by (instance) (process_resident_memory_bytes{job=~"$job", instance=~"$instance"})', "{{instance}}")], span=8,
-    )  # fmt: skip
-    yield lines_panel(
-        "CPU by worker", "Processor time per second; one worker uses at most one core.", SHARE,
-        [Query('sum by (instance) (rate(process_cpu_seconds_total{job=~"$job", instance=~"$instance"}[$__rate_interval]))',
-               "{{instance}}")], span=8,
-    )  # fmt: skip
-    yield table_panel(
-        "Prices in use", "The price table that all money above rests on, in dollars per million tokens (base tier).", USD,
-        Query(f"max by (model, type) ({metric('price_usd_per_mtok')})", "USD per million tokens"), ("model", "type"),
-    )  # fmt: skip
-    yield table_panel(
-        "Versions",
-        "Workers by version.",
-        COUNT,
-        Query(f"count by (version) ({metric('build_info')})", "workers"),
-        ("version",),
-    )
+from panels import DATASOURCE, metric
+from rows import abandonment, backpressure, details, money_estimated, money_measured, requests
 
 
 def _query_variable(name: str, label: str, query: str) -> builders.QueryVariable:
@@ -339,7 +33,10 @@ def _annotation(name: str, colour: str, expr: str, title: str, keys: str) -> bui
 def build() -> models.Dashboard:
     """The whole dashboard."""
     board = builders.Dashboard("Sluiceway").uid("sluiceway").tags(["sluiceway", "llm", "streaming"]).readonly()
-    board.description("Streams of Claude: how well, what readers abandon, what it costs, and what holds them back.")
+    board.description(
+        "Streams of Claude: how well, what readers abandon, what it costs, and what holds them back. "
+        "Times, queues and pauses are those of all models."
+    )
     board.tooltip(models.DashboardCursorSync.CROSSHAIR).refresh("30s").time("now-6h", "now").timezone("browser")
     board.with_variable(builders.DatasourceVariable("datasource").label("Data source").type("prometheus"))
     board.with_variable(_query_variable("job", "Job", "label_values(sluiceway_streams_active, job)"))
@@ -351,11 +48,12 @@ def build() -> models.Dashboard:
     ))  # fmt: skip
     version = f"count by (version) ({metric('build_info')})"
     board.annotation(_annotation(
-        "Deploys", "#5794F2", f"{version} unless count by (version) ({metric('build_info')} offset 5m)", "Deployed {{version}}", "version"
+        "Deploys", "#5794F2", f"{version} unless count by (version) ({metric('build_info')} offset 5m)",
+        "Deployed {{version}}", "version",
     ))  # fmt: skip
     board.annotation(_annotation(
-        "Restarts", "#8AB8FF", 'changes(process_start_time_seconds{job=~"$job", instance=~"$instance"}[2m]) > 0', "Restarted {{instance}}",
-        "instance",
+        "Restarts", "#8AB8FF", 'changes(process_start_time_seconds{job=~"$job", instance=~"$instance"}[2m]) > 0',
+        "Restarted {{instance}}", "instance",
     ))  # fmt: skip
     links = builders.DashboardLink("Sluiceway dashboards").type(models.DashboardLinkType.DASHBOARDS).tags(["sluiceway"])
     board.link(links.as_dropdown(True).include_vars(True).keep_time(True))

@@ -1,4 +1,4 @@
-"""How a panel of the dashboard is built: queries over the contract's series, four kinds of panel, one colour for each name.
+"""How a panel of the dashboard is built: queries over the contract's series, its kinds, one colour a name.
 
 `generate.py` says what is shown; this module knows the foundation SDK and PromQL's repetitions.
 """
@@ -44,7 +44,7 @@ BY_MODEL = frozenset(
     }
 )
 
-# One colour for each name, wherever it appears: green is good, red is an error, warm is lost by the reader, blue is meant.
+# One colour for each name, wherever it appears: green good, red an error, warm lost by the reader, blue meant.
 COLOURS: Mapping[str, str] = {
     "completed": "#73BF69",
     "disconnected": "#FF9830",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.batching import Batch, Window
@@ -29,6 +29,7 @@ def batches_of(incoming: list[ClaudeEvent], taken: list[bool]) -> list[list[Clau
     return [*out, batch.take(everything=True)]
 
 
+@settings(deadline=None)
 @given(events, moments)
 @example([text(HIGH), text(HIGH), text(LOW)], [True, True, True])
 @example([text("a" + HIGH), event("a"), text(LOW)], [True, False, True])
@@ -37,6 +38,7 @@ def test_what_comes_out_means_what_went_in_whenever_it_is_taken(incoming: list[C
     assert joined(out) == joined(incoming)
 
 
+@settings(deadline=None)
 @given(events, moments)
 def test_every_delta_of_the_wire_is_counted_once(incoming: list[ClaudeEvent], taken: list[bool]) -> None:
     out = [item for batch in batches_of(incoming, taken) for item in batch]
@@ -45,6 +47,7 @@ def test_every_delta_of_the_wire_is_counted_once(incoming: list[ClaudeEvent], ta
     )
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20), st.lists(st.integers(0, 80), max_size=8), moments)
 def test_a_code_point_is_never_split_over_two_batches(whole: str, cuts: list[int], taken: list[bool]) -> None:
     units = [whole.encode("utf-16-le")[place : place + 2] for place in range(0, len(whole.encode("utf-16-le")), 2)]
@@ -53,7 +56,8 @@ def test_a_code_point_is_never_split_over_two_batches(whole: str, cuts: list[int
         b"".join(units[start:end]).decode("utf-16-le", "surrogatepass")
         for start, end in zip(edges, edges[1:], strict=False)  # noqa: RUF007
     ]
-    out = batches_of([text(piece) for piece in pieces], taken)
+    said: list[ClaudeEvent] = [text(piece) for piece in pieces]
+    out = batches_of(said, taken)
     for batch in out:
         for item in batch:
             assert isinstance(item, Delta)
@@ -61,6 +65,7 @@ def test_a_code_point_is_never_split_over_two_batches(whole: str, cuts: list[int
     assert "".join(item.text for batch in out for item in batch if isinstance(item, Delta)) == whole
 
 
+@settings(deadline=None)
 @given(events, moments)
 def test_nothing_that_could_join_goes_out_apart(incoming: list[ClaudeEvent], taken: list[bool]) -> None:
     for batch in batches_of(incoming, taken):
@@ -127,6 +132,7 @@ def test_the_first_batch_is_due_at_once() -> None:
     assert Window(0.1, 1).due_at < 0
 
 
+@settings(deadline=None)
 @given(windows, windows, drains)
 def test_the_window_stays_within_its_bounds(window_s: float, max_s: float, times: list[tuple[float, float]]) -> None:
     window, now = Window(window_s, max_s), 0.0
@@ -138,6 +144,7 @@ def test_the_window_stays_within_its_bounds(window_s: float, max_s: float, times
         now += drain_s
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 1), drains)
 def test_the_window_grows_only_when_a_drain_took_longer(window_s: float, times: list[tuple[float, float]]) -> None:
     window, now = Window(window_s, 60), 0.0
@@ -150,6 +157,7 @@ def test_the_window_grows_only_when_a_drain_took_longer(window_s: float, times: 
         now += drain_s
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 1), drains)
 def test_a_reader_that_catches_up_gets_the_short_window_back(window_s: float, times: list[tuple[float, float]]) -> None:
     window, now = Window(window_s, 60), 0.0

@@ -8,7 +8,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.decoding import MAX_JOINED_CHARS, EventDecoder, refusal
@@ -77,24 +77,28 @@ oddities = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(deltas | oddities), st.lists(st.integers(0, 10_000), max_size=8))
 def test_under_any_chunking_the_events_mean_what_was_sent(originals: list[dict[str, Any]], at: list[int]) -> None:
     stream = b"".join(wire(data) for data in originals)
     assert joined(decoded(*split(stream, at))) == meaning(originals)
 
 
+@settings(deadline=None)
 @given(st.lists(deltas | oddities, max_size=4))
 def test_one_byte_at_a_time_gives_the_same(originals: list[dict[str, Any]]) -> None:
     stream = b"".join(wire(data) for data in originals)
     assert joined(decoded(*(bytes([byte]) for byte in stream))) == meaning(originals)
 
 
+@settings(deadline=None)
 @given(st.lists(deltas))
 def test_no_delta_of_the_wire_goes_uncounted(originals: list[dict[str, Any]]) -> None:
     events = decoded(b"".join(wire(data) for data in originals))
     assert sum(event.count for event in events if isinstance(event, Delta)) == len(originals)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, MAX_JOINED_CHARS + 40), min_size=1, max_size=12))
 def test_a_joined_run_stays_below_its_bound_unless_one_delta_alone_is_above(sizes: list[int]) -> None:
     events = decoded(b"".join(wire(delta_of(0, "text", "x" * size)) for size in sizes))
@@ -205,6 +209,7 @@ def test_an_event_above_the_bound_is_an_error_of_claudes_side(monkeypatch: pytes
         decoded(b"data: " + b"x" * 64)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60), st.sampled_from(["ping", "content_block_delta", "x"]))
 @example(b'{"type":"error","error":7}', "x")
 @example(b'{"type":"error","error":{"details":[]}}', "x")
@@ -234,7 +239,9 @@ def test_whatever_comes_is_events_or_garbled(payload: bytes, name: str) -> None:
         ("broken", 503, ("Claude reported an error without a message", "api_error", 503, True)),
     ],
 )
-def test_claudes_error_body_becomes_a_typed_error(error: object, status: int | None, expected: tuple[object]) -> None:
+def test_claudes_error_body_becomes_a_typed_error(
+    error: object, status: int | None, expected: tuple[str, str, int, bool]
+) -> None:
     told = refusal({"type": "error", "error": error}, status, retry_after_s=2.5)
     assert (told.message, told.type, told.status, told.retryable) == expected
     assert told.retry_after_s == 2.5

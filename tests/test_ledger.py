@@ -324,6 +324,12 @@ def test_a_stream_cut_after_its_last_usage_avoids_exactly_nothing() -> None:
     assert (entry.aborted, entry.finished, entry.basis, entry.avoided) == (False, True, "exact", Avoided())
 
 
+def test_an_answer_that_ended_without_usage_avoids_nothing_and_is_estimated() -> None:
+    ending = Event("message_delta", b"", {"delta": {"stop_reason": "end_turn"}})
+    entry = settled(warmed(), Outcome.DISCONNECTED, start(), text(400), ending, STOP)
+    assert (entry.aborted, entry.finished, entry.basis, entry.avoided) == (False, False, "estimated", Avoided())
+
+
 def test_with_too_few_finished_it_says_so_and_gives_the_bounds() -> None:
     ledger = warmed([400] * (ENOUGH_FINISHED - 1))
     avoided = settled(ledger, Outcome.STOPPED, start(), text(400)).avoided

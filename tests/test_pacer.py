@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.pacer import Pacer, ReadPace
@@ -19,6 +19,7 @@ HALF_BYTES = 4096
 reads = st.lists(st.tuples(st.floats(0, 10), st.integers(1, 100_000)), max_size=40)  # (time since the last, size)
 
 
+@settings(deadline=None)
 @given(st.floats(0, 5), st.integers(1, 1_000_000), reads)
 def test_a_rest_is_never_longer_than_the_window_nor_too_short_for_its_timer(
     window_s: float, half_bytes: int, times: list[tuple[float, int]]
@@ -30,6 +31,7 @@ def test_a_rest_is_never_longer_than_the_window_nor_too_short_for_its_timer(
         assert rest_s == 0 or min(ReadPace.LEAST_S, window_s) <= rest_s <= window_s
 
 
+@settings(deadline=None)
 @given(st.integers(1, 2 * HALF_BYTES), st.floats(0.0, 60))
 def test_the_first_rest_is_reckoned_as_if_a_window_had_passed(size_bytes: int, now: float) -> None:
     expected = min(WINDOW_S, HALF_BYTES * WINDOW_S / size_bytes)
@@ -47,11 +49,13 @@ def arrivals(rate_bytes_s: float, buffer_bytes: int, count: int) -> list[float]:
     return rests
 
 
+@settings(deadline=None)
 @given(st.floats(100, HALF_BYTES / WINDOW_S))
 def test_a_slow_model_is_read_once_a_window(rate_bytes_s: float) -> None:
     assert arrivals(rate_bytes_s, 2 * HALF_BYTES, 30) == pytest.approx([WINDOW_S] * 31, rel=0.02)
 
 
+@settings(deadline=None)
 @given(st.floats(2 * HALF_BYTES / ReadPace.LEAST_S, 1e9))
 def test_a_fast_model_soon_reaches_no_rest_and_keeps_it(rate_bytes_s: float) -> None:
     rests = arrivals(rate_bytes_s, 2 * HALF_BYTES, 30)
@@ -79,12 +83,13 @@ def test_a_model_that_slows_down_is_rested_again() -> None:
 # The ticker
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.001, 5), min_size=1, max_size=20), st.sampled_from([0.01, 0.1]))
 def test_each_callback_runs_once_not_before_its_time_and_within_a_slot(delays: list[float], slot_s: float) -> None:
     async def scene() -> None:
         pacer, began, ran = Pacer(slot_s), loop().time(), dict[int, float]()
         for place, delay_s in enumerate(delays):
-            pacer.at(began + delay_s, lambda place=place: ran.setdefault(place, loop().time()))  # type: ignore[misc]
+            pacer.at(began + delay_s, lambda place=place: ran.update({place: loop().time()}))  # type: ignore[misc]
         assert loop().timers() <= len({int((began + delay_s) / slot_s + 1) for delay_s in delays}) + 1
         await asyncio.sleep(6)
         assert sorted(ran) == list(range(len(delays)))

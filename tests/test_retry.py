@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import (
@@ -30,6 +30,7 @@ errors = st.sampled_from(
 ) | st.builds(lambda seconds: refused(retry_after_s=seconds), st.floats(0, 1e6))
 
 
+@settings(deadline=None)
 @given(errors, st.integers(0, 5), st.integers(1, 12), st.floats(0, 60), st.floats(0, 1, exclude_max=True))
 def test_no_error_is_retried_too_often_or_waited_for_too_long(
     error: SluicewayError, retries: int, attempt: int, longest_s: float, jitter: float
@@ -38,6 +39,7 @@ def test_no_error_is_retried_too_often_or_waited_for_too_long(
     assert delay_s is None or (attempt <= retries and error.retryable and 0 <= delay_s <= longest_s)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 6), st.floats(0, 1, exclude_max=True))
 def test_the_back_off_doubles_and_is_spread_over_its_upper_half(attempt: int, jitter: float) -> None:
     delay_s = RetryRule(10, 1000, backoff_s=0.5).delay_s(UpstreamUnreachable("m"), attempt, jitter)

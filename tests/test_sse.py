@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.sse import EventTooLarge, SseDecoder, numbered
@@ -51,6 +51,7 @@ def split(stream: bytes, at: list[int]) -> list[bytes]:
     return [stream[start:end] for start, end in itertools.pairwise(edges)]
 
 
+@settings(deadline=None)
 @given(streams, cuts)
 @example(b"data: a\r\n\r\ndata: b\r\n\r\n", [8, 9, 10])
 @example(b"data: a\r\r\ndata: b\n\n", [8, 9])
@@ -60,6 +61,7 @@ def test_any_split_gives_what_the_specification_says_of_the_whole(stream: bytes,
     assert decoded(split(stream, at)) == by_the_book(stream)
 
 
+@settings(deadline=None)
 @given(streams)
 def test_one_byte_at_a_time_gives_the_same(stream: bytes) -> None:
     assert decoded([bytes([byte]) for byte in stream]) == by_the_book(stream)
@@ -68,6 +70,7 @@ def test_one_byte_at_a_time_gives_the_same(stream: bytes) -> None:
 lines = st.binary(max_size=12).map(lambda raw: raw.replace(b"\n", b"").replace(b"\r", b""))
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(lines.filter(bool), st.lists(lines, min_size=1, max_size=3))),
     st.sampled_from([b"\n", b"\r\n", b"\r"]),
@@ -120,6 +123,7 @@ def test_a_byte_order_mark_is_dropped_at_the_start_only() -> None:
     assert decoder.feed(b"\xbfdata: a\n\n\xef\xbb\xbfdata: b\n\n") == [(b"message", b"a")]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 60), st.integers(1, 20))
 def test_an_event_without_an_end_is_refused_above_the_bound(bound: int, size: int, chunk: int) -> None:
     decoder = SseDecoder(max_event_bytes=bound)

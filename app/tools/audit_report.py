@@ -11,6 +11,7 @@ import matplotlib
 if TYPE_CHECKING:
     from app.tools.audit import Recording, Verdict
 
+_COLUMNS = 3
 _INK, _BLUE, _ORANGE = "#1f2328", "#1f6feb", "#bc4c00"
 
 
@@ -84,28 +85,29 @@ def picture(
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt  # chooses its backend on import
 
-    figure, axes = plt.subplots(1, len(verdicts), figsize=(4.2 * len(verdicts), 3.9), squeeze=False)
-    for axis, verdict in zip(axes[0], verdicts, strict=True):
+    rows = (len(verdicts) + _COLUMNS) // _COLUMNS  # one place more than kinds, for the legend
+    figure, grid = plt.subplots(rows, _COLUMNS, figsize=(4.3 * _COLUMNS, 3.5 * rows), squeeze=False)
+    axes = list(grid.flat)
+    for axis, verdict in zip(axes, verdicts, strict=False):
         path = [point for point in paths[verdict.name] if point[0] > 0]
         count = range(1, len(path) + 1)
-        truth = [point[0] for point in path]
-        share = [[100 * (point[i] / point[0] - 1) for point in path] for i in range(5)]
-        axis.axhspan(-10, 10, color="#eaeef2", lw=0)
+        off = [[100 * (point[i] / point[0] - 1) for point in path] for i in range(5)]
+        axis.axhspan(-10, 10, color="#eaeef2", lw=0, label="±10 %, the target")
         axis.axhline(0, color=_INK, lw=1, label="truth")
-        axis.fill_between(count, share[2], share[3], color=_BLUE, alpha=0.2, lw=0, label="90 % interval of the total")
-        axis.plot(count, share[1], color=_BLUE, lw=1.8, label="expected (Kaplan-Meier)")
-        axis.plot(count, share[4], color=_ORANGE, lw=1.2, ls="--", label="naive: mean length − generated")
-        axis.set(ylim=(-80, 80), xlabel="aborted streams")
+        axis.fill_between(count, off[2], off[3], color=_BLUE, alpha=0.2, lw=0, label="90 % interval of the total")
+        axis.plot(count, off[1], color=_BLUE, lw=1.8, label="expected (Kaplan-Meier)")
+        axis.plot(count, off[4], color=_ORANGE, lw=1.2, ls="--", label="naive: mean length − generated")
+        axis.set(ylim=(-100, 100), xlabel="aborted streams", ylabel="off the truth (%)")
         axis.set_title(verdict.name.replace(", ", ",\n"), fontsize=10, color=_INK)
-        notes = f"{verdict.repeats} repetitions: {verdict.expected:+.1%}, covered {verdict.covered_of_100:.0f} of 100"
-        axis.annotate(notes, (0.03, 0.04), xycoords="axes fraction", fontsize=8, color=_INK)
-        axis.annotate(
-            f"avoided: {truth[-1]:,.0f} tokens" if truth else "", (0.03, 0.11), xycoords="axes fraction", fontsize=8
-        )
+        note = f"truth: {path[-1][0]:,.0f} tokens avoided\n" if path else ""
+        note += f"{verdict.repeats} repetitions: {verdict.expected:+.1%}, covered in {verdict.covered_of_100:.0f} %"
+        axis.annotate(note, (0.97, 0.96), xycoords="axes fraction", ha="right", va="top", fontsize=8, color=_INK)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0][0].set_ylabel("avoided tokens, estimate against truth (%)")
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", ncols=4, frameon=False, fontsize=9)
-    figure.tight_layout(rect=(0, 0, 1, 0.92))
-    figure.savefig(file, dpi=110)
+    handles, labels = axes[0].get_legend_handles_labels()
+    for axis in axes[len(verdicts) :]:
+        axis.axis("off")
+    axes[-1].legend(handles, labels, loc="center", frameon=False, fontsize=10)
+    figure.suptitle("Avoided tokens: the ledger's estimate against the truth, first repetition", color=_INK)
+    figure.tight_layout()
+    figure.savefig(file, dpi=100)
     plt.close(figure)

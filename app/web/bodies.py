@@ -127,7 +127,7 @@ def _messages(body: dict[str, Any]) -> list[dict[str, Any]]:
         raise BadRequest("messages must be a list of at least one message", field="messages")
     for place, message in enumerate(messages):
         if not isinstance(message, dict) or message.get("role") not in ("user", "assistant", "system"):
-            raise BadRequest(f"messages[{place}] must have a role: user or assistant", field=f"messages[{place}]")
+            raise BadRequest(f"messages[{place}] must have a role: user, assistant or system", field=f"messages[{place}]")
         if not isinstance(message.get("content"), str | list):
             raise BadRequest(
                 f"messages[{place}].content must be a string or a list of blocks", field=f"messages[{place}].content"

@@ -33,6 +33,7 @@ _PAGES = {
     "/client.js": ("client.js", "text/javascript"),
     "/client.d.ts": ("client.d.ts", "text/plain"),
     "/playground.js": ("playground.js", "text/javascript"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
     "/style.css": ("style.css", "text/css"),
 }
 _PAGE_HEADERS = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from app import __version__
 from app.claude import Claude, UpstreamOptions
@@ -97,6 +97,7 @@ async def running(settings: Settings, credentials: Credentials) -> AsyncIterator
     """
     check_exposure(settings)
     registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
     prices = load_prices()
     metrics = Metrics(registry, dict.fromkeys((settings.model, *prices.models)))
     metrics.show_prices(prices)

@@ -1,6 +1,6 @@
 """The dashboard's JSON: what the generator writes, valid by Grafana's own types, and true to the linter's rules.
 
-The rules are those of grafana/dashboard-linter, done again; `.lint` beside the dashboard holds what is excepted, with reasons.
+The rules are those of grafana/dashboard-linter, done again; `.lint` beside the dashboard holds exceptions and reasons.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -22,9 +21,8 @@ from prometheus_client import CollectorRegistry
 from app.ledger import Outcome
 from app.metrics import Metrics
 from app.tally import Phase
+from tests.grafana.board import BOARD, GRAFANA, filled, panels, targets
 
-GRAFANA = Path(__file__).resolve().parents[2] / "grafana"
-BOARD: dict[str, Any] = json.loads((GRAFANA / "dashboards" / "sluiceway.json").read_text(encoding="utf-8"))
 SCHEMA: dict[str, Any] = json.loads((GRAFANA / "schema" / "dashboard.schema.json").read_text(encoding="utf-8"))
 EXCLUDED: dict[str, Any] = yaml.safe_load((GRAFANA / "dashboards" / ".lint").read_text(encoding="utf-8"))["exclusions"]
 
@@ -35,28 +33,9 @@ FOREIGN = {"process_resident_memory_bytes", "process_cpu_seconds_total", "proces
 UNITS = {"currencyUSD", "s", "bytes", "percentunit", "short", "reqps", "cps"}
 
 
-def panels() -> list[dict[str, Any]]:
-    """Every panel but rows, the folded ones too."""
-    flat = [inner for panel in BOARD["panels"] for inner in (panel, *panel.get("panels", []))]
-    return [panel for panel in flat if panel["type"] != "row"]
-
-
-def targets() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Every query with its panel."""
-    for panel in panels():
-        for target in panel["targets"]:
-            yield panel, target
-
-
 def expressions() -> list[str]:
     """Every expression: panels' and annotations'."""
     return [target["expr"] for _, target in targets()] + [one["expr"] for one in BOARD["annotations"]["list"]]
-
-
-def filled(expr: str) -> str:
-    """An expression as Prometheus gets it, everything selected."""
-    expr = expr.replace("$__rate_interval", "5m").replace("$__range", "3h")
-    return re.sub(r"\$(job|instance|model)\b", ".+", expr)
 
 
 def selectors(expr: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -242,6 +221,16 @@ def test_query_uses_only_series_and_labels_that_exist(expr: str) -> None:
         assert (matchers.get("model") == "$model") == has_model, f"{name}: the model variable must act where it can"
 
 
+@pytest.mark.parametrize(("panel", "target"), list(targets()), ids=lambda one: one.get("title") or one.get("refId"))
+def test_series_are_grouped_and_named_by_labels_that_exist(panel: dict[str, Any], target: dict[str, Any]) -> None:
+    """Prometheus itself takes any label in `by`, and puts all into one nameless series."""
+    known = registered()
+    labels = {label for name, _ in selectors(target["expr"]) for label in known.get(name, {})} | {"job", "instance"}
+    grouped = {label for by in re.findall(r"by \(([^)]*)\)", target["expr"]) for label in by.split(", ")}
+    assert grouped <= labels, panel["title"]
+    assert set(re.findall(r"\{\{(\w+)\}\}", target.get("legendFormat") or "")) <= grouped, panel["title"]
+
+
 def test_every_family_of_the_contract_is_shown_somewhere() -> None:
     shown = {name for expr in expressions() for name, _ in selectors(expr)}
     families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in shown}
@@ -250,7 +239,7 @@ def test_every_family_of_the_contract_is_shown_somewhere() -> None:
 
 
 def test_money_is_readable_at_a_fraction_of_a_cent() -> None:
-    """Grafana shows 0.000423 as `$0.000423` without decimals, and as `$0.00` with two (measured with @grafana/data 12.4)."""
+    """Grafana (@grafana/data 12.4) shows 0.000423 as `$0.000423` without decimals, and as `$0.00` with two."""
     money = [panel for panel in panels() if panel["fieldConfig"]["defaults"]["unit"] == "currencyUSD"]
     assert len(money) >= 10
     for panel in money:

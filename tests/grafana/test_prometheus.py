@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import json
 import re
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import aiohttp
@@ -18,24 +14,13 @@ import promql_parser
 import pytest
 import yaml
 from aiohttp import web
+from prometheus_client import generate_latest
 from prometheus_client.aiohttp import make_aiohttp_handler
 
+from tests.grafana.board import BOARD, GRAFANA, filled, targets
+from tests.grafana.server import Prometheus, free_port
+from tests.grafana.story import END_S, START_S, Worker
 
-def _sibling(name: str) -> ModuleType:
-    """A module of this folder, which is no package."""
-    full = f"sluiceway_tests_grafana_{name}"
-    if full not in sys.modules:
-        spec = importlib.util.spec_from_file_location(full, Path(__file__).with_name(f"{name}.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[full] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[full]
-
-
-stage = _sibling("conftest")
-GRAFANA: Path = stage.ROOT / "grafana"
-BOARD: dict[str, Any] = json.loads((GRAFANA / "dashboards" / "sluiceway.json").read_text(encoding="utf-8"))
 RULES = [
     rule
     for group in yaml.safe_load((GRAFANA / "rules" / "sluiceway.rules.yml").read_text(encoding="utf-8"))["groups"]
@@ -44,34 +29,29 @@ RULES = [
 RECORDED = {rule["record"]: rule["expr"] for rule in RULES if "record" in rule}
 
 
-def _filled(expr: str) -> str:
-    expr = expr.replace("$__rate_interval", "5m").replace("$__range", "3h")
-    return re.sub(r"\$(job|instance|model)\b", ".+", expr)
-
-
 def _queries() -> list[tuple[str, str, bool]]:
     """Title, expression, and whether it is asked for one moment, of every panel's target and annotation."""
-    flat = [inner for panel in BOARD["panels"] for inner in (panel, *panel.get("panels", []))]
     found = [
         (f"{panel['title']} {target['refId']}", target["expr"], bool(target.get("instant")))
-        for panel in flat
-        for target in panel.get("targets", [])
+        for panel, target in targets()
     ]
     return found + [(one["name"], one["expr"], False) for one in BOARD["annotations"]["list"]]
 
 
 @pytest.mark.parametrize(("title", "expr", "instant"), [pytest.param(*one, id=one[0]) for one in _queries()])
-def test_every_expression_of_the_dashboard_has_data(prometheus: Any, title: str, expr: str, instant: bool) -> None:
-    assert prometheus.values(_filled(expr), instant=instant), title
+def test_every_expression_of_the_dashboard_has_data(
+    prometheus: Prometheus, title: str, expr: str, instant: bool
+) -> None:
+    assert prometheus.values(filled(expr), instant=instant), title
 
 
 @pytest.mark.parametrize("variable", ["job", "instance", "model"])
-def test_every_variable_has_values(prometheus: Any, variable: str) -> None:
+def test_every_variable_has_values(prometheus: Prometheus, variable: str) -> None:
     query = next(one["query"] for one in BOARD["templating"]["list"] if one["name"] == variable)
     match = re.fullmatch(r"label_values\((.+), (\w+)\)", query)
     assert match
-    window = {"start": stage.START_S, "end": stage.END_S}
-    series = prometheus.get("series", **{"match[]": _filled(match[1])}, **window)
+    window = {"start": START_S, "end": END_S}
+    series = prometheus.get("series", **{"match[]": filled(match[1])}, **window)
     assert {one[match[2]] for one in series}
 
 
@@ -94,16 +74,29 @@ def _sides(node: Any) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("record") or rule["alert"])
-def test_every_expression_of_the_rules_has_data(prometheus: Any, rule: dict[str, Any]) -> None:
+def test_every_expression_of_the_rules_has_data(prometheus: Prometheus, rule: dict[str, Any]) -> None:
     sides = list(_sides(promql_parser.parse(_expanded(rule["expr"]))))
     assert sides
     for expr in sides:
         assert prometheus.values(expr, instant=False), expr
 
 
-def test_the_incident_of_the_story_burns_the_budget_and_moves_readers_to_leave(prometheus: Any) -> None:
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("record") or rule["alert"])
+def test_rules_group_and_name_by_labels_that_have_values(prometheus: Prometheus, rule: dict[str, Any]) -> None:
+    """Prometheus itself takes any label in `by`."""
+    expr = _expanded(rule["expr"])
+    words = f"{expr} {rule.get('annotations', '')}"
+    used = {label for by in re.findall(r"(?:by|on) \(([^)]*)\)", words) for label in by.split(", ")}
+    used |= set(re.findall(r"\$labels\.(\w+)", words))
+    names = set(re.findall(r"\b(?:sluiceway_\w+|up)\b", expr))
+    for label in used:
+        selector = f'{{__name__=~"{"|".join(sorted(names))}", {label}!=""}}'
+        assert prometheus.values(f"count({selector})", instant=True), label
+
+
+def test_the_incident_of_the_story_burns_the_budget_and_moves_readers_to_leave(prometheus: Prometheus) -> None:
     """The rules' own words at the incident's height and before: the data are not merely there."""
-    at = {"calm": stage.START_S + 80 * 60, "incident": stage.START_S + 120 * 60}
+    at = {"calm": START_S + 80 * 60, "incident": START_S + 120 * 60}
     for name, low, high in (
         ("job:sluiceway_streams_left:ratio_rate15m", 0.2, 0.35),
         ("job:sluiceway_stream_errors:ratio_rate30m", 0.02, 0.03),
@@ -118,8 +111,8 @@ def test_the_incident_of_the_story_burns_the_budget_and_moves_readers_to_leave(p
 
 @pytest.fixture
 async def live(tmp_path: Path) -> AsyncIterator[tuple[str, str]]:
-    """A worker's exposition on aiohttp, scraped each second four times by a Prometheus with our rules: both addresses."""
-    worker = stage.Worker("live", 3, 1.0, "0.1.0")
+    """Addresses of a worker's exposition and of a Prometheus with our rules that has scraped it four times."""
+    worker = Worker("live", 3, 1.0, "0.1.0")
     answer = make_aiohttp_handler(registry=worker.registry)
     scrapes: asyncio.Queue[None] = asyncio.Queue()
 
@@ -141,7 +134,7 @@ async def live(tmp_path: Path) -> AsyncIterator[tuple[str, str]]:
         "scrape_configs": [{"job_name": "sluiceway", "static_configs": [{"targets": [target]}]}],
     }
     (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
-    port = stage.free_port()
+    port = free_port()
     options = ["--config.file=prometheus.yml", "--storage.tsdb.path=data", f"--web.listen-address=127.0.0.1:{port}"]
     process = await asyncio.create_subprocess_exec(
         "prometheus", *options, "--log.level=error", cwd=tmp_path, stdin=subprocess.DEVNULL
@@ -179,9 +172,7 @@ async def test_a_live_scrape_takes_every_series_and_every_rule(live: tuple[str, 
 
 
 def test_promtool_finds_nothing_to_say_about_the_exposition() -> None:
-    from prometheus_client import generate_latest
-
-    worker = stage.Worker("live", 3, 1.0, "0.1.0")
+    worker = Worker("live", 3, 1.0, "0.1.0")
     worker.step(0)
     found = subprocess.run(
         ["promtool", "check", "metrics"], input=generate_latest(worker.registry), capture_output=True, timeout=50

@@ -62,7 +62,8 @@ def test_leaving_that_depends_on_length_is_reported_without_a_target() -> None:
 
 def test_the_picture_s_path_ends_at_the_sums() -> None:
     run = simulate(KINDS[0], 300, 0, keep_path=True)
-    assert run.path[-1] == (run.avoided_truth, run.total.expected, run.total.low, run.total.high, run.naive)
+    sums = [float(run.avoided_truth), run.total.expected, run.total.low, run.total.high, run.naive]
+    assert list(run.path[-1]) == sums
     assert len(run.path) == run.streams
 
 

@@ -1,0 +1,31 @@
+"""The committed dashboard as the tests read it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+GRAFANA = Path(__file__).resolve().parents[2] / "grafana"
+BOARD: dict[str, Any] = json.loads((GRAFANA / "dashboards" / "sluiceway.json").read_text(encoding="utf-8"))
+
+
+def panels() -> list[dict[str, Any]]:
+    """Every panel but rows, the folded ones too."""
+    flat = [inner for panel in BOARD["panels"] for inner in (panel, *panel.get("panels", []))]
+    return [panel for panel in flat if panel["type"] != "row"]
+
+
+def targets() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Every query with its panel."""
+    for panel in panels():
+        for target in panel["targets"]:
+            yield panel, target
+
+
+def filled(expr: str) -> str:
+    """An expression as Prometheus gets it, everything selected."""
+    expr = expr.replace("$__rate_interval", "5m").replace("$__range", "3h")
+    return re.sub(r"\$(job|instance|model)\b", ".+", expr)

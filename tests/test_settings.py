@@ -1,0 +1,206 @@
+"""The settings: all documented, all bounded, none unknown, and no key in any text."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from app.settings import DEFAULT_CONFIG, Settings, SettingsError, load
+
+SECRET = "sk-secret-of-a-caller"
+FIELDS = Settings.model_fields
+DEFAULTS = Settings.model_validate({})
+
+
+def bounds(field: FieldInfo) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for constraint in field.metadata:
+        found |= {name: getattr(constraint, name) for name in ("ge", "gt", "le", "lt") if hasattr(constraint, name)}
+    return found
+
+
+NUMBERS = {name: field for name, field in FIELDS.items() if field.annotation in (int, float)}
+
+
+def documented() -> dict[str, tuple[str, Any]]:
+    """The shipped file as comment and default by name: each setting has one comment line above it."""
+    lines = DEFAULT_CONFIG.read_text("utf-8").splitlines()
+    found = {}
+    for above, line in zip(lines, lines[1:], strict=False):  # noqa: RUF007
+        if match := re.match(r"(\w+) = ", line):
+            found[match[1]] = (above, tomllib.loads(line)[match[1]])
+    return found
+
+
+def test_the_shipped_file_holds_every_setting_in_the_order_of_the_code() -> None:
+    assert list(documented()) == list(FIELDS)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_the_shipped_file_tells_each_settings_default_purpose_and_bounds(name: str) -> None:
+    comment, value = documented()[name]
+    default = FIELDS[name].get_default()
+    assert (tuple(value) if isinstance(value, list) else value) == default
+    assert type(value) is type(default) or value == []
+    told = f"# {FIELDS[name].description}"
+    bound = bounds(FIELDS[name])
+    if name in NUMBERS:
+        told += (
+            f" (above {bound['gt']} to {bound['le']})" if "gt" in bound else f" (from {bound['ge']} to {bound['le']})"
+        )
+    assert comment == told
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_every_number_has_both_bounds_and_a_unit(name: str) -> None:
+    assert len(bounds(FIELDS[name])) == 2
+    for ending, unit in (("_s", "seconds"), ("_bytes", "bytes")):
+        assert not name.endswith(ending) or unit in (FIELDS[name].description or "")
+
+
+def test_the_shipped_file_and_no_file_at_all_give_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert load(environ={}) == DEFAULTS
+    monkeypatch.setattr("app.settings.DEFAULT_CONFIG", tmp_path / "absent.toml")
+    assert load(environ={}) == DEFAULTS
+
+
+def test_the_process_environment_is_read_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLUICEWAY_PORT", "4321")
+    assert load().port == 4321
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_out_of_bounds_or_none_at_all_is_refused_by_name(name: str) -> None:
+    field = FIELDS[name]
+    bound = bounds(field)
+    low, high = bound.get("ge", bound.get("gt")), bound["le"]
+    step = 1 if field.annotation is int else 0.001
+    wrong = [high + step, low - step, "many", "", "nan", "inf", "-inf", *([low] if "gt" in bound else [])]
+    wrong += ["1.5"] if field.annotation is int else []
+    for value in wrong:
+        with pytest.raises(SettingsError, match=f"^environment: SLUICEWAY_{name.upper()}: "):
+            load(environ={f"SLUICEWAY_{name.upper()}": str(value)})
+    for value in [high, low + (step if "gt" in bound else 0)]:
+        assert getattr(load(environ={f"SLUICEWAY_{name.upper()}": str(value)}), name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("thinking", "on"), ("auth", "None"), ("log_level", "verbose"), ("model", "")]
+)
+def test_a_word_that_is_none_of_the_known_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"^command line: --{name.replace('_', '-')}: "):
+        load(environ={}, overrides={name: value})
+
+
+def written(folder: Path, text: str | bytes) -> Path:
+    path = folder / "x.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_a_later_source_wins_file_then_environment_then_command_line(tmp_path: Path) -> None:
+    config = written(tmp_path, 'port = 1\nmax_tokens = 1\nmodel = "a"\n')
+    environ = {"SLUICEWAY_PORT": "2", "SLUICEWAY_MAX_TOKENS": "2", "PORT": "9", "OTHER": "x"}
+    settings = load(config, environ, {"port": 3, "host": None})
+    assert (settings.port, settings.max_tokens, settings.model, settings.host) == (3, 2, "a", "127.0.0.1")
+
+
+def test_every_setting_can_be_given_by_the_environment_and_on_the_command_line() -> None:
+    for name, field in FIELDS.items():
+        value = field.get_default()
+        assert load(environ={f"SLUICEWAY_{name.upper()}": ",".join(value) if isinstance(value, tuple) else str(value)})
+        assert load(environ={}, overrides={name: value}) == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("prot = 1", "x.toml: unknown setting prot; did you mean port?"),
+        ("max_token = 1", "x.toml: unknown setting max_token; did you mean max_tokens?"),
+        ("qqq = 1", "x.toml: unknown setting qqq"),
+        ("[server]\nport = 1", "x.toml: unknown setting server"),
+        ("port = 99999", "x.toml: port: Input should be less than or equal to 65535"),
+    ],
+)
+def test_a_wrong_key_of_the_file_is_refused_by_name_with_a_hint(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(written(tmp_path, text), {})
+    assert str(refused.value).startswith(told)
+    assert ("did you mean" in str(refused.value)) == ("did you mean" in told)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("SLUICEWAY_PROT", "environment: unknown setting SLUICEWAY_PROT; did you mean SLUICEWAY_PORT?"),
+        ("SLUICEWAY_API_KEY", "environment: unknown setting SLUICEWAY_API_KEY; did you mean SLUICEWAY_API_KEYS?"),
+        ("SLUICEWAY_QQQ", "environment: unknown setting SLUICEWAY_QQQ"),
+    ],
+)
+def test_a_wrong_key_of_the_environment_is_refused_by_name_with_a_hint(name: str, told: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{re.escape(told)}$"):
+        load(environ={name: SECRET})
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    with pytest.raises(SettingsError, match=r"SLUICEWAY_PORT: .*; .*SLUICEWAY_RETRIES: "):
+        load(environ={"SLUICEWAY_PORT": "x", "SLUICEWAY_RETRIES": "x"})
+
+
+@pytest.mark.parametrize("text", ["port = ", "port = 1\nport = 2", b"\xff\xfe", b'model = "\xe9"'])
+def test_a_file_that_cannot_be_read_is_refused_by_its_path(tmp_path: Path, text: str | bytes) -> None:
+    with pytest.raises(SettingsError, match=r"x\.toml: "):
+        load(written(tmp_path, text), {})
+
+
+def test_a_file_that_is_not_there_is_refused_by_its_path(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"absent\.toml: "):
+        load(tmp_path / "absent.toml", {})
+
+
+@pytest.mark.parametrize(
+    ("given", "keys"),
+    [
+        ("a,b", ("a", "b")),
+        (" a , b ,", ("a", "b")),
+        ("", ()),
+        (",", ()),
+        ("a b", ("a b",)),
+        (["a,b", "c"], ("a,b", "c")),
+    ],
+)
+def test_callers_keys_are_a_list_or_divided_by_commas(given: object, keys: tuple[str, ...]) -> None:
+    assert load(environ={}, overrides={"api_keys": given}).api_keys == keys
+
+
+@pytest.mark.parametrize("wrong", [SECRET.encode() + b"\xff", {SECRET: 1}, [SECRET, 5], 5])
+def test_no_callers_key_is_in_a_repr_or_in_an_error(wrong: object) -> None:
+    settings = load(environ={"SLUICEWAY_API_KEYS": SECRET})
+    assert settings.api_keys == (SECRET,)
+    for text in (repr(settings), str(settings), f"{settings!r:>10}"):
+        assert SECRET not in text
+    with pytest.raises(SettingsError) as refused:
+        load(environ={"SLUICEWAY_API_KEYS": SECRET, "SLUICEWAY_PORT": "x"}, overrides={"api_keys": wrong})
+    assert SECRET not in str(refused.value)
+    assert SECRET not in repr(refused.value.__context__)
+    with pytest.raises(ValidationError) as raw:
+        Settings.model_validate({"api_keys": wrong, "port": SECRET})
+    assert SECRET not in str(raw.value)
+
+
+def test_a_value_that_is_refused_is_not_repeated() -> None:
+    """It may be a key that was set under another name by mistake."""
+    with pytest.raises(SettingsError) as refused:
+        load(environ={"SLUICEWAY_PORT": SECRET})
+    assert SECRET not in str(refused.value)
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        DEFAULTS.port = 1  # type: ignore[misc]

@@ -1,0 +1,202 @@
+"""Who may call: keys in both headers, and no other site's page."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.errors import Forbidden, Unauthorized, WrongMediaType
+from app.web.auth import Keys, check_content_type
+
+KEYS = Keys(["first-key", "second-key"])
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": "Bearer first-key"},
+        {"Authorization": "bearer first-key"},
+        {"Authorization": "BEARER   first-key "},
+        {"x-api-key": "first-key"},
+        {"Authorization": "Basic dXNlcjpwYXNz", "x-api-key": "first-key"},
+        {"Authorization": "Bearer first-key", "x-api-key": "unknown"},
+    ],
+)
+def test_a_known_key_is_taken_as_bearer_and_as_x_api_key(headers: dict[str, str]) -> None:
+    assert KEYS.check(headers) == KEYS.check({"x-api-key": "first-key"})
+
+
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [
+        ({}, "a key is needed"),
+        ({"Authorization": ""}, "a key is needed"),
+        ({"Authorization": "Bearer"}, "a key is needed"),
+        ({"Authorization": "Bearer  "}, "a key is needed"),
+        ({"Authorization": "first-key"}, "a key is needed"),
+        ({"Authorization": "Basic first-key"}, "a key is needed"),
+        ({"x-api-key": ""}, "a key is needed"),
+        ({"Authorization": "Bearer unknown"}, "not known"),
+        ({"Authorization": "Bearer unknown", "x-api-key": "first-key"}, "not known"),
+        ({"x-api-key": "first-key2"}, "not known"),
+        ({"x-api-key": "First-key"}, "not known"),
+        ({"x-api-key": "first-ke"}, "not known"),
+        ({"x-api-key": "\udcff\udcfe"}, "not known"),  # bytes that are no UTF-8, as aiohttp hands them on
+    ],
+)
+def test_no_key_or_an_unknown_one_is_refused_without_repeating_it(headers: dict[str, str], told: str) -> None:
+    with pytest.raises(Unauthorized, match=told) as refused:
+        KEYS.check(headers)
+    assert refused.value.status == 401
+    assert "unknown" not in str(refused.value)
+    assert "first" not in str(refused.value)
+
+
+def test_a_key_that_is_no_utf8_is_a_key_like_any_other() -> None:
+    assert Keys(["k\udcff"]).check({"x-api-key": "k\udcff"})
+
+
+def test_callers_are_told_apart_by_names_that_give_no_key_away() -> None:
+    first, second = KEYS.check({"x-api-key": "first-key"}), KEYS.check({"x-api-key": "second-key"})
+    assert first != second
+    assert "key" not in first
+    assert first == Keys(["first-key"]).check({"Authorization": "Bearer first-key"})  # the same after a restart
+
+
+def test_without_keys_anyone_may_call() -> None:
+    assert not Keys([])
+    assert KEYS
+    assert Keys([]).check({}) == Keys([]).check({"x-api-key": "whatever"}) == ""
+
+
+@pytest.mark.parametrize("given_key", ["first-key", "third-key", "unknown"])
+def test_every_key_is_compared_in_constant_time_whichever_is_given(
+    given_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = []
+    real = hmac.compare_digest
+
+    def counted(a: bytes, b: bytes) -> bool:
+        compared.append((a, b))
+        return real(a, b)
+
+    monkeypatch.setattr(hmac, "compare_digest", counted)
+    keys = Keys(["first-key", "second-key", "third-key"])
+    try:
+        keys.check({"x-api-key": given_key})
+    except Unauthorized:
+        assert given_key == "unknown"
+    digest = hashlib.sha256(given_key.encode()).digest()
+    assert len(compared) == 3
+    assert all(a == digest and len(b) == 32 for a, b in compared)
+
+
+def test_no_repr_shows_a_key() -> None:
+    assert "first" not in repr(KEYS)
+    assert "first" not in str(vars(KEYS))
+
+
+printable = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=12)
+
+
+@settings(deadline=None)
+@given(st.lists(printable, min_size=1, max_size=4), printable)
+def test_only_a_configured_key_is_let_in(configured: list[str], tried: str) -> None:
+    try:
+        Keys(configured).check({"Authorization": f"Bearer {tried}"})
+    except Unauthorized:
+        assert tried not in configured
+    else:
+        assert tried in configured
+
+
+# The content type
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/json",
+        "application/json; charset=utf-8",
+        "Application/JSON",
+        " application/json ;x",
+        "application/x+json",
+    ],
+)
+@pytest.mark.parametrize("site", [None, "same-origin", "same-site", "cross-site", "none"])
+def test_json_is_taken_from_anywhere(content_type: str, site: str | None) -> None:
+    check_content_type({"Content-Type": content_type} | ({"Sec-Fetch-Site": site} if site else {}))
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "text/html",
+        "application/jsonp",
+        "json",
+        "text/plainer",
+    ],
+)
+@pytest.mark.parametrize("site", [None, "same-origin"])
+def test_another_content_type_is_refused_by_its_name(content_type: str, site: str | None) -> None:
+    with pytest.raises(WrongMediaType, match="application/json") as refused:
+        check_content_type({"Content-Type": content_type} | ({"Sec-Fetch-Site": site} if site else {}))
+    assert refused.value.status == 415
+    assert content_type.partition(";")[0] in str(refused.value)
+
+
+def test_a_content_type_of_any_length_is_told_shortened() -> None:
+    with pytest.raises(WrongMediaType) as refused:
+        check_content_type({"Content-Type": "x" * 10_000})
+    assert len(str(refused.value)) < 200
+
+
+HOST = {"Host": "here.example:8080"}
+
+
+@pytest.mark.parametrize("content_type", [{}, {"Content-Type": ""}, {"Content-Type": "text/plain;charset=UTF-8"}])
+@pytest.mark.parametrize(
+    ("headers", "may"),
+    [
+        ({"Sec-Fetch-Site": "same-origin"}, True),
+        ({"Sec-Fetch-Site": "none"}, True),
+        ({"Sec-Fetch-Site": "same-site"}, False),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": ""}, False),
+        ({"Sec-Fetch-Site": "brand-new"}, False),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "http://here.example:8080"}, False),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://elsewhere.example"}, True),
+        ({}, True),  # not a browser
+        ({"Origin": "http://here.example:8080"}, True),
+        ({"Origin": "https://here.example:8080"}, True),  # TLS ends at the proxy
+        ({"Origin": "http://here.example"}, False),
+        ({"Origin": "http://here.example:8081"}, False),
+        ({"Origin": "http://elsewhere.example"}, False),
+        ({"Origin": "http://here.example:8080.elsewhere.example"}, False),
+        ({"Origin": "http://elsewhere.example/here.example:8080"}, False),
+        ({"Origin": "null"}, False),
+        ({"Origin": ""}, False),
+        ({"Origin": "http://["}, False),
+    ],
+)
+def test_without_json_as_its_type_a_body_is_taken_from_our_own_pages_only(
+    headers: dict[str, str], may: bool, content_type: dict[str, str]
+) -> None:
+    if may:
+        check_content_type(HOST | headers | content_type)
+        return
+    with pytest.raises(Forbidden, match="application/json") as refused:
+        check_content_type(HOST | headers | content_type)
+    assert refused.value.status == 403
+
+
+def test_an_origin_without_a_host_to_compare_is_another_site() -> None:
+    for origin in ("null", "http://here.example"):
+        with pytest.raises(Forbidden):
+            check_content_type({"Origin": origin})

@@ -1,0 +1,255 @@
+"""What a body may ask: every fault is told by field and bound, and what is Claude's own passes as it is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.errors import BadRequest
+from app.sessions import Policy
+from app.web.bodies import CLAUDE_FIELDS, Defaults, Question, parse_object, parse_question
+
+DEFAULTS = Defaults(
+    model="claude-default",
+    max_tokens=64_000,
+    thinking="adaptive",
+    max_tokens_limit=128_000,
+    policy=Policy.ABORT,
+    grace_s=30.0,
+    grace_max_s=600.0,
+)
+SAID = [{"role": "user", "content": "hello"}]
+
+
+def parsed(body: object, defaults: Defaults = DEFAULTS) -> Question:
+    return parse_question(json.dumps(body).encode(), defaults)
+
+
+def refused(raw: bytes) -> BadRequest:
+    with pytest.raises(BadRequest) as error:
+        parse_question(raw, DEFAULTS)
+    assert error.value.status == 400
+    assert error.value.as_dict()["type"] == "invalid_request_error"
+    return error.value
+
+
+def test_a_prompt_alone_is_asked_with_the_defaults() -> None:
+    question = parsed({"prompt": " hello "})
+    assert question.params == {
+        "messages": [{"role": "user", "content": " hello "}],
+        "model": "claude-default",
+        "max_tokens": 64_000,
+        "thinking": {"type": "adaptive"},
+    }
+    assert (question.model, question.max_tokens, question.thinking) == ("claude-default", 64_000, False)
+
+
+def test_what_is_claudes_passes_as_it_is() -> None:
+    body = {
+        "messages": [*SAID, {"role": "assistant", "content": [{"type": "text", "text": "hi", "brand_new": 1}]}, *SAID],
+        "model": "claude-other",
+        "max_tokens": 5,
+        "system": "be brief",
+        "thinking": {"type": "enabled", "budget_tokens": 1024},
+        "tools": [{"name": "t", "input_schema": {"type": "object"}}],
+        "tool_choice": {"type": "auto"},
+        "stop_sequences": ["x"],
+        "metadata": {"user_id": "u"},
+    }
+    question = parsed(body)
+    assert question.params == body
+    assert (question.model, question.max_tokens, question.thinking) == ("claude-other", 5, True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "default", "sent", "shown"),
+    [
+        (None, "adaptive", {"type": "adaptive"}, False),
+        (None, "disabled", {"type": "disabled"}, False),
+        (None, "", None, False),
+        ({"type": "adaptive"}, "", {"type": "adaptive"}, True),
+        ({"type": "enabled", "budget_tokens": 2000}, "adaptive", {"type": "enabled", "budget_tokens": 2000}, True),
+        ({"type": "disabled"}, "adaptive", {"type": "disabled"}, False),
+    ],
+)
+def test_thinking_is_asked_by_default_and_shown_on_request(
+    asked: object, default: str, sent: object, shown: bool
+) -> None:
+    defaults = replace(DEFAULTS, thinking=default)
+    question = parsed({"prompt": "x"} | ({"thinking": asked} if asked else {}), defaults)
+    assert question.params.get("thinking") == sent
+    assert question.thinking is shown
+
+
+@pytest.mark.parametrize(
+    ("asked", "policy", "grace_s"),
+    [
+        ({}, Policy.DRAIN, 30),
+        ({"resumable": True}, Policy.GRACE, 30),
+        ({"resumable": False}, Policy.ABORT, 30),
+        ({"policy": "grace", "grace_s": 600}, Policy.GRACE, 600),
+        ({"policy": "drain", "resumable": True}, Policy.DRAIN, 30),
+        ({"policy": "abort", "grace_s": 0}, Policy.ABORT, 0),
+    ],
+)
+def test_what_happens_when_the_reader_is_lost_is_as_asked_or_as_configured(
+    asked: dict[str, Any], policy: Policy, grace_s: float
+) -> None:
+    question = parsed({"prompt": "a"} | asked, replace(DEFAULTS, policy=Policy.DRAIN))
+    assert (question.policy, question.grace_s) == (policy, grace_s)
+    assert not question.params.keys() & {"policy", "grace_s", "resumable", "credits"}
+
+
+def test_credits_are_given_only_to_a_page_that_asks_for_them() -> None:
+    assert [parsed({"prompt": "a"} | asked).credits for asked in ({}, {"credits": False}, {"credits": True})] == [
+        False,
+        False,
+        True,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        (b"", "the body is empty; it must be JSON"),
+        (b"{", "the body is not JSON"),
+        (b"prompt=hello", "the body is not JSON"),
+        (b'{"prompt": "a"} x', "the body is not JSON"),
+        (b'{"prompt": "\xff"}', "the body is not JSON"),
+        (b'{"prompt": "\\ud800"}', "the body is not JSON"),
+        (b"[]", "must be a JSON object"),
+        (b'"hello"', "must be a JSON object"),
+        (b"null", "must be a JSON object"),
+        (b"[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_a_body_that_is_no_json_object_is_refused_as_such(raw: bytes, told: str) -> None:
+    error = refused(raw)
+    assert told in error.message
+    assert error.field is None
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "told"),
+    [
+        ({}, "prompt", "prompt is missing"),
+        ({"prompt": None}, "prompt", "prompt is missing"),
+        ({"model": "x"}, "prompt", "messages (a list)"),
+        ({"prompt": "a", "messages": SAID}, "prompt", "exclude each other"),
+        ({"prompt": ""}, "prompt", "not blank"),
+        ({"prompt": " \n"}, "prompt", "not blank"),
+        ({"prompt": 5}, "prompt", "a string"),
+        ({"prompt": ["a"]}, "prompt", "a string"),
+        ({"messages": []}, "messages", "at least one"),
+        ({"messages": "hello"}, "messages", "a list"),
+        ({"messages": {}}, "messages", "a list"),
+        ({"messages": ["hello"]}, "messages[0]", "role"),
+        ({"messages": [*SAID, {"content": "x"}]}, "messages[1]", "role"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0]", "user"),
+        ({"messages": [{"role": ["user"], "content": "x"}]}, "messages[0]", "user"),
+        ({"messages": [*SAID, {"role": "user"}]}, "messages[1].content", "a string or a list"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "a string or a list"),
+        ({"prompt": "a", "max_tokens": 0}, "max_tokens", "from 1 to 128000, not 0"),
+        ({"prompt": "a", "max_tokens": -5}, "max_tokens", "from 1 to 128000, not -5"),
+        ({"prompt": "a", "max_tokens": 128_001}, "max_tokens", "from 1 to 128000, not 128001"),
+        ({"prompt": "a", "max_tokens": 10**30}, "max_tokens", "from 1 to 128000"),
+        ({"prompt": "a", "max_tokens": "many"}, "max_tokens", "a whole number"),
+        ({"prompt": "a", "max_tokens": 1.5}, "max_tokens", "a whole number"),
+        ({"prompt": "a", "max_tokens": True}, "max_tokens", "a whole number"),
+        ({"prompt": "a", "max_tokens": None}, "max_tokens", "a whole number"),
+        ({"prompt": "a", "model": ""}, "model", "1 to 200 characters"),
+        ({"prompt": "a", "model": "x" * 201}, "model", "1 to 200 characters"),
+        ({"prompt": "a", "model": 5}, "model", "a string"),
+        ({"prompt": "a", "system": 5}, "system", "a string or a list"),
+        ({"prompt": "a", "thinking": "adaptive"}, "thinking", "an object"),
+        ({"prompt": "a", "thinking": None}, "thinking", "an object"),
+        ({"prompt": "a", "tools": {}}, "tools", "a list"),
+        ({"prompt": "a", "tool_choice": "auto"}, "tool_choice", "an object"),
+        ({"prompt": "a", "stop_sequences": "x"}, "stop_sequences", "a list"),
+        ({"prompt": "a", "metadata": []}, "metadata", "an object"),
+        ({"prompt": "a", "policy": "keep"}, "policy", "abort, grace or drain"),
+        ({"prompt": "a", "policy": []}, "policy", "abort, grace or drain"),
+        ({"prompt": "a", "policy": None}, "policy", "abort, grace or drain"),
+        ({"prompt": "a", "resumable": "yes"}, "resumable", "true or false"),
+        ({"prompt": "a", "resumable": 1}, "resumable", "true or false"),
+        ({"prompt": "a", "credits": 1}, "credits", "true or false"),
+        ({"prompt": "a", "grace_s": -1}, "grace_s", "from 0 to 600 seconds"),
+        ({"prompt": "a", "grace_s": 600.1}, "grace_s", "from 0 to 600 seconds"),
+        ({"prompt": "a", "grace_s": "30"}, "grace_s", "a number of seconds"),
+        ({"prompt": "a", "grace_s": True}, "grace_s", "a number of seconds"),
+        ({"promt": "a"}, "promt", "unknown field promt; did you mean prompt?"),
+        ({"prompt": "a", "max_token": 5}, "max_token", "did you mean max_tokens?"),
+        ({"prompt": "a", "tool_choise": {}}, "tool_choise", "did you mean tool_choice?"),
+        ({"prompt": "a", "qqqq": 1}, "qqqq", "unknown field qqqq"),
+        ({"prompt": "a", "stream": True}, "stream", "this path always streams"),
+    ],
+)  # fmt: skip
+def test_a_wrong_field_is_told_by_name_with_its_bound(body: dict[str, Any], field: str, told: str) -> None:
+    error = refused(json.dumps(body).encode())
+    assert error.field == field
+    assert told in error.message
+    assert field in error.message
+
+
+def test_the_bounds_of_max_tokens_themselves_are_taken() -> None:
+    for max_tokens in (1, 128_000):
+        assert parsed({"prompt": "a", "max_tokens": max_tokens}).max_tokens == max_tokens
+
+
+def test_a_number_of_thousands_of_digits_is_refused_and_not_repeated() -> None:
+    assert len(refused(b'{"prompt": "a", "max_tokens": 1' + b"0" * 5000 + b"}").message) < 200
+
+
+def test_an_unknown_field_of_any_length_is_refused_at_once_and_told_shortened() -> None:
+    error = refused(json.dumps({"x" * 1_000_000: 1}).encode())
+    assert len(error.message) < 200
+    assert error.field == "x" * 80
+
+
+def test_a_null_beside_the_other_is_as_good_as_absent() -> None:
+    assert parsed({"prompt": "a", "messages": None}).params["messages"] == [{"role": "user", "content": "a"}]
+    assert parsed({"prompt": None, "messages": SAID}).params["messages"] == SAID
+
+
+def test_every_field_that_the_sdk_knows_passes_but_stream() -> None:
+    assert {"messages", "model", "max_tokens", "system", "thinking", "tools", "output_config"} <= CLAUDE_FIELDS
+    assert "stream" not in CLAUDE_FIELDS
+    sent = {"output_config": {"effort": "low"}, "container": "c"}
+    assert parsed({"prompt": "a"} | sent).params.items() >= sent.items()
+
+
+def test_a_prompt_is_not_sent_under_its_own_name() -> None:
+    assert "prompt" not in parsed({"prompt": "a"}).params
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+names = st.sampled_from(sorted(CLAUDE_FIELDS | {"prompt", "stream"})) | st.text(max_size=8)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(names, values, max_size=5) | values | st.fixed_dictionaries({"prompt": st.just("a")}, optional={"model": values, "max_tokens": values}))  # fmt: skip
+def test_whatever_is_sent_is_either_asked_within_bounds_or_refused(body: object) -> None:
+    try:
+        question = parsed(body)
+    except BadRequest:
+        return
+    assert 1 <= question.max_tokens <= DEFAULTS.max_tokens_limit
+    assert question.params["messages"]
+    assert question.params.keys() <= CLAUDE_FIELDS
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=40))
+def test_any_bytes_are_an_object_or_a_bad_request(raw: bytes) -> None:
+    with contextlib.suppress(BadRequest):
+        assert isinstance(parse_object(raw), dict)
