@@ -15,6 +15,7 @@ import logging
 import os
 import random
 import socket
+import urllib.request
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -144,7 +145,8 @@ class Claude:
             connector=connector,
             read_bufsize=self.options.read_buffer_bytes,
             trace_configs=[trace],
-            trust_env=True,
+            # Where a proxy is set in the environment; where none is, aiohttp would still ask in a thread each time.
+            trust_env=bool(urllib.request.getproxies()),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
@@ -349,7 +351,7 @@ class Answer:
         connection.transport.pause_reading()
         if self._paced:
             now = asyncio.get_running_loop().time()
-            self._resume_at = now + self._pace.rest_s(size_bytes, now)
+            self._resume_at = now + self._claude.pacer.stretched(self._pace.rest_s(size_bytes, now))
 
     def _resume(self, now: float) -> None:
         """Lets the socket be read: now, or by the pacer when the window is over."""

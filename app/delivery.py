@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from app.credits import Credits
-from app.errors import EndedError, SluicewayError, TakenOver
+from app.errors import EndedError, Expired, SluicewayError, TakenOver
 from app.events import ClaudeEvent, Delta, DeltaKind
 from app.liveness import Finding
 from app.replay import Replay
@@ -73,7 +73,7 @@ class Observer(Protocol):
     """Who is told what was delivered; the metrics and the ledger behind it."""
 
     def lost(self, connection: Connection) -> None:
-        """The connection broke in a write."""
+        """The connection broke in a write, or its reader lacks what is no longer kept."""
 
     def delivered(self, chars: dict[DeltaKind, int]) -> None:
         """These many characters reached the reader's connection since the last call."""
@@ -157,16 +157,15 @@ class Delivery:
     async def keep_alive(self) -> None:
         """Writes a sign of life to the attached reader, or whatever that reader still lacks."""
         connection = self._connection
-        if connection is not None and (connection.sent_id < self._replay.last_id or not connection.committed):
+        if connection is not None and connection.sent_id < self._replay.last_id:
             await self._deliver()
-            if connection.committed:
-                return
+            return
         await self._tell_the_leaving()
         if (connection := self._connection) is not None:
             try:
                 await connection.write(self._wire.keep_alive)
             except Interrupted:
-                await self._tell_the_leaving()
+                await self._deliver()  # whoever came meanwhile is not to wait for the next sign of life
             except ConnectionError:
                 self._observer.lost(connection)
 
@@ -180,14 +179,19 @@ class Delivery:
         """Writes a finished stream's kept frames to one connection, from its `sent_id` on, in the caller's task.
 
         Raises:
-            Expired: some are gone. ConnectionError: the reader is.
+            ConnectionError: the reader is gone.
         """
-        while connection.sent_id < self._replay.last_id:
-            await self._write_some(connection)
+        connection.credits = None  # nothing is generated any more that the page could hold
+        try:
+            while connection.sent_id < self._replay.last_id:
+                await self._write_some(connection)
+        except Expired as error:  # freed for others while this reader took its time
+            await self._dismiss(connection, error)
 
     def _keep(self, frames: list[bytes]) -> None:
-        for frame in frames:
-            self._replay.append(numbered(self._replay.last_id + 1, frame))
+        self._replay.extend(
+            [numbered(frame_id, frame) for frame_id, frame in enumerate(frames, self._replay.last_id + 1)]
+        )
 
     async def _deliver(self, *, farewell: bool = False) -> None:
         """Returns when the attached reader has everything; waits for one to come, if the policy does."""
@@ -203,7 +207,7 @@ class Delivery:
             try:
                 if connection.sent_id < self._replay.last_id:
                     await self._credit(connection)
-                    await self._write_some(connection)
+                    self._observer.batch(await self._write_some(connection))
                 elif connection.committed:
                     break
                 else:
@@ -212,10 +216,14 @@ class Delivery:
                 continue
             except ConnectionError:
                 self._observer.lost(connection)
+            except Expired as error:  # freed between its coming and its first frame: this reader's loss alone
+                await self._dismiss(connection, error)
+                self._observer.lost(connection)
         self._observer.delivered(self._undelivered)
         self._undelivered = {}
 
-    async def _write_some(self, connection: Connection) -> None:
+    async def _write_some(self, connection: Connection) -> int:
+        """Writes what the connection lacks, or the first of it; returns how many bytes. Raises Expired too."""
         frames = self._replay.after(connection.sent_id, SLICE_BYTES)
         data = b"".join(frames)
         await connection.write(data)
@@ -223,7 +231,7 @@ class Delivery:
         if connection.credits is not None:
             connection.credits.sent(connection.sent_id, len(data))
         self._replay.delivered(connection.sent_id)
-        self._observer.batch(len(data))
+        return len(data)
 
     async def _credit(self, connection: Connection) -> None:
         """Waits until the page has shown enough, with signs of life meanwhile."""
@@ -241,9 +249,12 @@ class Delivery:
         while self._leaving:
             connection = self._leaving.pop()
             self._committed = True
-            error = TakenOver("another reader has taken this stream over")
-            await connection.write_last(b"".join(self._wire.end(error)))
-            connection.release(error)
+            await self._dismiss(connection, TakenOver("another reader has taken this stream over"))
+
+    async def _dismiss(self, connection: Connection, error: EndedError) -> None:
+        """Tells one reader why it gets no more, while the stream goes on."""
+        await connection.write_last(b"".join(self._wire.end(error)))
+        connection.release(error)
 
     def _wake(self) -> None:
         self._changed.set()

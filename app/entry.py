@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from app.outcome import Outcome
 from app.prices import NO_COST, Cost
-from app.survival import Z_90
+from app.survival import T_90
 from app.tally import Phase
 
 Basis = Literal["exact", "estimated"]
@@ -154,11 +154,11 @@ class Total:
 
     @property
     def low(self) -> float:
-        return max(0.0, self.expected - Z_90 * math.sqrt(self.variance))
+        return max(0.0, self.expected - T_90 * math.sqrt(self.variance))
 
     @property
     def high(self) -> float:
-        return min(self.upper, self.expected + Z_90 * math.sqrt(self.variance) + self.unestimated_upper)
+        return min(self.upper, self.expected + T_90 * math.sqrt(self.variance) + self.unestimated_upper)
 
     def plus(self, avoided: Avoided) -> Total:
         """The total with one more aborted stream."""

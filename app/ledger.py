@@ -194,12 +194,12 @@ class Ledger:
         length = float(_visible(account, entry, model.rates) if hidden else entry.generated)
         curve = model.curve(account.max_tokens, hidden)
         ended = entry.finished or entry.phase is Phase.DONE
-        curve.observe(length, ended and entry.stop_reason not in _CUT_BY_LIMIT, now)
+        unsure = 0.0 if entry.basis == "exact" else model.rates.scatter * length
+        curve.observe(length, ended and entry.stop_reason not in _CUT_BY_LIMIT, now, unsure)
         if not entry.aborted:
             return entry
         upper = float(max(0, account.max_tokens - entry.generated))
         if curve.enough:
-            unsure = 0.0 if entry.basis == "exact" else model.rates.scatter * length
             left = curve.remaining(length, account.max_tokens, unsure)
             avoided = Avoided(
                 expected=min(left.mean, upper),

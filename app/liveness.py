@@ -8,6 +8,7 @@ merely slow. Over a unix socket nothing is acknowledged, so there a vanished rea
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -25,7 +26,8 @@ class Sample:
 
     Attributes:
         waiting_bytes: written by us and not yet taken by the other side: in our buffer, in the kernel's, or in flight.
-        taken_bytes: written by us and taken by the other side, in all; only its growth from look to look counts.
+        taken_bytes: written by us and taken by the other side, in all; only its growth from look to look counts, since
+            what waits may be counted with the kernel's own overhead, so that this is even negative.
         silent_s: seconds since the other side last acknowledged anything; None where nothing is acknowledged.
         in_flight: something is sent and not acknowledged.
     """
@@ -44,12 +46,12 @@ class Liveness:
         vanish_s: one that acknowledges nothing for this long, though something is out, has vanished.
     """
 
-    __slots__ = ("_in_flight_since", "_stall_s", "_stuck_since", "_taken_bytes", "_vanish_s")
+    __slots__ = ("_in_flight_since", "_stuck_since", "_taken_bytes", "_vanish_s", "stall_s")
 
     def __init__(self, stall_s: float, vanish_s: float) -> None:
-        self._stall_s = stall_s
+        self.stall_s = stall_s
         self._vanish_s = vanish_s
-        self._taken_bytes = -1
+        self._taken_bytes = -math.inf
         self._stuck_since: float | None = None  # since when something waits and nothing moves
         self._in_flight_since: float | None = None  # since when something is out without a pause
 
@@ -74,4 +76,4 @@ class Liveness:
             unanswered_s = min(sample.silent_s, now - self._in_flight_since)
             if unanswered_s >= self._vanish_s:
                 return Finding.VANISHED
-        return Finding.STALLED if self.stuck_s(now) >= self._stall_s else None
+        return Finding.STALLED if self.stuck_s(now) >= self.stall_s else None

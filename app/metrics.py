@@ -93,7 +93,7 @@ class Metrics:
         )
         self._avoided_variance = self._counter(
             "avoided_tokens_variance",
-            "Variance of the avoided tokens, squared: 1.645 times its root is half of a 90 % interval.",
+            "Variance of the avoided tokens, in tokens squared: 1.81 times its root is half of a 90 % interval.",
             "model",
         )
         self._unestimated = self._counter(

@@ -55,9 +55,20 @@ class Pacer:
         slot_s: the width of a slot in seconds; a callback runs up to half of it before or after the time asked for.
     """
 
+    # Lateness below this is the ordinary life of an event loop, in seconds.
+    ORDINARY_LAG_S = 0.01
+    # A rest grows by this many times the lag above it, and to at most so many times itself.
+    STRETCH, MOST_STRETCHED = 4.0, 3.0
+
     def __init__(self, slot_s: float = 0.01) -> None:
         self._slot_s = slot_s
         self._slots: dict[int, list[Callable[[], None]]] = {}
+        self.lag_s = 0.0  # how late slots have lately been
+
+    def stretched(self, rest_s: float) -> float:
+        """A rest of `rest_s` seconds, longer while the event loop lags: then batches grow before anyone is late."""
+        surplus_s = self.lag_s - self.ORDINARY_LAG_S
+        return rest_s if surplus_s <= 0 else min(rest_s + self.STRETCH * surplus_s, rest_s * self.MOST_STRETCHED)
 
     def at(self, when: float, callback: Callable[[], None]) -> None:
         """Runs `callback` (quick, must not raise) at the beginning of the slot nearest to `when` (loop time, s)."""
@@ -65,10 +76,13 @@ class Pacer:
         callbacks = self._slots.get(slot)
         if callbacks is None:
             callbacks = self._slots[slot] = []
-            asyncio.get_running_loop().call_at(slot * self._slot_s, self._tick, slot)
+            loop = asyncio.get_running_loop()
+            due_at = max(slot * self._slot_s, loop.time())
+            loop.call_at(due_at, self._tick, slot, due_at)
         callbacks.append(callback)
 
-    def _tick(self, slot: int) -> None:
+    def _tick(self, slot: int, due_at: float) -> None:
+        self.lag_s += 0.2 * (asyncio.get_running_loop().time() - due_at - self.lag_s)
         for callback in self._slots.pop(slot):
             try:
                 callback()

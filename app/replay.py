@@ -59,18 +59,18 @@ class Replay:
         """The id of the oldest frame still here; `last_id + 1` where there is none."""
         return self.last_id - len(self._frames) + 1
 
-    def append(self, frame: bytes) -> None:
-        """Takes the next frame, already numbered `last_id + 1`; the oldest go where a bound is passed."""
-        self._frames.append(frame)
-        self.last_id += 1
-        self._account(_cost_bytes(frame))
+    def extend(self, frames: list[bytes]) -> None:
+        """Takes the next frames, numbered from `last_id + 1` on; where a bound is passed, older ones go, never these."""
+        self._frames += frames
+        self.last_id += len(frames)
+        self._account(sum(map(_cost_bytes, frames)))
         if not self.keeps:
             return
         while self._budget.used_bytes > self._budget.max_bytes and self._budget.relieve():
             pass
         surplus = max(self.size_bytes - self._max_bytes, self._budget.used_bytes - self._budget.max_bytes)
         drop, freed = 0, 0
-        while freed < surplus and drop < len(self._frames) - 1:  # the newest one is not delivered yet
+        while freed < surplus and drop < len(self._frames) - len(frames):  # a batch is whole, or its reader is cut
             freed += _cost_bytes(self._frames[drop])
             drop += 1
         self._drop(drop, freed)

@@ -58,6 +58,7 @@ class Terms:
         policy: what happens when the reader is lost.
         grace_s: the grace period in seconds, for that policy.
         stop_token: whoever has it may stop the stream.
+        name: the caller's own name for it, by which it is found again; empty for none.
         commits_early: silence before Claude's first event is broken by a sign of life, which commits the status.
     """
 
@@ -67,6 +68,7 @@ class Terms:
     policy: Policy = Policy.ABORT
     grace_s: float = 0.0
     stop_token: str = ""
+    name: str = ""
     commits_early: bool = True
 
 
@@ -143,6 +145,7 @@ class Session:
         """A reader came back, or another one takes over. Raises IllegalEvent if the stream is over."""
         self._happen(Happening.CAME)
         self._lost_by = None
+        self._last_batch_at = None  # what the reader was away is no gap between batches
         self.delivery.attach(connection)
 
     def lost(self, connection: Connection, outcome: Outcome = Outcome.DISCONNECTED) -> None:
@@ -255,6 +258,7 @@ class Session:
             self.channel.end_now(End(error))
             self._timer = self._loop.call_later(self._options.farewell_s, self._give_up)
         else:
+            self.error = error
             self._cancel()
 
     def _happen(self, happening: Happening) -> None:

@@ -39,6 +39,9 @@ class Settings(BaseModel):
         tuple[str, ...], Field(description="callers' keys, sent as Bearer or x-api-key", repr=False)
     ] = ()
     auth: Literal["", "none"] = Field("", description='"none" serves anyone, also beyond loopback')
+    cors_origins: Annotated[
+        tuple[str, ...], Field(description='sites whose pages may call, such as "https://chat.example"; "*" for any')
+    ] = ()
 
     # What is asked of Claude where the request does not say
     model: str = Field("claude-opus-4-8", min_length=1, description="model")
@@ -70,6 +73,7 @@ class Settings(BaseModel):
     policy: Literal["abort", "grace", "drain"] = Field(
         "abort", description="what happens to a stream whose reader is lost, where the request does not say"
     )
+    chat_policy: Literal["abort", "grace", "drain"] = Field("grace", description="the same for /api/chat")
     grace_s: float = Field(
         30.0, gt=0, le=3600, description="how long a resumable stream waits for a lost reader, in seconds"
     )
@@ -124,9 +128,9 @@ class Settings(BaseModel):
     # Logs
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least level logged")
 
-    @field_validator("api_keys", mode="before")
+    @field_validator("api_keys", "cors_origins", mode="before")
     @classmethod
-    def _split_keys(cls, value: object) -> object:
+    def _split_list(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(key for part in value.split(",") if (key := part.strip()))
         return value

@@ -9,18 +9,21 @@ import asyncio
 import hmac
 import logging
 import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
 from app.delivery import Connection, Delivery
-from app.errors import BadRequest, Expired, Forbidden, NotFound, ShuttingDown
-from app.ledger import Ledger
+from app.errors import BadRequest, Expired, Forbidden, NotFound, ShuttingDown, SluicewayError, TakenOver
+from app.ledger import Account, Ledger
 from app.liveness import Finding
 from app.metrics import Metrics
 from app.outcome import Outcome
 from app.relay import Source
 from app.replay import Replay, ReplayBudget
 from app.sessions import Policy, Session, SessionOptions, Terms
+from app.sse import numbered
 from app.wire import WireFormat
 
 log = logging.getLogger(__name__)
@@ -77,7 +80,10 @@ class Streams:
         self._tasks = asyncio.TaskGroup()
         self._watcher: asyncio.Task[None] | None = None
         self._kept: dict[str, _Kept] = {}  # oldest first
-        self._empty = asyncio.Event()  # set while no stream runs
+        self._named: dict[tuple[str, str], Terms] = {}  # the newest of each caller's name
+        self._whole: set[asyncio.Timeout] = set()  # one for each answer that is asked for whole
+        self._replaying: set[Connection] = set()  # readers of streams that have ended
+        self._empty = asyncio.Event()  # set while no stream runs, and no whole answer is asked for
         self._empty.set()
         self._hurry = asyncio.Event()  # set when the drain time is cut short
         self.budget = ReplayBudget(options.replay_total_bytes)
@@ -100,17 +106,38 @@ class Streams:
             self._watcher.cancel()
         await self._tasks.__aexit__(kind, error, trace)
 
-    def start(self, terms: Terms, source: Source, wire: WireFormat, connection: Connection, max_tokens: int) -> Session:
-        """Starts a stream from `source` to the reader on `connection`.
+    def start(
+        self,
+        terms: Terms,
+        source: Source,
+        wire: WireFormat,
+        connection: Connection,
+        max_tokens: int,
+        preface: Sequence[bytes] = (),
+    ) -> Session:
+        """Starts a stream from `source` to the reader on `connection`; an older one of the same name is taken over.
+
+        Args:
+            terms: what it was asked for with.
+            source: the answer, not yet asked for.
+            wire: the format.
+            connection: the first reader's.
+            max_tokens: the request's own bound.
+            preface: frames that only readers who come back need, before all others.
 
         Raises:
             ShuttingDown: none is started any more.
         """
-        if not self.accepting:
-            raise ShuttingDown("the service is shutting down", retry_after_s=1.0)
+        self._check_accepting()
+        if terms.name:
+            self._name(terms)
         loop = asyncio.get_running_loop()
         keeps = terms.policy is not Policy.ABORT and self.has_room
         replay = Replay(self._options.replay_bytes if keeps else 0, self.budget)
+        if keeps:
+            for frame in preface:
+                replay.append(numbered(replay.last_id + 1, frame))
+            connection.sent_id = replay.last_id
         account = self._ledger.open(model=terms.model, max_tokens=max_tokens, now=loop.time())
         session = Session(terms, source, wire, replay, account, self._metrics, self._session_options)
         self.live[terms.stream_id] = session
@@ -118,6 +145,44 @@ class Streams:
         self._metrics.streams_active.inc()
         session.start(self._tasks, connection, self._ended)
         return session
+
+    @asynccontextmanager
+    async def whole(self, model: str, max_tokens: int) -> AsyncIterator[Account]:
+        """Books an answer that comes whole: settled when the block is left, whatever ends it.
+
+        Raises:
+            ShuttingDown: none is asked for any more, or the drain time is over.
+        """
+        self._check_accepting()
+        account = self._ledger.open(model=model, max_tokens=max_tokens, now=asyncio.get_running_loop().time())
+        outcome = Outcome.INTERNAL_ERROR
+        limit = asyncio.timeout(None)
+        self._whole.add(limit)
+        self._empty.clear()
+        try:
+            async with limit:
+                yield account
+            outcome = Outcome.COMPLETED
+        except SluicewayError as error:
+            outcome = Outcome.UPSTREAM_ERROR
+            self._metrics.upstream_error(error.type)
+            raise
+        except asyncio.CancelledError:
+            outcome = Outcome.DISCONNECTED
+            raise
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            outcome = Outcome.SHUTDOWN
+            raise ShuttingDown("the service is shutting down", retry_after_s=1.0) from None
+        finally:
+            self._metrics.settled(account.settle(outcome, asyncio.get_running_loop().time()))
+            self._whole.discard(limit)
+            self._check_empty()
+
+    def named(self, caller: str, name: str) -> Terms | None:
+        """The caller's newest stream of this name, while it runs or can be read again."""
+        return self._named.get((caller, name))
 
     @property
     def has_room(self) -> bool:
@@ -134,22 +199,25 @@ class Streams:
             NotFound: no such stream, or another caller's. Expired: it, or the part asked for, is no longer kept.
             BadRequest: it has not come that far. ConnectionError: the reader left meanwhile.
         """
-        session = self.live.get(stream_id)
-        if session is not None and hmac.compare_digest(session.terms.caller, caller):
-            if not session.resumable or session.lifecycle.over:
-                raise Expired("this stream keeps nothing to resume from")
+        session, kept = self.live.get(stream_id), self._kept.get(stream_id)
+        if session is not None:
+            kept = _Kept(session.terms, session.delivery, session.replay, expired=not session.delivery.finished)
+        if kept is None or not _same(kept.session_terms.caller, caller):
+            raise NotFound("no stream has this id")
+        if not kept.replay.keeps:
+            raise Expired("this stream keeps nothing to resume from")
+        if session is not None and not session.lifecycle.over:
             _check_place(session.replay, connection.sent_id)
             session.attach(connection)
             return session
-        kept = self._kept.get(stream_id)
-        if kept is None or not hmac.compare_digest(kept.session_terms.caller, caller):
-            raise NotFound("no stream has this id")
-        if kept.expired or not kept.replay.keeps:
+        if kept.expired:
             raise Expired("this stream has ended, and nothing of it is kept")
         _check_place(kept.replay, connection.sent_id)
+        self._replaying.add(connection)
         try:
             await kept.delivery.replay_to(connection)
         finally:
+            self._replaying.discard(connection)
             connection.release(None)
         return None
 
@@ -165,11 +233,11 @@ class Streams:
             terms = kept.session_terms
         if terms is None:
             raise NotFound("no stream has this id")
-        if stop_token is not None and hmac.compare_digest(terms.stop_token, stop_token):
+        if stop_token and _same(terms.stop_token, stop_token):
             return session
         if not caller:
             raise Forbidden("the stream's own X-Stop-Token is needed")
-        if not hmac.compare_digest(terms.caller, caller):
+        if not _same(terms.caller, caller):
             raise NotFound("no stream has this id")
         return session
 
@@ -191,12 +259,32 @@ class Streams:
     def _stop_all(self) -> None:
         for session in list(self.live.values()):
             session.stop(Outcome.SHUTDOWN, ShuttingDown("the service is shutting down"))
+        for limit in self._whole:
+            limit.reschedule(asyncio.get_running_loop().time())
+
+    def _check_accepting(self) -> None:
+        if not self.accepting:
+            raise ShuttingDown("the service is shutting down", retry_after_s=1.0)
+
+    def _check_empty(self) -> None:
+        if not self.live and not self._whole:
+            self._empty.set()
+
+    def _name(self, terms: Terms) -> None:
+        older = self._named.get((terms.caller, terms.name))
+        session = self.live.get(older.stream_id) if older is not None else None
+        if session is not None:
+            session.stop(Outcome.TAKEN_OVER, TakenOver("a newer question has taken this one's place"))
+        self._named[terms.caller, terms.name] = terms
+
+    def _forget_name(self, terms: Terms) -> None:
+        if self._named.get((terms.caller, terms.name)) is terms:
+            del self._named[terms.caller, terms.name]
 
     def _ended(self, session: Session) -> None:
         terms = session.terms
         del self.live[terms.stream_id]
-        if not self.live:
-            self._empty.set()
+        self._check_empty()
         now = asyncio.get_running_loop().time()
         outcome = session.outcome or Outcome.INTERNAL_ERROR
         entry = session.account.settle(outcome, now)
@@ -206,6 +294,8 @@ class Streams:
         self._metrics.streams_active.dec()
         if terms.policy is not Policy.ABORT:
             self._keep(session, expired=not session.delivery.finished)
+        else:
+            self._forget_name(terms)
         log.info(
             "stream %s ended: %s in %s after %.2f s; %s, %d tokens (%s), %d wasted; queue peak %d bytes, %d pauses",
             terms.stream_id, outcome.value, entry.phase.value, entry.duration_s, terms.model, entry.generated,
@@ -223,6 +313,7 @@ class Streams:
         kept = self._kept.pop(stream_id, None)
         if kept is not None:
             kept.replay.clear()
+            self._forget_name(kept.session_terms)
 
     def _relieve(self) -> bool:
         """Frees the replay of the stream that ended longest ago; tells whether there was one."""
@@ -249,7 +340,15 @@ class Streams:
                     log.info("stream %s: its reader has %s", session.terms.stream_id, finding.value)
                     session.lost(connection, _OUTCOME_OF[finding])
                     connection.abort()
+            for connection in list(self._replaying):
+                if connection.look(loop.time()) is not None:
+                    connection.abort()
             self._metrics.readers_stalled.set(stalled)
+
+
+def _same(secret: str, given: str) -> bool:
+    # As bytes, since what comes from outside may be any characters; in constant time.
+    return hmac.compare_digest(secret.encode(), given.encode("utf-8", "surrogatepass"))
 
 
 def _check_place(replay: Replay, frame_id: int) -> None:

@@ -153,7 +153,7 @@ class Reader:
 
     def leave(self) -> None:
         """Closes, as a tab does."""
-        self.left_at = time.time()
+        self.left_at = self.left_at or time.time()
         self._sock.close()
 
     def reset(self) -> None:

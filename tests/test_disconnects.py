@@ -88,7 +88,6 @@ async def test_a_reader_that_leaves_stops_generation_at_once(
     leave: Callable[[Reader], None],
     serve: Serve,
     simulator: Simulator,
-    record_property: Callable[[str, object], None],
 ) -> None:
     service = await serve(commit_s=0.2)
     tasks, held = len(asyncio.all_tasks()), sockets()
@@ -102,7 +101,7 @@ async def test_a_reader_that_leaves_stops_generation_at_once(
         reader.leave()
 
     assert book.gone_at is not None
-    record_property("seconds_to_upstream_close", round(book.gone_at - reader.left_at, 4))
+    print(f"{phase.__name__}, {leave.__name__}: upstream closed after {book.gone_at - reader.left_at:.4f} s")
     assert book.gone_at - reader.left_at < AT_ONCE_S
     assert not book.finished
     await eventually(lambda: not service.streams.live)
@@ -177,7 +176,7 @@ async def abandon(url: str, rng: random.Random) -> None:
     reader = await Reader.connect(url, rcvbuf_bytes=rng.choice([None, 4096]))
     patience_s = rng.choice([0.0, 0.0, 0.01, 0.05, 0.3])
     try:
-        async with asyncio.timeout(patience_s + 0.001):
+        async with asyncio.timeout(patience_s + 0.03):
             raw = reader.request(b'{"prompt": "{{%s}}"}' % rng.choice(LIVES).encode())
             match rng.randrange(10):
                 case 0:
@@ -213,9 +212,7 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-async def test_a_thousand_random_abandonments_leave_nothing_behind(
-    serve: Serve, simulator: Simulator, record_property: Callable[[str, object], None]
-) -> None:
+async def test_a_thousand_random_abandonments_leave_nothing_behind(serve: Serve, simulator: Simulator) -> None:
     service = await serve(commit_s=0.1, retries=1, log_level="error")
     rng = random.Random(2026)
     at_once = asyncio.Semaphore(40)
@@ -252,6 +249,5 @@ async def test_a_thousand_random_abandonments_leave_nothing_behind(
         assert after[kind] <= before[kind], kind
     assert after["RequestHandler"] <= before["RequestHandler"] + 1
     grown_bytes = resident_bytes() - resident
-    record_property("asked", asked)
-    record_property("resident_grown_bytes", grown_bytes)
+    print(f"{asked} streams abandoned; resident memory grew by {grown_bytes} bytes")
     assert grown_bytes < 24_000_000 or sys.gettrace() is not None

@@ -26,12 +26,17 @@ IN_TIME_S = 1.5
 
 
 @asynccontextmanager
-async def nothing_left(service: Running) -> AsyncIterator[None]:
-    """Asserts that what runs inside leaves no task, socket or session behind."""
+async def nothing_left(service: Running, simulator: Simulator) -> AsyncIterator[None]:
+    """Asserts that what runs inside leaves no task, socket or session behind.
+
+    But for one idle connection to Claude, kept for the next request: two sockets, since both its ends are in this
+    process, and the simulator's task.
+    """
     tasks, held = len(asyncio.all_tasks()), sockets()
     yield
     await eventually(lambda: not service.streams.live)
-    await eventually(lambda: (len(asyncio.all_tasks()), sockets()) == (tasks, held))
+    await eventually(lambda: not any(book.live for book in simulator.books))
+    await eventually(lambda: (len(asyncio.all_tasks()) - tasks, sockets() - held) in ((0, 0), (1, 2)), 3)
 
 
 async def outcome(service: Running, directive: str) -> tuple[int, str, dict[str, Any], Reader]:
@@ -71,10 +76,10 @@ BEFORE = [
 
 @pytest.mark.parametrize(("directive", "status", "type_", "retryable"), BEFORE, ids=[case[0] for case in BEFORE])
 async def test_a_failure_before_the_stream_keeps_its_status(
-    directive: str, status: int, type_: str, retryable: bool, serve: Serve
+    directive: str, status: int, type_: str, retryable: bool, serve: Serve, simulator: Simulator
 ) -> None:
     service = await serve(**DEADLINES)
-    async with nothing_left(service):
+    async with nothing_left(service, simulator):
         began = time.monotonic()
         seen, _, error, _ = await outcome(service, directive)
         elapsed_s = time.monotonic() - began
@@ -86,12 +91,12 @@ async def test_a_failure_before_the_stream_keeps_its_status(
 
 @pytest.mark.parametrize(("directive", "status", "type_", "retryable"), BEFORE, ids=[case[0] for case in BEFORE])
 async def test_after_the_first_keep_alive_the_same_failure_is_the_last_event(
-    directive: str, status: int, type_: str, retryable: bool, serve: Serve
+    directive: str, status: int, type_: str, retryable: bool, serve: Serve, simulator: Simulator
 ) -> None:
     service = await serve(**DEADLINES | {"commit_s": 0.05})
     if "_s=60" not in directive:
         directive += " ttft_s=0.2"
-    async with nothing_left(service):
+    async with nothing_left(service, simulator):
         seen, text, error, _ = await outcome(service, directive)
 
     assert (seen, text) == (200, "")
@@ -113,7 +118,7 @@ async def test_a_429_after_three_seconds_comes_after_the_keep_alives(serve: Serv
 async def test_nobody_there_is_502(simulator: Simulator) -> None:
     await simulator.stop()
     settings = Settings(port=0, admin_port=0, retries=0)
-    async with running(settings, Credentials("k", simulator.url)) as service, nothing_left(service):
+    async with running(settings, Credentials("k", simulator.url)) as service, nothing_left(service, simulator):
         status, _, error, _ = await outcome(service, "tokens=3")
 
     assert (status, error["type"], error["retryable"]) == (502, "upstream_unreachable", True)
@@ -147,7 +152,7 @@ async def test_a_failure_in_the_middle_is_the_one_last_event(
     """What came before it arrives whole. One second attempt would be a second bill: there is none."""
     service = await serve(**DEADLINES | {"retries": 2})
     rate = "" if after == 200 else "rate=100"
-    async with nothing_left(service):
+    async with nothing_left(service, simulator):
         began = time.monotonic()
         status, text, error, _ = await outcome(service, f"tokens=300 text=numbered {rate} {fault} after={after}")
         elapsed_s = time.monotonic() - began

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from app.survival import ENOUGH_FINISHED, Z_90, Curve, bin_of
+from app.survival import ENOUGH_FINISHED, T_90, Curve, bin_of
 
 DAY_S = 86400.0
 Answers = list[tuple[int, bool]]
@@ -142,11 +142,32 @@ def test_variance_holds_the_scatter_and_the_curves_own_error() -> None:
     assert second.variance == pytest.approx(2 / 3 + 3 * 2 / 9)
 
 
-def test_an_unsure_length_is_averaged_over_and_adds_variance() -> None:
-    answers = [(length, True) for length in (100, 100, 100, 2000)]
+def test_an_unsure_length_is_averaged_over_as_likely_as_answers_reach_it() -> None:
+    """All four answers reach 70 tokens and one reaches 110: the odds are four to one."""
+    answers: Answers = [(100, True), (100, True), (100, True), (2000, True)]
     sure, unsure = curve_of(answers).remaining(90, 4000), curve_of(answers).remaining(90, 4000, unsure=20)
-    assert unsure.mean == pytest.approx((curve_of(answers).remaining(70, 4000).mean + 1890) / 2)
+    assert unsure.mean == pytest.approx(0.8 * (30 + 0.25 * 1900) + 0.2 * 1890)
     assert unsure.variance > sure.variance
+
+
+def test_an_unsure_cut_answer_is_shared_out_over_two_lengths() -> None:
+    curve = curve_of([(100, True), (100, True), (100, True), (2000, True)])
+    curve.observe(90, False, now=0.0, unsure=20)
+    bins = curve.dump(now=0.0)["bins"]
+    assert bins[str(bin_of(70))][2:4] == pytest.approx([0.8, 0.8 * 70])
+    assert bins[str(bin_of(110))][2:4] == pytest.approx([0.2, 0.2 * 110])
+
+
+def test_errors_of_the_lengths_cancel_instead_of_lengthening_every_answer() -> None:
+    """Cut answers of 300 to 400 tokens among such that all end at 420, their lengths a fifth too much or too little."""
+    rng, curve = random.Random(5), Curve(7 * DAY_S)
+    naive = Curve(7 * DAY_S)
+    for _ in range(2000):
+        length, stays = rng.gauss(420, 60), rng.expovariate(1 / 500)
+        seen = length if length <= stays else stays * rng.lognormvariate(0, 0.2)
+        curve.observe(max(1.0, seen), length <= stays, now=0.0, unsure=0.2 * seen)
+        naive.observe(max(1.0, seen), length <= stays, now=0.0)
+    assert abs(curve.remaining(0, 4000).mean - 420) < abs(naive.remaining(0, 4000).mean - 420)
 
 
 def test_interval_of_one_answer_is_the_middle_of_the_curve() -> None:
@@ -165,7 +186,7 @@ def test_interval_of_a_total_covers_the_truth_as_often_as_it_says() -> None:
                 remaining = curve.remaining(stays, 4000)
                 expected, variance = expected + remaining.mean, variance + remaining.variance
                 truth += length - stays
-        covered += abs(expected - truth) <= Z_90 * math.sqrt(variance)
+        covered += abs(expected - truth) <= T_90 * math.sqrt(variance)
     assert 82 <= covered <= 96
 
 

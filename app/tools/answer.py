@@ -244,6 +244,7 @@ def _deltas(
 ) -> Iterator[Step]:
     """The deltas of one block: `length` tokens of the `wanted` ones, after `done` tokens of earlier blocks."""
     thinking = kind == "thinking"
+    padding = b" " * scenario.padding_bytes
     delta_type, name = _DELTA_FIELDS[kind]
     prefix = f'{{"type":"content_block_delta","index":{index},"delta":{{"type":"{delta_type}","{name}":'.encode()
     if thinking and scenario.hidden:
@@ -264,7 +265,8 @@ def _deltas(
                 # A fault strikes after exactly `after` tokens, so that tests can count.
                 size = min(size, before_fault)
             text = next(words) if size == 1 else "".join(islice(words, size))
-            yield Step(pen.frame(b"content_block_delta", b"%b%b}}" % (prefix, _to_json(text).encode())), size, thinking)
+            data = b"%b%b}}%b" % (prefix, _to_json(text).encode(), padding)
+            yield Step(pen.frame(b"content_block_delta", data), size, thinking)
             left, done = left - size, done + size
     if thinking:
         signature = {"type": "signature_delta", "signature": f"c2lnbmVk{length:06d}"}

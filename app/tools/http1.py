@@ -34,6 +34,7 @@ class Request:
 
     Attributes:
         path: without the query.
+        query: what came after the `?`, as it came.
         headers: names in lower case.
         keep_alive: the connection stays open after the answer.
         chunks: the peer understands chunked bodies, that is, speaks HTTP/1.1.
@@ -45,6 +46,7 @@ class Request:
     keep_alive: bool
     chunks: bool
     body: bytes = b""
+    query: str = ""
 
 
 class Watcher(Protocol):
@@ -194,7 +196,8 @@ class Connection(asyncio.Protocol):
             raise HttpError(400, f"malformed HTTP: {error}") from error
         chunks = version != "HTTP/1.0"
         keep_alive = chunks and "close" not in headers.get("connection", "").lower()
-        return Request(method, target.partition("?")[0], headers, keep_alive, chunks, body)
+        path, _, query = target.partition("?")
+        return Request(method, path, headers, keep_alive, chunks, body, query)
 
     async def _receive_body(self, headers: dict[str, str]) -> bytes:
         if headers.get("transfer-encoding", "").lower() != "chunked":

@@ -11,12 +11,17 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from app.tools import answer, http1
+from app.tools.account import Draw
 from app.tools.answer import End, Step
 from app.tools.scenario import ERROR_TYPES, HTTP_FAULTS, Scenario
 
 # Streams as fast as the peer reads give the loop a turn this often, so that a gone peer is seen within a millisecond.
 STEPS_A_TURN = 32
 _PAGE = b"<!doctype html><html><head><title>Welcome</title></head><body><h1>Please sign in</h1></body></html>"
+
+
+def _nothing(_: bool) -> None:
+    pass
 
 
 @dataclass(slots=True)
@@ -33,6 +38,7 @@ class Book:
         started_at: seconds since the epoch.
         gone_at: seconds since the epoch when the peer was found gone from the unfinished answer.
         gone_reason: `eof`, `reset`, `closed`, or `stopped` when the simulator was.
+        consumed: output tokens that the account was charged for so far: more than `tokens` where generation goes on unread.
         paused_s: seconds in which a drain was blocked, without the running one (`entry` adds it).
         usage: as reported so far; `output_tokens` is a placeholder until the answer's end.
         finished: the whole message was sent, to its `message_stop`, and drained.
@@ -56,6 +62,8 @@ class Book:
     gone_reason: str | None = None
     paused_s: float = 0.0
     usage: dict[str, Any] = field(default_factory=dict)
+    draw: Draw | None = field(default=None, repr=False)  # what is taken from the account; None: refused by it
+    when_unread: Callable[[bool], None] = field(default=_nothing, repr=False)  # told whether a drain is blocked
     is_blocked: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
     ended: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
     _blocked_at: float = field(default=0.0, repr=False)  # loop time, while is_blocked
@@ -65,6 +73,10 @@ class Book:
         """The answer still runs."""
         return not self.ended.is_set()
 
+    @property
+    def consumed(self) -> int:
+        return self.draw.consumed if self.draw is not None else 0
+
     def gone(self, reason: str) -> None:
         if self.gone_at is None:
             self.gone_at, self.gone_reason = time.time(), reason
@@ -72,19 +84,21 @@ class Book:
     def blocked(self) -> None:
         self._blocked_at = asyncio.get_running_loop().time()
         self.is_blocked.set()
+        self.when_unread(True)
 
     def unblocked(self) -> None:
         self.paused_s += asyncio.get_running_loop().time() - self._blocked_at
         self.is_blocked.clear()
+        self.when_unread(False)
 
     def entry(self, now: float) -> dict[str, Any]:
         """The book as `/books` shows it; `now` in loop time."""
         running_s = now - self._blocked_at if self.is_blocked.is_set() else 0.0
         shown = {part.name: getattr(self, part.name) for part in fields(self) if part.name not in _HIDDEN}
-        return shown | {"paused_s": self.paused_s + running_s, "live": self.live}
+        return shown | {"consumed": self.consumed, "paused_s": self.paused_s + running_s, "live": self.live}
 
 
-_HIDDEN = frozenset({"is_blocked", "ended", "_blocked_at"})
+_HIDDEN = frozenset({"is_blocked", "ended", "_blocked_at", "draw", "when_unread"})
 
 
 class ApiError(Exception):
@@ -110,6 +124,8 @@ class Performance:
         asked: answer.Request,
         lines: tuple[str, ...],
         book: Book,
+        generated: Callable[[int], None],
+        headers: Iterable[tuple[str, str]],
     ) -> None:
         """
         Args:
@@ -119,10 +135,13 @@ class Performance:
             asked: what the answer takes from the request.
             lines: the recorded answer to replay, or empty.
             book: kept as the answer proceeds.
+            generated: told how many tokens the answer has come to.
+            headers: what the platform says beside the answer.
         """
         # A message without `stream` is put together from plainly written events.
         self._scenario = scenario if book.stream else replace(scenario, newline="lf", comment=False)
         self._connection, self._request, self._asked, self._lines, self._book = connection, request, asked, lines, book
+        self._generated, self._headers = generated, tuple(headers)
         self._ping = answer.Pen.of(self._scenario).event({"type": "ping"})
         self._rng = random.Random(scenario.seed)
         self._loop = asyncio.get_running_loop()
@@ -148,14 +167,14 @@ class Performance:
 
     async def _send(self, status: int, content_type: str, body: bytes) -> None:
         self._book.status = status
-        headers = [("content-type", content_type), *platform_headers(self._asked.id)]
+        headers = [("content-type", content_type), *self._headers]
         await http1.send(self._connection, self._request, status, headers, body)
         self._book.bytes += len(body)
 
     async def _send_stream(self) -> None:
         self._book.status = 200
         headers = [("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache")]
-        headers += platform_headers(self._asked.id)
+        headers += self._headers
         if self._request.chunks:
             headers.append(("transfer-encoding", "chunked"))
         await self._connection.write(http1.head(200, headers, keep_alive=self._request.keep_alive))
@@ -227,7 +246,9 @@ class Performance:
                     await asyncio.sleep(0)
             if step.data or step.end:
                 await show(step)
-            book.tokens += step.tokens
+            if step.tokens:
+                book.tokens += step.tokens
+                self._generated(book.tokens)
             if step.thinking:
                 book.thinking_tokens += step.tokens
             if step.usage:
@@ -273,7 +294,7 @@ def _http_fault(scenario: Scenario) -> ApiError:
     return ApiError(status, f"The simulated Claude was told to answer {status}.", headers)
 
 
-def platform_headers(request_id: str) -> list[tuple[str, str]]:
+def platform_headers(request_id: str, limits: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """What every answer of the Messages API says beside its content (Messages API, rate limits)."""
     return [
         ("request-id", request_id),
@@ -281,7 +302,5 @@ def platform_headers(request_id: str) -> list[tuple[str, str]]:
         ("anthropic-ratelimit-requests-limit", "4000"),
         ("anthropic-ratelimit-requests-remaining", "3999"),
         ("anthropic-ratelimit-requests-reset", "2030-01-01T00:00:00Z"),
-        ("anthropic-ratelimit-output-tokens-limit", "400000"),
-        ("anthropic-ratelimit-output-tokens-remaining", "399000"),
-        ("anthropic-ratelimit-output-tokens-reset", "2030-01-01T00:00:00Z"),
+        *limits,
     ]

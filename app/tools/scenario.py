@@ -30,12 +30,16 @@ MID_STREAM_FAULTS = frozenset(
     {"overloaded", "silence", "ping_only", "cut", "cut_fin", "no_message_stop", "garbage", "refuse"}
 )
 FAULTS = frozenset({"none", "error_first", "html"}) | HTTP_FAULTS | MID_STREAM_FAULTS
+# What generation does when its reader is gone, or does not read.
+GOES_ON = frozenset({"stops", "late", "never"})
 
 _CHOICES: dict[str, frozenset[str]] = {
     "text": frozenset({"prose", "numbered"}),
     "chunking": frozenset({"events", "random", "bytes"}),
     "newline": frozenset({"lf", "crlf", "cr"}),
     "fault": FAULTS,
+    "on_abort": GOES_ON,
+    "on_pause": GOES_ON,
 }
 _MOST_TOKENS = 1_000_000
 _DIRECTIVE = re.compile(r"\{\{([^{}]*)\}\}")
@@ -72,11 +76,25 @@ class Scenario:
     fault: str = _knob("none", "what goes wrong: " + ", ".join(sorted(FAULTS)))
     after: int = _knob(0, "tokens before a fault in the middle of the stream, at most the whole answer's")
     fault_times: int = _knob(0, "only so many first attempts of the same directive fail; 0: all of them")
+    padding_bytes: int = _knob(
+        0, "blanks after each text delta's JSON: coarse deltas that fill buffers as fine ones do"
+    )
+    on_abort: str = _knob(
+        "stops", "generation when the reader is gone: stops, late (after late_*), never (runs to the end)"
+    )
+    on_pause: str = _knob("stops", "generation while nothing more can be sent: stops, late (after late_*), never")
+    late_tokens: int = _knob(0, "tokens that `late` still generates")
+    late_s: float = _knob(0.0, "seconds of generation at `rate` that `late` adds to them")
     retry_after_s: float = _knob(1.0, "`retry-after` of a 429 in seconds; 0: no such header")
 
     def __post_init__(self) -> None:
         if self.transcript and self.fault == "refuse":
             raise KnobError("fault: a recorded transcript cannot be refused")
+
+    @property
+    def late(self) -> int:
+        """Tokens that are generated unread where generation stops late."""
+        return self.late_tokens + round(self.late_s * self.rate)
 
     def with_knobs(self, knobs: Mapping[str, object]) -> Scenario:
         """The same scenario with these knobs turned; values may be text, as in a directive, or JSON values.

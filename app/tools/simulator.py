@@ -14,19 +14,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import signal
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import parse_qs
 
 import click
 
 from app.tools import answer, http1
+from app.tools.account import Account, AccountPlan, Draw, Exhausted
 from app.tools.performance import ApiError, Book, Performance, platform_headers
 from app.tools.scenario import KNOB_HELP, KnobError, Scenario, find_directive, parse_directive
 
@@ -50,6 +55,7 @@ class Simulator:
         host, port, url: where it listens once started.
         defaults: the scenario of requests without directive; `POST /scenario` changes it.
         books: one a request to `/v1/messages`, oldest first.
+        account: what all answers draw from; `reset` leaves it.
     """
 
     def __init__(
@@ -60,6 +66,7 @@ class Simulator:
         port: int = 0,
         transcripts: Path | None = None,
         sndbuf_bytes: int | None = SNDBUF_BYTES,
+        account: AccountPlan | None = None,
     ) -> None:
         """
         Args:
@@ -68,7 +75,9 @@ class Simulator:
             port: 0 takes a free one.
             transcripts: folder of recorded answers, `NAME.jsonl`.
             sndbuf_bytes: SO_SNDBUF of every connection; None leaves the kernel's choice.
+            account: whose rate limit is kept and shown; None keeps none.
         """
+        self.account = Account(account)
         self.host, self.port = host, port
         self.defaults = self._first_defaults = defaults or Scenario()
         self.books: list[Book] = []
@@ -78,6 +87,7 @@ class Simulator:
         self._server: asyncio.Server | None = None
         self._connections: set[http1.Connection] = set()
         self._book_opened = asyncio.Event()
+        self._epoch_s = 0.0  # the loop's time 0 in seconds since the epoch, once started
 
     @property
     def url(self) -> str:
@@ -85,6 +95,7 @@ class Simulator:
 
     async def start(self) -> int:
         """Listens; returns the port. Cancelling is safe."""
+        self._epoch_s = time.time() - asyncio.get_running_loop().time()
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         listener = socket.create_server((self.host, self.port), family=family, backlog=4096)
         if self._sndbuf_bytes is not None:
@@ -122,6 +133,10 @@ class Simulator:
             await self._book_opened.wait()
         return self.books[number]
 
+    def epoch(self) -> float:
+        """Now in seconds since the epoch, by the loop's clock."""
+        return self._epoch_s + asyncio.get_running_loop().time()
+
     def reset(self) -> None:
         """Forgets books, attempts and changed defaults. Answers that run go on in their forgotten books."""
         self.books = []
@@ -143,19 +158,25 @@ class Simulator:
                 await self._message(connection, request, request_id)
             else:
                 found = json.dumps(self._look_up(request)).encode()
-                await http1.send(connection, request, 200, _json_headers(request_id), found)
+                await http1.send(connection, request, 200, self._json_headers(request_id), found)
         except ApiError as error:
             await self._send_error(connection, request, request_id, error)
 
     async def _send_error(
         self, connection: http1.Connection, request: http1.Request, request_id: str, error: ApiError
     ) -> None:
-        headers = [*_json_headers(request_id), *error.headers]
+        headers = [*self._json_headers(request_id), *error.headers]
         await http1.send(connection, request, error.status, headers, json.dumps(error.body(request_id)).encode())
 
     def _next_id(self) -> str:
         self._requests += 1
         return f"req_sim_{self._requests:06d}"
+
+    def _platform_headers(self, request_id: str) -> list[tuple[str, str]]:
+        return platform_headers(request_id, self.account.headers(self.epoch()))
+
+    def _json_headers(self, request_id: str) -> list[tuple[str, str]]:
+        return [("content-type", "application/json"), *self._platform_headers(request_id)]
 
     def _look_up(self, request: http1.Request) -> Any:
         """The JSON answer of everything that is not a message."""
@@ -169,7 +190,10 @@ class Simulator:
                 return _model(id)
             case "GET", ["books"]:
                 now = asyncio.get_running_loop().time()
+                self.account.advance(self.epoch())
                 return [book.entry(now) for book in self.books]
+            case "GET", ["v1", "organizations", "usage_report", "messages"]:
+                return self._usage_report(request.query)
             case "POST", ["reset"]:
                 self.reset()
                 return {}
@@ -196,19 +220,79 @@ class Simulator:
         self._book_opened.set()
         connection.watcher = book
         try:
-            await Performance(connection, request, scenario, asked, lines, book).run()
+            draw = self._draw(book, scenario, asked)
+            headers = self._platform_headers(request_id)
+
+            def generated(total: int) -> None:
+                self.account.generated(draw, self.epoch(), total)
+
+            await Performance(connection, request, scenario, asked, lines, book, generated, headers).run()
         except ApiError as error:
             book.status = error.status
             raise
         finally:
             connection.watcher = None
+            self._end_draw(book, scenario)
             book.ended.set()
+
+    def _draw(self, book: Book, scenario: Scenario, asked: answer.Request) -> Draw:
+        """Opens the answer's draw on the account, and lets it run on while nothing can be sent, where that is told."""
+        tokens = {"input_tokens": asked.input_tokens, "max_tokens": asked.max_tokens}
+        try:
+            draw = self.account.open(self.epoch(), asked.model, **tokens)
+        except Exhausted as error:
+            raise ApiError(429, str(error), [("retry-after", str(math.ceil(error.retry_after_s)))]) from error
+        book.draw = draw
+
+        def when_unread(blocked: bool) -> None:
+            if not blocked:
+                draw.hold()
+                return
+            until = _unread_until(scenario.on_pause, scenario, book)
+            self.account.run_on(draw, self.epoch(), until, scenario.rate, then_close=False)
+
+        if scenario.on_pause != "stops":
+            book.when_unread = when_unread
+        return draw
+
+    def _end_draw(self, book: Book, scenario: Scenario) -> None:
+        """The answer is over for its reader; for the account, perhaps later."""
+        book.when_unread = lambda _: None
+        if book.draw is None:
+            return
+        until = book.draw.consumed
+        if book.gone_at is not None and not book.finished:
+            until = _unread_until(scenario.on_abort, scenario, book)
+        self.account.run_on(book.draw, self.epoch(), until, scenario.rate, then_close=True)
+
+    def _usage_report(self, query: str) -> Any:
+        asked = parse_qs(query)
+        if asked.get("bucket_width") != ["1m"] or "starting_at" not in asked:
+            raise ApiError(400, "usage_report: starting_at and bucket_width=1m are all that is simulated")
+        try:
+            starting_at = datetime.fromisoformat(asked["starting_at"][0]).timestamp()
+            ends = [datetime.fromisoformat(value).timestamp() for value in asked.get("ending_at", [])]
+        except ValueError as error:
+            raise ApiError(400, f"usage_report: {error}") from error
+        model = (asked.get("models[]") or asked.get("models") or ["claude"])[0]
+        now = self.epoch()
+        return self.account.usage_report(now, starting_at, min([now, *ends]), model)
 
     def _transcript(self, name: str) -> tuple[str, ...]:
         path = None if self._transcripts is None else self._transcripts / f"{name}.jsonl"
         if path is None or not path.is_file():
             raise ApiError(400, f"transcript: there is no {name}")
         return _lines(path)
+
+
+def _unread_until(manner: str, scenario: Scenario, book: Book) -> int:
+    """How many tokens the answer comes to if nobody reads on."""
+    match manner:
+        case "never":
+            return book.would_have
+        case "late":
+            return min(book.would_have, book.tokens + scenario.late)
+    return book.consumed
 
 
 @lru_cache(maxsize=64)
@@ -228,10 +312,6 @@ def _tool_name(tools: object) -> str:
         case [{"name": str(name)}, *_]:
             return name
     return "search"
-
-
-def _json_headers(request_id: str) -> list[tuple[str, str]]:
-    return [("content-type", "application/json"), *platform_headers(request_id)]
 
 
 def _model(id: str) -> dict[str, Any]:
@@ -278,6 +358,7 @@ async def serve(
     transcripts: Path | None = None,
     ready: Callable[[int], None] | None = None,
     sndbuf_bytes: int | None = SNDBUF_BYTES,
+    account: AccountPlan | None = None,
 ) -> None:
     """Runs a simulator until cancelled, which is how it ends.
 
@@ -288,8 +369,11 @@ async def serve(
         transcripts: folder of recorded answers.
         ready: called with the port once it listens.
         sndbuf_bytes: SO_SNDBUF of every connection; None leaves the kernel's choice.
+        account: whose rate limit is kept and shown; None keeps none.
     """
-    simulator = Simulator(defaults, host=host, port=port, transcripts=transcripts, sndbuf_bytes=sndbuf_bytes)
+    simulator = Simulator(
+        defaults, host=host, port=port, transcripts=transcripts, sndbuf_bytes=sndbuf_bytes, account=account
+    )
     async with simulator:
         if ready is not None:
             ready(simulator.port)
@@ -299,7 +383,16 @@ async def serve(
 def command() -> click.Command:
     """The command line's `simulate`: an option for every knob, with the playground's defaults."""
 
-    def simulate(host: str, port: int, transcripts: Path | None, sndbuf_bytes: int, **knobs: str) -> None:
+    def simulate(
+        host: str,
+        port: int,
+        transcripts: Path | None,
+        sndbuf_bytes: int,
+        output_limit: int,
+        noise: float,
+        reserve: bool,
+        **knobs: str,
+    ) -> None:
         """Run a simulated Claude that streams made-up answers; see `GET /books` for what it generated."""
         try:
             defaults = PLAYGROUND.with_knobs(knobs)
@@ -322,6 +415,7 @@ def command() -> click.Command:
                     transcripts=transcripts,
                     ready=ready,
                     sndbuf_bytes=sndbuf_bytes or None,
+                    account=AccountPlan(output_limit=output_limit, noise=noise, reserve=reserve),
                 )
 
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -332,6 +426,11 @@ def command() -> click.Command:
         click.Option(["--port"], default=0, type=int, show_default=True, help="0 takes a free one"),
         click.Option(["--transcripts"], type=click.Path(path_type=Path), help="folder of recorded answers"),
         click.Option(["--sndbuf-bytes"], default=SNDBUF_BYTES, show_default=True, help="SO_SNDBUF; 0: the kernel's"),
+        click.Option(["--output-limit"], default=0, show_default=True, help="account: output tokens a minute; 0: none"),
+        click.Option(["--noise"], default=0.0, show_default=True, help="account: tokens a second of other traffic"),
+        click.Option(
+            ["--reserve"], is_flag=True, help="account: max_tokens is taken at the start, adjusted at the end"
+        ),
     ]
     for name, value in PLAYGROUND.knobs().items():
         option = f"--{name.replace('_', '-')}"

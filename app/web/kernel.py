@@ -30,7 +30,8 @@ def sample_of(transport: asyncio.Transport, written_bytes: int) -> Sample | None
     if sock is None or sock.fileno() < 0 or transport.is_closing():
         return None
     try:
-        # SIOCOUTQ has TIOCOUTQ's number. TCP: not yet acknowledged; unix: not yet read by the other side.
+        # SIOCOUTQ has TIOCOUTQ's number. TCP: not yet acknowledged; unix: not yet read by the other side, counted in
+        # the kernel's buffers, whole, so that twenty small writes wait as 15 kB.
         queued_bytes: int = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0]
     except OSError:
         return None
@@ -40,4 +41,4 @@ def sample_of(transport: asyncio.Transport, written_bytes: int) -> Sample | None
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
         unacked, last_ack_ms = _TCP_INFO.unpack(info)
         silent_s, in_flight = last_ack_ms / 1000, unacked > 0
-    return Sample(waiting_bytes, max(0, written_bytes - waiting_bytes), silent_s, in_flight)
+    return Sample(waiting_bytes, written_bytes - waiting_bytes, silent_s, in_flight)

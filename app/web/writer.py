@@ -75,6 +75,8 @@ class EventStream(EventSourceResponse):
         """Returns when the kernel has taken all that was written. Raises ConnectionError if the reader is gone."""
         assert self._writer is not None, "prepare() comes first"
         await self._writer.drain()
+        if self._req is None or self._req.transport is None:  # a reader that closes ends the wait without an error
+            raise ConnectionResetError("the reader left what it was sent")
 
 
 class SseConnection:
@@ -166,8 +168,18 @@ class SseConnection:
             self._released.exception()  # a handler that is gone will not ask for it
 
     async def released(self) -> None:
-        """Returns when the stream has no more for this connection. Raises what could not be told in the stream."""
+        """Returns when the stream has no more for this connection, and the response is ended.
+
+        Raises what could not be told in the stream. Cancelling is safe.
+        """
         await asyncio.shield(self._released)
+        if not self.committed:
+            return
+        try:
+            async with asyncio.timeout(self._liveness.stall_s):
+                await self.response.write_eof()
+        except TimeoutError:  # nobody looks at it any more: without this, one taken over while it was stalled stays
+            self.abort()
 
     def look(self, now: float) -> Finding | None:
         """Whether the reader still takes anything, at loop time `now`."""

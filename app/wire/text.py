@@ -44,13 +44,13 @@ class PlainFormat:
     def end(self, error: SluicewayError | None) -> list[bytes]:
         """The last frame."""
         if error is not None:
-            return [_framed(error.as_dict())]
+            return [framed(error.as_dict())]
         done: dict[str, Any] = {"done": True, "stop_reason": self._tally.stop_reason}
         if self._tally.stop_sequence is not None:
             done["stop_sequence"] = self._tally.stop_sequence
         if self._tally.stop_details is not None:
             done["stop_details"] = self._tally.stop_details
-        return [_framed(done | {"usage": self._tally.usage})]
+        return [framed(done | {"usage": self._tally.usage})]
 
     def _frame(self, event: ClaudeEvent) -> bytes | None:
         if isinstance(event, Event):
@@ -59,9 +59,9 @@ class PlainFormat:
         if not event.text:
             return None
         if event.kind == "text":
-            return _framed({"text": event.text})
+            return framed({"text": event.text})
         if event.kind == "thinking":
-            return _framed({"thinking": event.text}) if self._thinking else None
+            return framed({"thinking": event.text}) if self._thinking else None
         return self._tool_input(event)
 
     def _tool_start(self, event: Event) -> bytes | None:
@@ -69,15 +69,16 @@ class PlainFormat:
         if not isinstance(block, dict) or block.get("type") != "tool_use" or not isinstance(index, int):
             return None
         self._tool_blocks.add(index)
-        return _framed({"tool_use": {"index": index, "id": block.get("id"), "name": block.get("name")}})
+        return framed({"tool_use": {"index": index, "id": block.get("id"), "name": block.get("name")}})
 
     def _tool_input(self, delta: Delta) -> bytes | None:
         if delta.index not in self._tool_blocks:
             return None  # a server's tool: it runs on Claude's side, the page has no part in it
-        return _framed({"tool_use": {"index": delta.index, "partial_json": delta.text}})
+        return framed({"tool_use": {"index": delta.index, "partial_json": delta.text}})
 
 
-def _framed(data: dict[str, Any]) -> bytes:
+def framed(data: dict[str, Any]) -> bytes:
+    """A frame of one `data:` line of JSON."""
     try:
         encoded = _encode(data)
     except UnicodeEncodeError:

@@ -1,0 +1,77 @@
+"""The Messages API's own event stream, coalesced: neighbouring deltas of a block are one valid delta of it.
+
+Everything else passes byte for byte, known or not (Messages API, Streaming). Signs of life are real `ping` events,
+because the watchdogs of clients do not count comments. The SDKs pass over the `id:` lines that delivery adds.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from app.decoding import STATUS_OF_TYPE
+from app.errors import SluicewayError
+from app.events import ClaudeEvent, Delta, DeltaKind
+
+_encode = msgspec.json.Encoder().encode
+_FIELDS: dict[DeltaKind, tuple[bytes, bytes]] = {
+    "text": (b"text_delta", b"text"),
+    "thinking": (b"thinking_delta", b"thinking"),
+    "input_json": (b"input_json_delta", b"partial_json"),
+}
+
+
+class MessagesFormat:
+    """Encodes one answer as the Messages API streams it."""
+
+    keep_alive = b'event: ping\ndata: {"type": "ping"}\n\n'
+
+    def encode(self, events: list[ClaudeEvent]) -> list[bytes]:
+        """The frames of one batch, in order: one for each event."""
+        return [_frame(event) for event in events]
+
+    def end(self, error: SluicewayError | None) -> list[bytes]:
+        """Nothing after a whole answer, whose `message_stop` has passed already; else an `error` event."""
+        return [] if error is None else [b"event: error\ndata: %b\n\n" % _encode(error_body(error))]
+
+
+def error_body(error: SluicewayError) -> dict[str, Any]:
+    """An error in the Messages API's shape (Messages API, Errors).
+
+    Its type is one of the API's own; where ours says more, it is told as `details.error_code`, whose unknown values
+    the SDKs are told to take for the bare type.
+    """
+    told: dict[str, Any] = {"type": error.type, "message": error.message}
+    if error.type not in STATUS_OF_TYPE:
+        told |= {"type": "api_error", "details": {"error_code": error.type}}
+    body: dict[str, Any] = {"type": "error", "error": told}
+    request_id = getattr(error, "request_id", None)
+    return body if request_id is None else body | {"request_id": request_id}
+
+
+def _frame(event: ClaudeEvent) -> bytes:
+    if isinstance(event, Delta):
+        kind, field = _FIELDS[event.kind]
+        return (
+            b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":%b}}\n\n'
+            % (event.index, kind, field, _string(event.text))
+        )
+    raw = event.raw
+    if b"\n" in raw:  # it came in several `data:` lines, and goes so
+        raw = raw.replace(b"\n", b"\ndata: ")
+    return b"event: %b\ndata: %b\n\n" % (_name(event.type), raw)
+
+
+def _string(text: str) -> bytes:
+    try:
+        return _encode(text)
+    except UnicodeEncodeError:
+        # Half of a surrogate pair, as JSON's escapes can carry it: that is how it came.
+        return json.dumps(text).encode("ascii")
+
+
+def _name(type: str) -> bytes:
+    # From JSON, where an unknown type may hold what an `event:` line cannot.
+    return type.replace("\r", " ").replace("\n", " ").encode("utf-8", "replace")

@@ -1,0 +1,382 @@
+"""The AI SDK's UI message stream, version 1: what `useChat` reads.
+
+Its client checks every chunk against a closed list of types and of finish reasons, and one that is not on it fails the
+whole chat. So a block that has no place in the list travels as `data-claude-block`, which any client takes, and which
+`ui_messages.py` puts back where it was. What a later question must hand back to Claude unchanged (signatures,
+citations, the kind of a server tool's blocks) travels in `providerMetadata`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from app.errors import SluicewayError, Stopped, TakenOver
+from app.events import ClaudeEvent, Delta, DeltaKind
+from app.tally import Tally
+from app.wire.text import framed
+
+Chunk = dict[str, Any]
+# What an answer has cost, in US dollars, by model and usage; None where no price is known.
+CostOf = Callable[[str, Mapping[str, Any]], float | None]
+
+DONE = b"data: [DONE]\n\n"
+RAW_BLOCK = "data-claude-block"
+# The finish reasons that the client's schema takes, by Claude's stop reason; any other is "other".
+FINISH_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "pause_turn": "stop",
+    "tool_use": "tool-calls",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "refusal": "content-filter",
+}
+
+
+class UiFormat:
+    """Encodes one answer as a UI message stream.
+
+    Args:
+        message_id: the id of the message on the page; that of the page's last one where the answer continues it.
+        known_tools: ids of the tool calls that this message has already.
+        cost_of: what the answer cost; by default no price is known.
+    """
+
+    keep_alive = b": keep-alive\n\n"
+
+    def __init__(
+        self, message_id: str, known_tools: Collection[str] = (), cost_of: CostOf = lambda _model, _usage: None
+    ) -> None:
+        self._message_id = message_id
+        self._earlier = frozenset(known_tools)
+        self._cost_of = cost_of
+        self._tally = Tally()  # of all but the deltas
+        self._started = False
+        self._calls: set[str] = set()  # tool calls of this answer
+        self._blocks: dict[int, _Block] = {}  # the open ones
+        self._sources: set[str] = set()  # what the page was told of
+
+    def encode(self, events: list[ClaudeEvent]) -> list[bytes]:
+        """The frames of one batch, in order."""
+        return [framed(chunk) for event in events for chunk in self._chunks(event)]
+
+    def end(self, error: SluicewayError | None) -> list[bytes]:
+        """The last frames: the finish, or what ended it, and the mark that nothing follows."""
+        last: list[Chunk]
+        if error is None:
+            reason = FINISH_REASONS.get(self._tally.stop_reason or "", "other")
+            last = [{"type": "finish-step"}, {"type": "finish", "finishReason": reason}]
+        elif isinstance(error, Stopped | TakenOver):
+            # "interrupted" keeps the page from asking again by itself.
+            last = [{"type": "abort", "reason": error.type}, {"type": "finish", "finishReason": "interrupted"}]
+        else:
+            last = [{"type": "error", "errorText": error.message}]
+        return [*map(framed, last), DONE]
+
+    def _chunks(self, event: ClaudeEvent) -> Iterator[Chunk]:
+        if isinstance(event, Delta):
+            block = self._blocks.get(event.index)
+            if block is not None and event.text:
+                yield from block.grow(event.kind, event.text)
+            return
+        self._tally.see(event)
+        index, data = event.data.get("index"), event.data
+        match event.type:
+            case "message_start" if not self._started:
+                self._started = True
+                yield {"type": "start", "messageId": self._message_id, "messageMetadata": self._metadata()}
+                yield {"type": "start-step"}
+            case "content_block_start" if isinstance(index, int) and isinstance(data.get("content_block"), dict):
+                yield from self._open(index, data["content_block"])
+            case "content_block_delta" if index in self._blocks:
+                if isinstance(data.get("delta"), dict):
+                    yield from self._other_delta(self._blocks[index], data["delta"])
+            case "content_block_stop" if index in self._blocks:
+                yield from self._blocks.pop(index).close()
+            case "message_delta":
+                yield {"type": "message-metadata", "messageMetadata": self._metadata()}
+
+    def _metadata(self) -> Chunk:
+        tally = self._tally
+        # Before the end `output_tokens` is a placeholder.
+        usage = {name: value for name, value in tally.usage.items() if tally.exact or name != "output_tokens"}
+        told: Chunk = {"model": tally.model, "usage": usage}
+        if tally.stop_reason is not None:
+            told["stopReason"] = tally.stop_reason
+        if tally.stop_details is not None:
+            told["stopDetails"] = tally.stop_details
+        if tally.exact and tally.model and (cost_usd := self._cost_of(tally.model, tally.usage)) is not None:
+            told["costUsd"] = cost_usd
+        return told
+
+    def _open(self, index: int, content: dict[str, Any]) -> Iterator[Chunk]:
+        kind, call_id = str(content.get("type", "")), content.get("tool_use_id")
+        block: _Block
+        if kind == "text":
+            block = _TextBlock(index, content)
+        elif kind in ("thinking", "redacted_thinking"):
+            block = _ThinkingBlock(index, content)
+        elif kind.endswith("tool_use") and content.get("id") and content.get("name"):
+            block = _ToolBlock(index, content)
+            self._calls.add(block.call_id)
+        elif kind.endswith("_tool_result") and call_id in self._calls | self._earlier:
+            block = _ResultBlock(index, content, deferred=call_id not in self._calls)
+        elif kind in ("image", "document") and (file := _file(content)) is not None:
+            yield file
+            block = _Block(index, content)
+        else:
+            block = _RawBlock(index, content)
+        self._blocks[index] = block
+        yield from block.open()
+        yield from self._sources_of(_sources_in_result(content))
+
+    def _other_delta(self, block: _Block, delta: dict[str, Any]) -> Iterator[Chunk]:
+        """A delta that is none of the three kinds that join, or one with a field that is unknown here."""
+        match delta:
+            case {"type": "citations_delta", "citation": dict(citation)}:
+                source = _source_of_citation(citation)
+                block.cite(citation, source)
+                yield from self._sources_of([source] if source else [])
+            case {"type": "text_delta", "text": str(text)}:
+                yield from block.grow("text", text)
+            case {"type": "thinking_delta", "thinking": str(text)}:
+                yield from block.grow("thinking", text)
+            case {"type": "input_json_delta", "partial_json": str(text)}:
+                yield from block.grow("input_json", text)
+            case _:
+                block.take(delta)
+
+    def _sources_of(self, sources: list[Chunk]) -> Iterator[Chunk]:
+        for source in sources:
+            if source["sourceId"] not in self._sources:
+                self._sources.add(source["sourceId"])
+                yield source
+
+
+class _Block:
+    """One content block on its way; this one says nothing.
+
+    Attributes:
+        id: of its part on the page.
+        content: as it began.
+    """
+
+    def __init__(self, index: int, content: dict[str, Any]) -> None:
+        self.id = str(index)
+        self.content = content
+
+    def open(self) -> Iterator[Chunk]:
+        yield from ()
+
+    def grow(self, kind: DeltaKind, text: str) -> Iterator[Chunk]:
+        yield from ()
+
+    def cite(self, citation: dict[str, Any], source: Chunk | None) -> None:
+        """Takes a citation; `source` is where it points, if the page can be told."""
+
+    def take(self, delta: dict[str, Any]) -> None:
+        """Takes a delta of another kind."""
+
+    def close(self) -> Iterator[Chunk]:
+        yield from ()
+
+
+class _TextBlock(_Block):
+    def __init__(self, index: int, content: dict[str, Any]) -> None:
+        super().__init__(index, content)
+        self._citations: list[dict[str, Any]] = []
+        self._told: list[Chunk] = []
+
+    def open(self) -> Iterator[Chunk]:
+        yield {"type": "text-start", "id": self.id}
+        yield from self.grow("text", str(self.content.get("text") or ""))
+
+    def grow(self, kind: DeltaKind, text: str) -> Iterator[Chunk]:
+        if kind == "text" and text:
+            yield {"type": "text-delta", "id": self.id, "delta": text}
+
+    def cite(self, citation: dict[str, Any], source: Chunk | None) -> None:
+        self._citations.append(citation)
+        if source is not None:
+            self._told.append(_citation(citation, source))
+
+    def close(self) -> Iterator[Chunk]:
+        end: Chunk = {"type": "text-end", "id": self.id}
+        if self._citations:
+            end["providerMetadata"] = {"anthropic": {"citations": self._citations}}
+        if self._told:
+            end["citations"] = self._told
+        yield end
+
+
+class _ThinkingBlock(_Block):
+    """Thinking, or redacted thinking; the signature goes to the page, since Claude wants it back."""
+
+    def __init__(self, index: int, content: dict[str, Any]) -> None:
+        super().__init__(index, content)
+        redacted = {"redactedData": content["data"]} if content.get("data") else {}
+        self._kept = {"signature": content["signature"]} if content.get("signature") else redacted
+
+    def open(self) -> Iterator[Chunk]:
+        yield {"type": "reasoning-start", "id": self.id, **self._metadata()}
+        yield from self.grow("thinking", str(self.content.get("thinking") or ""))
+
+    def grow(self, kind: DeltaKind, text: str) -> Iterator[Chunk]:
+        if kind == "thinking" and text:
+            yield {"type": "reasoning-delta", "id": self.id, "delta": text}
+
+    def take(self, delta: dict[str, Any]) -> None:
+        if isinstance(delta.get("signature"), str):
+            self._kept = {"signature": self._kept.get("signature", "") + delta["signature"]}
+
+    def close(self) -> Iterator[Chunk]:
+        yield {"type": "reasoning-end", "id": self.id, **self._metadata()}
+
+    def _metadata(self) -> Chunk:
+        return {"providerMetadata": {"anthropic": self._kept}} if self._kept else {}
+
+
+class _ToolBlock(_Block):
+    """A call of the page's own tools, or of one that runs on Claude's side."""
+
+    def __init__(self, index: int, content: dict[str, Any]) -> None:
+        super().__init__(index, content)
+        self.call_id = str(content["id"])
+        self._json = ""
+        self._call: Chunk = {"toolCallId": self.call_id, "toolName": str(content["name"])}
+        if content["type"] != "tool_use":
+            self._call["providerExecuted"] = True
+        if content["type"] == "mcp_tool_use":
+            self._call["dynamic"] = True
+        rest = {name: value for name, value in content.items() if name not in ("id", "name", "input")}
+        if rest != {"type": "tool_use"}:
+            self._call["providerMetadata"] = {"anthropic": rest}
+
+    def open(self) -> Iterator[Chunk]:
+        yield {"type": "tool-input-start", **self._call}
+
+    def grow(self, kind: DeltaKind, text: str) -> Iterator[Chunk]:
+        if kind == "input_json" and text:
+            self._json += text
+            yield {"type": "tool-input-delta", "toolCallId": self.call_id, "inputTextDelta": text}
+
+    def close(self) -> Iterator[Chunk]:
+        try:
+            given = json.loads(self._json) if self._json else self.content.get("input") or {}
+        except (ValueError, RecursionError):
+            told = "the tool's input is no whole JSON: the answer was cut within it"
+            yield {"type": "tool-input-error", **self._call, "input": self._json, "errorText": told}
+            return
+        yield {"type": "tool-input-available", **self._call, "input": given}
+
+
+class _ResultBlock(_Block):
+    """What a tool on Claude's side gave; it comes whole.
+
+    Args:
+        deferred: the call was in an answer before this one, so the next question must carry the result here, not there.
+    """
+
+    def __init__(self, index: int, content: dict[str, Any], *, deferred: bool) -> None:
+        super().__init__(index, content)
+        self._deferred = deferred
+
+    def open(self) -> Iterator[Chunk]:
+        output = self.content.get("content")
+        rest = {name: value for name, value in self.content.items() if name not in ("tool_use_id", "content")}
+        if self._deferred:
+            rest["deferred"] = True
+        told: Chunk = {"toolCallId": self.content["tool_use_id"], "providerExecuted": True}
+        failed = isinstance(output, dict) and str(output.get("type", "")).endswith("_error")
+        if failed or self.content.get("is_error") is True:
+            metadata = {"anthropic": rest | {"content": output}}
+            yield {"type": "tool-output-error", **told, "errorText": _error_text(output), "providerMetadata": metadata}
+        else:
+            yield {"type": "tool-output-available", **told, "output": output, "providerMetadata": {"anthropic": rest}}
+
+
+class _RawBlock(_Block):
+    """A block that the format has no chunk for: sent whole when it ends."""
+
+    def __init__(self, index: int, content: dict[str, Any]) -> None:
+        super().__init__(index, dict(content))
+
+    def grow(self, kind: DeltaKind, text: str) -> Iterator[Chunk]:
+        field = "partial_json" if kind == "input_json" else kind
+        self.content[field] = str(self.content.get(field) or "") + text
+        yield from ()
+
+    def take(self, delta: dict[str, Any]) -> None:
+        for name, value in delta.items():
+            if name != "type":
+                before = self.content.get(name)
+                self.content[name] = before + value if isinstance(before, str) and isinstance(value, str) else value
+
+    def close(self) -> Iterator[Chunk]:
+        yield {"type": RAW_BLOCK, "data": self.content}
+
+
+def _error_text(output: Any) -> str:
+    if isinstance(output, dict):
+        return str(output.get("error_message") or output.get("error_code") or output.get("type"))
+    if isinstance(output, list):
+        return "\n".join(str(part["text"]) for part in output if isinstance(part, dict) and "text" in part)
+    return str(output)
+
+
+def _file(content: dict[str, Any]) -> Chunk | None:
+    match content.get("source"):
+        case {"type": "base64", "media_type": str(media_type), "data": str(data)}:
+            return {"type": "file", "url": f"data:{media_type};base64,{data}", "mediaType": media_type}
+        case {"type": "url", "url": str(url)}:
+            media_type = "application/pdf" if content["type"] == "document" else "image/*"
+            return {"type": "file", "url": url, "mediaType": media_type}
+    return None
+
+
+def _sources_in_result(content: dict[str, Any]) -> list[Chunk]:
+    """The pages that a search found or a fetch brought."""
+    found = content.get("content")
+    match content.get("type"):
+        case "web_search_tool_result" if isinstance(found, list):
+            return [_url(page["url"], page.get("title")) for page in found if isinstance(page, dict) and "url" in page]
+        case "web_fetch_tool_result" if isinstance(found, dict) and isinstance(found.get("url"), str):
+            document = found.get("content")
+            return [_url(found["url"], document.get("title") if isinstance(document, dict) else None)]
+    return []
+
+
+def _source_of_citation(citation: dict[str, Any]) -> Chunk | None:
+    match citation:
+        case {"type": "web_search_result_location", "url": str(url)}:
+            return _url(url, citation.get("title"))
+        case {"type": "search_result_location", "source": str(source)}:
+            if source.startswith(("http://", "https://")):
+                return _url(source, citation.get("title"))
+            return _document(source, citation.get("title") or source, "text/plain")
+        case {"document_index": int(index)}:
+            paged = citation.get("type") == "page_location"
+            title = citation.get("document_title") or f"Document {index + 1}"
+            return _document(f"document-{index}", title, "application/pdf" if paged else "text/plain")
+    return None
+
+
+def _url(url: Any, title: Any) -> Chunk:
+    source: Chunk = {"type": "source-url", "sourceId": str(url), "url": str(url)}
+    return source | {"title": title} if isinstance(title, str) else source
+
+
+def _document(source_id: str, title: Any, media_type: str) -> Chunk:
+    return {"type": "source-document", "sourceId": source_id, "mediaType": media_type, "title": str(title)}
+
+
+def _citation(citation: dict[str, Any], source: Chunk) -> Chunk:
+    """A citation as the page shows it beside the text."""
+    kind = source["type"].removeprefix("source-")
+    rest = {name: value for name, value in source.items() if name not in ("type", "sourceId")}
+    told: Chunk = {"source": {"type": "source", "sourceType": kind, "id": source["sourceId"], **rest}}
+    if isinstance(citation.get("cited_text"), str):
+        told["citedText"] = citation["cited_text"]
+    return told
