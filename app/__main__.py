@@ -17,6 +17,10 @@ import click
 from app import __version__, settings
 from app.tools import simulator
 from app.web import server
+from app.web.workers import parse_place, supervise
+
+# Stands where a key would, for a Claude that takes any.
+SIMULATED_KEY = "simulated"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -31,9 +35,18 @@ def main() -> None:
 @click.option("--unix", help="Path of a unix socket to listen on instead of TCP.")
 @click.option("--admin-port", type=int, help="Port of /metrics and the probes, on loopback.")
 @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="TOML file instead of the shipped one.")
+@click.option("--workers", type=click.IntRange(1, 64), default=1, help="Processes on the one port.")
+@click.option("--worker", hidden=True, help="This process's place among them; set by the parent.")
 @click.option("--simulate", is_flag=True, help="Without an API key, start a simulated Claude beside the service.")
 def serve(
-    host: str | None, port: int | None, unix: str | None, admin_port: int | None, config: Path | None, simulate: bool
+    host: str | None,
+    port: int | None,
+    unix: str | None,
+    admin_port: int | None,
+    config: Path | None,
+    workers: int,
+    worker: str | None,
+    simulate: bool,
 ) -> None:
     """Serve until SIGTERM or SIGINT."""
     overrides = {"host": host, "port": port, "unix": unix, "admin_port": admin_port}
@@ -47,15 +60,29 @@ def serve(
     )
     # The SDK's and httpx2's own request lines say nothing that our one line a stream does not.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
+    place = parse_place(worker) if worker else None
     with _credentials(simulate) as credentials:
+        if workers > 1:
+            given = overrides | {"config": config}
+            arguments = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
+            main_coroutine = supervise(loaded, workers, arguments, _environment(credentials))
+        else:
+            main_coroutine = server.serve_until_signal(loaded, credentials, place)
         # What is alive now lives for ever: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             try:
-                runner.run(server.serve_until_signal(loaded, credentials))
+                runner.run(main_coroutine)
             except OSError as error:
                 raise click.ClickException(f"cannot listen: {error}") from None
+
+
+def _environment(credentials: server.Credentials) -> dict[str, str]:
+    """What a worker needs to reach the simulated Claude that its parent started; else nothing."""
+    if not credentials.simulated or credentials.base_url is None:
+        return {}
+    return {"ANTHROPIC_API_KEY": SIMULATED_KEY, "ANTHROPIC_BASE_URL": credentials.base_url}
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -73,7 +100,8 @@ def _credentials(simulate: bool) -> Iterator[server.Credentials]:
     if key or os.environ.get("ANTHROPIC_AUTH_TOKEN") or not simulate:
         if key is None and not os.environ.get("ANTHROPIC_AUTH_TOKEN"):
             click.echo("ANTHROPIC_API_KEY is not set: Claude will refuse every request.", err=True)
-        yield server.Credentials(api_key=key, base_url=os.environ.get("ANTHROPIC_BASE_URL") or None)
+        base_url = os.environ.get("ANTHROPIC_BASE_URL") or None
+        yield server.Credentials(api_key=key, base_url=base_url, simulated=key == SIMULATED_KEY)
         return
     command = [sys.executable, "-m", "app", "simulate", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -83,7 +111,7 @@ def _credentials(simulate: bool) -> Iterator[server.Credentials]:
             if not url.startswith("http"):
                 raise click.ClickException("the simulated Claude did not start")
             click.echo(f"No ANTHROPIC_API_KEY: answers come from a simulated Claude on {url}. They cost nothing.")
-            yield server.Credentials(api_key="simulated", base_url=url, simulated=True)
+            yield server.Credentials(api_key=SIMULATED_KEY, base_url=url, simulated=True)
         finally:
             process.terminate()
 

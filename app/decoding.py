@@ -109,8 +109,6 @@ class EventDecoder:
             if run:
                 events.extend(_joined(run))
                 run = []
-            if name == b"ping":
-                continue
             event = _event(data)
             if event.type == "error":
                 self.error = refusal(event.data)

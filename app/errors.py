@@ -11,6 +11,7 @@
     ├── EndedError              ours, on purpose: the last event of a stream that a rule ended
     │   ├── TakenOver 409 · Stopped 410 · Expired 410
     │   └── ShuttingDown 503
+    ├── Overloaded 503          ours: no room for one more
     └── InternalError 500       ours, a defect
 
 Wire codes are the Messages API's where it has one (Messages API, Errors). Foreign exceptions are translated once,
@@ -161,6 +162,14 @@ class UpstreamTimeout(UpstreamError):
 
     status = 504
     type = "timeout_error"
+
+
+class Overloaded(SluicewayError):
+    """The service serves as many as it can."""
+
+    status = 503
+    type = "overloaded_error"
+    retryable = True
 
 
 class InternalError(SluicewayError):

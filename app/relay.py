@@ -17,7 +17,7 @@ from typing import Protocol
 from app.batching import Batch, Window
 from app.channel import Channel
 from app.errors import InternalError, SluicewayError
-from app.events import ClaudeEvent, End
+from app.events import ClaudeEvent, Delta, End
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,9 @@ async def consume(channel: Channel, window: Window, reader: Reader, pace: Pace) 
             began = clock()
             await reader.send(events)
             sent_at = clock()
-            window.sent(began, sent_at)
+            # Only text opens a window: the message's start is not to hold the first word back.
+            if any(isinstance(event, Delta) for event in events):
+                window.sent(began, sent_at)
         if isinstance(item, End):
             if item.error and not reader.committed:
                 raise item.error

@@ -72,9 +72,9 @@ class Terms:
     commits_early: bool = True
 
 
-def new_stream_id() -> str:
-    """An id that nobody can guess: 144 random bits."""
-    return f"st_{secrets.token_urlsafe(18)}"
+def new_stream_id(worker: int = 0) -> str:
+    """An id that nobody can guess: 144 random bits, after the number of the worker that has the stream."""
+    return f"st{worker}_{secrets.token_urlsafe(18)}"
 
 
 class Session:

@@ -43,6 +43,12 @@ class Settings(BaseModel):
         tuple[str, ...], Field(description='sites whose pages may call, such as "https://chat.example"; "*" for any')
     ] = ()
 
+    # Who is let in
+    max_streams: int = Field(5000, ge=1, le=1_000_000, description="the most streams in flight, each worker's own")
+    max_lag_s: float = Field(
+        0.5, gt=0, le=60, description="no new stream is let in while the event loop is later than this, in seconds"
+    )
+
     # What is asked of Claude where the request does not say
     model: str = Field("claude-opus-4-8", min_length=1, description="model")
     max_tokens: int = Field(64_000, ge=1, le=1_000_000, description="most output tokens of an answer")
@@ -124,6 +130,9 @@ class Settings(BaseModel):
     retry_after_max_s: float = Field(
         10.0, ge=0, le=300, description="the longest retry-after that is waited for, in seconds"
     )
+
+    # What the ledger learned
+    ledger_file: str = Field("", description="where that is kept across restarts; empty forgets it")
 
     # Logs
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least level logged")

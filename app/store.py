@@ -9,7 +9,7 @@ import asyncio
 import hmac
 import logging
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,7 +22,7 @@ from app.metrics import Metrics
 from app.outcome import Outcome
 from app.relay import Source
 from app.replay import Replay, ReplayBudget
-from app.sessions import Policy, Session, SessionOptions, Terms
+from app.sessions import Policy, Session, SessionOptions, Terms, new_stream_id
 from app.sse import numbered
 from app.wire import WireFormat
 
@@ -68,12 +68,22 @@ class Streams:
         session_options: the bounds of every stream.
         ledger: where each is settled.
         metrics: told of each settlement, and of what is wrong with readers.
+        admit: given how many streams run, raises where there is no room for one more.
+        worker: this process's number among its siblings; part of every stream's id.
     """
 
     def __init__(
-        self, options: StoreOptions, session_options: SessionOptions, ledger: Ledger, metrics: Metrics
+        self,
+        options: StoreOptions,
+        session_options: SessionOptions,
+        ledger: Ledger,
+        metrics: Metrics,
+        admit: Callable[[int], None] = lambda _in_flight: None,
+        worker: int = 0,
     ) -> None:
+        self._worker = worker
         self._options = options
+        self._admit = admit
         self._session_options = session_options
         self._ledger = ledger
         self._metrics = metrics
@@ -106,6 +116,10 @@ class Streams:
             self._watcher.cancel()
         await self._tasks.__aexit__(kind, error, trace)
 
+    def new_id(self) -> str:
+        """An id for a stream that is to be started here."""
+        return new_stream_id(self._worker)
+
     def start(
         self,
         terms: Terms,
@@ -135,8 +149,7 @@ class Streams:
         keeps = terms.policy is not Policy.ABORT and self.has_room
         replay = Replay(self._options.replay_bytes if keeps else 0, self.budget)
         if keeps:
-            for frame in preface:
-                replay.append(numbered(replay.last_id + 1, frame))
+            replay.extend([numbered(frame_id, frame) for frame_id, frame in enumerate(preface, 1)])
             connection.sent_id = replay.last_id
         account = self._ledger.open(model=terms.model, max_tokens=max_tokens, now=loop.time())
         session = Session(terms, source, wire, replay, account, self._metrics, self._session_options)
@@ -265,6 +278,7 @@ class Streams:
     def _check_accepting(self) -> None:
         if not self.accepting:
             raise ShuttingDown("the service is shutting down", retry_after_s=1.0)
+        self._admit(len(self.live) + len(self._whole))
 
     def _check_empty(self) -> None:
         if not self.live and not self._whole:

@@ -20,7 +20,7 @@ JSON = {"Content-Type": "application/json"}
 async def eventually(condition: Callable[[], bool], within_s: float = 10.0) -> None:
     """Waits for what no event tells: other processes, sockets, what the loop cleans up behind itself."""
     async with asyncio.timeout(within_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0.002)
 
 

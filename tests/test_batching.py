@@ -78,7 +78,7 @@ def test_nothing_that_could_join_goes_out_apart(incoming: list[ClaudeEvent], tak
 
 def test_blocks_and_kinds_stay_apart_and_in_order() -> None:
     stop = event("content_block_stop")
-    sent = [text("a"), text("b"), Delta(0, "thinking", "c"), text("d", 1), stop, text("e", 1)]
+    sent: list[ClaudeEvent] = [text("a"), text("b"), Delta(0, "thinking", "c"), text("d", 1), stop, text("e", 1)]
     assert batches_of(sent, []) == [
         [text("ab", 0, 2), Delta(0, "thinking", "c"), text("d", 1), stop, text("e", 1)],
     ]

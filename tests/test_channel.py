@@ -253,6 +253,49 @@ async def test_a_nudge_ends_a_waiting_get_before_and_nothing_else() -> None:
 
 
 @jumping
+async def test_many_waits_share_one_timer_and_end_each_at_its_own_deadline() -> None:
+    channel, began = Channel(2, 1000), loop().time()
+    for wait in range(100):
+        loop().call_soon(channel.put_nowait, sized(64, wait))
+        assert await channel.get_before(began + 60 + wait) is not None
+        assert loop().timers() == 1
+    assert await channel.get_before(began + 5) is None  # sooner than the timer was set for
+    assert loop().time() == pytest.approx(began + 5)
+    getting = asyncio.create_task(channel.get_before(began + 50))
+    await settled()
+    channel.nudge()
+    assert await getting is None
+    assert await channel.get_before(began + 170) is None  # later than the timer that the nudged wait left
+    assert loop().time() == pytest.approx(began + 170)
+
+
+@jumping
+async def test_a_closed_channel_leaves_no_timer() -> None:
+    channel = Channel(2, 1000)
+    channel.close()
+    getting = asyncio.create_task(channel.get_before(loop().time() + 60))
+    await settled()
+    assert loop().timers() == 1
+    getting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await getting
+    channel.close()
+    channel.close()
+    assert loop().timers() == 0
+
+
+@jumping
+async def test_a_timer_that_outlives_its_wait_disturbs_nobody() -> None:
+    channel = Channel(2, 1000)
+    loop().call_soon(channel.put_nowait, sized(64, 1))
+    assert await channel.get_before(loop().time() + 5) is not None
+    await asyncio.sleep(10)  # the timer fires meanwhile
+    channel.put_nowait(sized(64, 2))
+    assert marks([await channel.get_before(loop().time() + 5)]) == [2]
+    assert loop().timers() == 0
+
+
+@jumping
 async def test_an_item_that_comes_with_a_nudge_is_not_lost() -> None:
     channel = Channel(2, 1000)
     getting = asyncio.create_task(channel.get_before(loop().time() + 60))

@@ -17,10 +17,10 @@ def family(of: type[SluicewayError]) -> Iterator[type[SluicewayError]]:
         yield from family(child)
 
 
-EVERY = [SluicewayError, *family(SluicewayError)]
+EVERY: list[type[SluicewayError]] = [SluicewayError, *family(SluicewayError)]
 
 
-@pytest.mark.parametrize("error", EVERY, ids=lambda error: str(error.__name__))
+@pytest.mark.parametrize("error", EVERY, ids=[error.__name__ for error in EVERY])
 def test_each_has_a_status_a_wire_code_and_a_sentence(error: type[SluicewayError]) -> None:
     assert 400 <= error.status < 600
     assert re.fullmatch("[a-z]+(_[a-z]+)*", error.type)

@@ -157,7 +157,9 @@ async def test_a_failure_in_the_middle_is_the_one_last_event(
         status, text, error, _ = await outcome(service, f"tokens=300 text=numbered {rate} {fault} after={after}")
         elapsed_s = time.monotonic() - began
 
-    assert (status, error["type"]) == (200, type_)
+    assert error["type"] == type_
+    # Broken JSON that comes in one read with the first events takes them with it, and then there is no stream yet.
+    assert status == 200 or (status == 502 and fault == "fault=garbage" and after <= 1)
     if fault in ("fault=cut", "fault=garbage"):
         # A reset discards what is on its way, and what follows broken JSON in the same read is not trusted.
         assert numbered_text(after).startswith(text)

@@ -164,6 +164,13 @@ async def test_what_is_there_already_goes_in_one_batch_with_the_first() -> None:
 
 
 @jumping
+async def test_the_messages_start_does_not_hold_the_first_word_back() -> None:
+    began, reader = loop().time(), ScriptedReader()
+    await with_producer(ScriptedSource([[START], 0.01, [text("a")], 0.01, [text("b")], 5.0]), Channel(10, 1000), reader)
+    assert [at - began for at, _ in reader.batches] == pytest.approx([0, 0.01, 0.01 + NO_SLACK_S])
+
+
+@jumping
 async def test_an_event_after_a_pause_longer_than_the_window_goes_at_once() -> None:
     began, reader = loop().time(), ScriptedReader()
     await with_producer(ScriptedSource([[text("a")], 5.0, [text("b")], 0.5]), Channel(10, 1000), reader)

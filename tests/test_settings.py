@@ -79,9 +79,19 @@ def test_the_process_environment_is_read_where_none_is_given(monkeypatch: pytest
 def test_a_number_out_of_bounds_or_none_at_all_is_refused_by_name(name: str) -> None:
     field = FIELDS[name]
     bound = bounds(field)
-    low, high = bound.get("ge", bound.get("gt")), bound["le"]
+    low: float = bound["ge"] if "ge" in bound else bound["gt"]
+    high: float = bound["le"]
     step = 1 if field.annotation is int else 0.001
-    wrong = [high + step, low - step, "many", "", "nan", "inf", "-inf", *([low] if "gt" in bound else [])]
+    wrong: list[float | str] = [
+        high + step,
+        low - step,
+        "many",
+        "",
+        "nan",
+        "inf",
+        "-inf",
+        *([low] if "gt" in bound else []),
+    ]
     wrong += ["1.5"] if field.annotation is int else []
     for value in wrong:
         with pytest.raises(SettingsError, match=f"^environment: SLUICEWAY_{name.upper()}: "):
@@ -203,4 +213,4 @@ def test_a_value_that_is_refused_is_not_repeated() -> None:
 
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError):
-        DEFAULTS.port = 1  # type: ignore[misc]
+        DEFAULTS.port = 1

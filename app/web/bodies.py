@@ -67,7 +67,11 @@ def parse_question(raw: bytes, defaults: Defaults) -> Question:
     Raises:
         BadRequest: names the field and the bound.
     """
-    body = parse_object(raw)
+    return question_of(parse_object(raw), defaults)
+
+
+def question_of(body: dict[str, Any], defaults: Defaults) -> Question:
+    """Checks a question that is decoded already. Raises BadRequest."""
     for name in body:
         if name not in _KNOWN:
             raise _unknown(name)
@@ -127,7 +131,9 @@ def _messages(body: dict[str, Any]) -> list[dict[str, Any]]:
         raise BadRequest("messages must be a list of at least one message", field="messages")
     for place, message in enumerate(messages):
         if not isinstance(message, dict) or message.get("role") not in ("user", "assistant", "system"):
-            raise BadRequest(f"messages[{place}] must have a role: user, assistant or system", field=f"messages[{place}]")
+            raise BadRequest(
+                f"messages[{place}] must have a role: user, assistant or system", field=f"messages[{place}]"
+            )
         if not isinstance(message.get("content"), str | list):
             raise BadRequest(
                 f"messages[{place}].content must be a string or a list of blocks", field=f"messages[{place}].content"

@@ -17,11 +17,12 @@ from app.credits import Credits
 from app.errors import BadRequest, InternalError, MethodNotAllowed, NotFound, SluicewayError, Stopped, TooLarge
 from app.liveness import Liveness
 from app.outcome import Outcome
-from app.sessions import Policy, Session, Terms, new_stream_id
+from app.sessions import Policy, Session, Terms
 from app.store import Streams, new_stop_token
 from app.web.auth import Keys, check_content_type
 from app.web.bodies import Defaults, parse_object, parse_question
 from app.web.writer import SendBuffers, SseConnection
+from app.wire.messages import error_body
 from app.wire.text import PlainFormat
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,12 @@ class Desk:
         check_content_type(request.headers)
         question = parse_question(await request.read(), self.defaults)
         terms = Terms(
-            new_stream_id(), caller, question.model, question.policy, question.grace_s, stop_token=new_stop_token()
+            self.streams.new_id(),
+            caller,
+            question.model,
+            question.policy,
+            question.grace_s,
+            stop_token=new_stop_token(),
         )
         resumable = question.policy is not Policy.ABORT and self.streams.has_room
         headers = {"X-Stream-Id": terms.stream_id, "X-Stop-Token": terms.stop_token}
@@ -92,7 +98,7 @@ class Desk:
         answer = self.claude.ask(question.params)
         wire = PlainFormat(thinking=question.thinking)
         session = self.streams.start(terms, answer, wire, connection, question.max_tokens)
-        return await _until_released(connection, session)
+        return await until_released(connection, session)
 
     async def resume(self, request: web.Request) -> web.StreamResponse:
         """`GET /api/stream/{id}`: every frame after `Last-Event-ID`, then what is still to come."""
@@ -103,7 +109,7 @@ class Desk:
         credits = request.query.get("credits") == "1"
         connection = self.reading.connection(request, headers, sent_id=sent_id, credits=credits)
         session = await self.streams.resume(stream_id, caller, connection)
-        return await _until_released(connection, session)
+        return await until_released(connection, session)
 
     async def stop(self, request: web.Request) -> web.Response:
         """`POST /api/stream/{id}/stop`, `DELETE /api/stream/{id}`: stop now, whoever reads."""
@@ -162,12 +168,14 @@ class Reading:
         return SseConnection(request, headers, self.buffers, liveness, sent_id, allowed)
 
 
-async def _until_released(connection: SseConnection, session: Session | None) -> web.StreamResponse:
-    """Waits until the stream has no more for this reader. Cancelling is how aiohttp tells that the reader left."""
+async def until_released(connection: SseConnection, session: Session | None) -> web.StreamResponse:
+    """Waits until the stream has no more for this reader. Cancelling is how aiohttp tells that the reader left.
+
+    Raises:
+        SluicewayError: the stream failed before a status was sent.
+    """
     try:
         await connection.released()
-    except SluicewayError as error:
-        return error_response(error)
     finally:
         if session is not None:
             session.lost(connection)
@@ -181,12 +189,13 @@ def _last_event_id(request: web.Request) -> int:
     return int(value)
 
 
-def error_response(error: SluicewayError) -> web.Response:
-    """An error as the plain protocol tells it before a stream has begun."""
+def error_response(error: SluicewayError, path: str) -> web.Response:
+    """An error before a stream has begun, in the shape of what lives at the path: the Messages API's, or our own."""
     headers = {"Cache-Control": "no-store"}
     if error.retry_after_s is not None:
         headers["Retry-After"] = f"{error.retry_after_s:.0f}"
-    return web.json_response(error.as_dict(), status=error.status, headers=headers)
+    body = error_body(error) if path.startswith("/v1/") else error.as_dict()
+    return web.json_response(body, status=error.status, headers=headers)
 
 
 @web.middleware
@@ -195,22 +204,24 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
     try:
         return await handler(request)
     except SluicewayError as error:
-        return error_response(error)
+        return error_response(error, request.path)
     except web.HTTPRequestEntityTooLarge:
         bound = request.client_max_size
-        return error_response(TooLarge(f"the body is above max_body_bytes, {bound} bytes", field="body"))
+        return error_response(TooLarge(f"the body is above max_body_bytes, {bound} bytes", field="body"), request.path)
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
-        response = error_response(MethodNotAllowed(f"{request.method} is not for this path; it takes {allowed}"))
+        response = error_response(
+            MethodNotAllowed(f"{request.method} is not for this path; it takes {allowed}"), request.path
+        )
         response.headers["Allow"] = allowed
         return response
     except web.HTTPNotFound:
-        return error_response(NotFound("nothing lives at this path"))
+        return error_response(NotFound("nothing lives at this path"), request.path)
     except (web.HTTPException, ConnectionError):
         raise
     except Exception:
         log.exception("%s %s failed", request.method, request.path)
-        return error_response(InternalError("the service failed; its log has the cause"))
+        return error_response(InternalError("the service failed; its log has the cause"), request.path)
 
 
 def admin_routes(streams: Streams, registry: CollectorRegistry) -> list[web.RouteDef]:

@@ -10,26 +10,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import anthropic
 import httpx2
 import msgspec
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from app.claude import Answer, Claude
+from app.decoding import refusal
 from app.errors import SluicewayError, UpstreamGarbled, UpstreamTimeout, UpstreamUnreachable
-from app.events import ClaudeEvent, Delta, Event
+from app.events import ClaudeEvent
 from app.ledger import Account
-from app.sessions import Terms, new_stream_id
+from app.sessions import Terms
 from app.store import Streams, new_stop_token
 from app.web.auth import Keys, check_content_type
 from app.web.bodies import parse_object
 from app.web.handlers import Reading, until_released
 from app.web.writer import SseConnection
-from app.wire.messages import MessagesFormat, error_body
+from app.wire.messages import MessagesFormat, events_of
 
 # Of the caller's headers, those that speak to Claude; `x-stainless-…` say which SDK asks, and with which helper.
 _UP = frozenset({"anthropic-version", "anthropic-beta", "anthropic-user-profile-id", "user-agent"})
@@ -78,7 +79,7 @@ class MessagesApi:
                 _book(account, answer)
             return _response(answer)
         except SluicewayError as error:
-            return _refused(error)
+            return _passed_on(error)
 
     async def count_tokens(self, request: web.Request) -> web.Response:
         """`POST /v1/messages/count_tokens`."""
@@ -93,7 +94,7 @@ class MessagesApi:
 
     async def _stream(self, request: web.Request, caller: str, body: dict[str, Any]) -> web.StreamResponse:
         terms = Terms(
-            new_stream_id(), caller, _model(body), stop_token=new_stop_token(), commits_early=False
+            self.streams.new_id(), caller, _model(body), stop_token=new_stop_token(), commits_early=False
         )  # no grace: an SDK that lost its stream asks anew
         headers = {"X-Stream-Id": terms.stream_id, "X-Stop-Token": terms.stop_token}
         connection = self.reading.connection(request, headers)
@@ -108,7 +109,7 @@ class MessagesApi:
         try:
             return _response(await self._pass_on(request, body))
         except SluicewayError as error:
-            return _refused(error)
+            return _passed_on(error)
 
     async def _pass_on(self, request: web.Request, body: dict[str, Any] | None) -> httpx2.Response:
         """Claude's answer to the same request. Cancelling ends the connection to Claude.
@@ -126,7 +127,8 @@ class MessagesApi:
         except TimeoutError as error:
             raise UpstreamTimeout(f"Claude did not answer within {options.progress_timeout_s:g} s") from error
         except anthropic.APIStatusError as error:
-            raise _status_error(error) from error
+            body = error.body if isinstance(error.body, dict) else {}
+            raise refusal(body, error.status_code, request_id=error.request_id) from error
         except (anthropic.APIConnectionError, httpx2.HTTPError) as error:
             raise UpstreamUnreachable("Claude could not be reached, or the connection broke") from error
 
@@ -172,17 +174,31 @@ def _response(answer: httpx2.Response) -> web.Response:
     return web.Response(status=answer.status_code, body=answer.content, headers=_headers_down(answer.headers))
 
 
-def _refused(error: SluicewayError) -> web.Response:
-    """What Claude answered, where it answered with an error; else the error in the same shape."""
-    cause = error.__cause__
-    if isinstance(cause, anthropic.APIStatusError):
-        return _response(cause.response)
-    return error_response(error)
+def _passed_on(error: SluicewayError) -> web.Response:
+    """What Claude answered, where it answered with an error status; every other error is told by the middleware."""
+    if isinstance(error.__cause__, anthropic.APIStatusError):
+        return _response(error.__cause__.response)
+    raise error
 
 
-def error_response(error: SluicewayError) -> web.Response:
-    """An error of ours in the Messages API's shape."""
-    headers = {hdrs.CACHE_CONTROL: "no-store"}
-    if error.retry_after_s is not None:
-        headers[hdrs.RETRY_AFTER] = f"{error.retry_after_s:.0f}"
-    return web.json_response(error_body(error), status=error.status, headers=headers)
+def _model(body: dict[str, Any]) -> str:
+    model = body.get("model")
+    return model[:200] if isinstance(model, str) else ""
+
+
+def _max_tokens(body: dict[str, Any]) -> int:
+    max_tokens = body.get("max_tokens")
+    return max_tokens if isinstance(max_tokens, int) and not isinstance(max_tokens, bool) else 0
+
+
+def _book(account: Account, answer: httpx2.Response) -> None:
+    """Enters a whole message into the ledger. Raises UpstreamGarbled if it is none."""
+    try:
+        message = msgspec.json.decode(answer.content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UpstreamGarbled("Claude's side answered with something that is no JSON") from error
+    if not isinstance(message, dict):
+        raise UpstreamGarbled("Claude's side answered with something that is no message")
+    for event in events_of(message):
+        account.see(event)
+    account.delivered_all()

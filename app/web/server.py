@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator
+import socket
+import time
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -16,7 +19,9 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from app import __version__
 from app.claude import Claude, UpstreamOptions
 from app.ledger import Ledger
+from app.memory import LedgerFile
 from app.metrics import Metrics
+from app.overload import Admission, LagMeter
 from app.prices import load_prices
 from app.relay import Pace
 from app.retry import RetryRule
@@ -25,11 +30,15 @@ from app.settings import Settings, SettingsError
 from app.store import StoreOptions, Streams
 from app.web.auth import Keys
 from app.web.bodies import Defaults
+from app.web.chat_api import ChatApi
+from app.web.cors import Cors
 from app.web.handlers import Desk, Reading, admin_routes, errors_as_json
+from app.web.messages_api import MessagesApi
+from app.web.siblings import Siblings
+from app.web.workers import BACKLOG, Place
 from app.web.writer import SendBuffers
 
 _LOOPBACK = ("127.", "::1", "localhost")
-_BACKLOG = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +94,19 @@ def check_exposure(settings: Settings) -> None:
 
 
 @asynccontextmanager
-async def running(settings: Settings, credentials: Credentials) -> AsyncIterator[Running]:
+async def running(settings: Settings, credentials: Credentials, place: Place | None = None) -> AsyncIterator[Running]:
     """Serves until the block is left; then every stream is ended and settled.
 
     Args:
         settings: how it is run.
         credentials: how Claude is reached.
+        place: among the workers of this machine; None for one alone.
 
     Raises:
         SettingsError: the address would serve anyone. OSError: it cannot be listened on.
     """
     check_exposure(settings)
+    place = place or Place()
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     prices = load_prices()
@@ -104,8 +115,23 @@ async def running(settings: Settings, credentials: Credentials) -> AsyncIterator
     claude = Claude(_upstream_options(settings, credentials), metrics.upstream_retry)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(claude.close)
+        meter = LagMeter(time.monotonic, metrics.loop_lag)
+        await stack.enter_async_context(_beside(meter.run()))
+        ledger = Ledger(prices)
+        if settings.ledger_file:
+            file = LedgerFile(Path(settings.ledger_file), ledger)
+            file.load(asyncio.get_running_loop().time())
+            await stack.enter_async_context(_beside(file.keep()))
+        admission = Admission(settings.max_streams, settings.max_lag_s)
         streams = await stack.enter_async_context(
-            Streams(_store_options(settings), _session_options(settings), Ledger(prices), metrics)
+            Streams(
+                _store_options(settings),
+                _session_options(settings),
+                ledger,
+                metrics,
+                admit=lambda in_flight: admission.check(in_flight, meter.lag_s),
+                worker=place.number,
+            )
         )
         keys = Keys(() if settings.auth == "none" else settings.api_keys)
         desk = Desk(
@@ -122,20 +148,34 @@ async def running(settings: Settings, credentials: Credentials) -> AsyncIterator
                 "window_ms": round(settings.window_s * 1000),
             },
         )
-        app = web.Application(middlewares=[errors_as_json], client_max_size=settings.max_body_bytes)
-        app.add_routes(desk.routes())
+        messages = MessagesApi(claude, streams, keys, desk.reading)
+        chat_defaults = replace(desk.defaults, policy=Policy(settings.chat_policy))
+        chat = ChatApi(claude, streams, keys, chat_defaults, desk.reading, prices)
+        cors = Cors(settings.cors_origins)
+        middlewares = [*cors.middlewares, errors_as_json]
+        if place.folder is not None:
+            siblings = Siblings(place, desk.reading.buffers)
+            stack.push_async_callback(siblings.close)
+            middlewares.append(siblings.middleware)
+        app = web.Application(middlewares=middlewares, client_max_size=settings.max_body_bytes)
+        app.add_routes([*desk.routes(), *messages.routes(), *chat.routes()])
+        cors.install(app)
         admin = web.Application()
         admin.add_routes(admin_routes(streams, registry))
-        admin_url, _ = await _listen(stack, admin, settings.admin_host, settings.admin_port)
-        url, listener = await _listen(stack, app, settings.host, settings.port, settings.unix)
+        admin_port = settings.admin_port and settings.admin_port + place.number
+        admin_url, _ = await _listen(await _runner(stack, admin), settings.admin_host, admin_port)
+        runner = await _runner(stack, app)
+        if place.folder is not None:
+            await _listen(runner, unix=place.socket_of(place.number))
+        url, listener = await _listen(runner, settings.host, settings.port, settings.unix, place.listen_fd)
         yield Running(url, admin_url, streams, listener)
 
 
-async def serve_until_signal(settings: Settings, credentials: Credentials) -> None:
+async def serve_until_signal(settings: Settings, credentials: Credentials, place: Place | None = None) -> None:
     """Serves until SIGTERM or SIGINT, then drains; a second signal ends at once."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    async with running(settings, credentials) as service:
+    async with running(settings, credentials, place) as service:
 
         def on_signal() -> None:
             if stop.is_set():
@@ -149,23 +189,42 @@ async def serve_until_signal(settings: Settings, credentials: Credentials) -> No
         await service.drain()
 
 
-async def _listen(
-    stack: contextlib.AsyncExitStack, app: web.Application, host: str, port: int, unix: str = ""
-) -> tuple[str, web.BaseSite]:
+@asynccontextmanager
+async def _beside(coroutine: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Runs something endless beside the block."""
+    task = asyncio.create_task(coroutine)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def _runner(stack: contextlib.AsyncExitStack, app: web.Application) -> web.AppRunner:
     # handler_cancellation: without it a handler that waits is not told of a disconnect; aiohttp's test server sets
     # it by itself, so that tests with that one prove nothing. access_log: one line a stream is logged by the session.
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
+    return runner
+
+
+async def _listen(
+    runner: web.AppRunner, host: str = "", port: int = 0, unix: str = "", listen_fd: int | None = None
+) -> tuple[str, web.BaseSite]:
     site: web.BaseSite
-    if unix:
+    if listen_fd is not None:
+        sock = socket.socket(fileno=listen_fd)
+        site = web.SockSite(runner, sock, backlog=BACKLOG)
+    elif unix:
         Path(unix).unlink(missing_ok=True)  # noqa: ASYNC240 - once, before anything is served
-        site = web.UnixSite(runner, unix, backlog=_BACKLOG)
-        await site.start()
-        return f"unix:{unix}", site
-    site = web.TCPSite(runner, host, port, backlog=_BACKLOG)
+        site = web.UnixSite(runner, unix, backlog=BACKLOG)
+    else:
+        site = web.TCPSite(runner, host, port, backlog=BACKLOG)
     await site.start()
-    bound_port = runner.addresses[0][1]
+    if unix:
+        return f"unix:{unix}", site
+    bound_port = sock.getsockname()[1] if listen_fd is not None else runner.addresses[-1][1]
     return f"http://[{host}]:{bound_port}" if ":" in host else f"http://{host}:{bound_port}", site
 
 

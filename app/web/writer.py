@@ -40,6 +40,18 @@ class SendBuffers:
     notsent_lowat_bytes: int
 
 
+def bound_buffers(request: BaseRequest, buffers: SendBuffers) -> None:
+    """Makes every buffer between us and the reader small. Raises ConnectionResetError if the reader is gone."""
+    transport = request.transport
+    if transport is None:
+        raise ConnectionResetError("the reader left before the answer began")
+    transport.set_write_buffer_limits(high=0)
+    sock: socket.socket = transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers.send_buffer_bytes)
+    if sock.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, buffers.notsent_lowat_bytes)
+
+
 class EventStream(EventSourceResponse):
     """The response of one stream; see the module's list of differences."""
 
@@ -51,14 +63,7 @@ class EventStream(EventSourceResponse):
     async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
         """Sends the status and headers, and bounds every buffer below this connection. Idempotent."""
         if self._writer is None:
-            transport = request.transport
-            if transport is None:
-                raise ConnectionResetError("the reader left before the answer began")
-            transport.set_write_buffer_limits(high=0)
-            sock: socket.socket = transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._buffers.send_buffer_bytes)
-            if sock.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self._buffers.notsent_lowat_bytes)
+            bound_buffers(request, self._buffers)
             if request.version < HttpVersion11:
                 self.headers["Connection"] = "close"  # its only way to see the end
             # Past the parent's own prepare(), which starts the ping task.

@@ -7,15 +7,17 @@ because the watchdogs of clients do not count comments. The SDKs pass over the `
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from app.decoding import STATUS_OF_TYPE
 from app.errors import SluicewayError
-from app.events import ClaudeEvent, Delta, DeltaKind
+from app.events import ClaudeEvent, Delta, DeltaKind, Event
 
 _encode = msgspec.json.Encoder().encode
+_SPOKEN: tuple[DeltaKind, ...] = ("text", "thinking")
 _FIELDS: dict[DeltaKind, tuple[bytes, bytes]] = {
     "text": (b"text_delta", b"text"),
     "thinking": (b"thinking_delta", b"thinking"),
@@ -49,6 +51,24 @@ def error_body(error: SluicewayError) -> dict[str, Any]:
     body: dict[str, Any] = {"type": "error", "error": told}
     request_id = getattr(error, "request_id", None)
     return body if request_id is None else body | {"request_id": request_id}
+
+
+def events_of(message: dict[str, Any]) -> Iterator[ClaudeEvent]:
+    """The events that a whole message stands for, for the ledger: its parts, its usage, how it stopped."""
+    yield Event("message_start", b"", {"message": message})
+    content = message.get("content")
+    for index, block in enumerate(content if isinstance(content, list) else []):
+        if not isinstance(block, dict):
+            continue
+        yield Event("content_block_start", b"", {"index": index, "content_block": block})
+        for kind in _SPOKEN:
+            if isinstance(text := block.get(kind), str):
+                yield Delta(index, kind, text)
+        if str(block.get("type")).endswith("tool_use"):
+            yield Delta(index, "input_json", json.dumps(block.get("input"), ensure_ascii=False))
+        yield Event("content_block_stop", b"", {"index": index})
+    yield Event("message_delta", b"", {"delta": message, "usage": message.get("usage")})
+    yield Event("message_stop", b"", {})
 
 
 def _frame(event: ClaudeEvent) -> bytes:

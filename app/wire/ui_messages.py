@@ -66,7 +66,7 @@ def tool_calls(message: dict[str, Any]) -> set[str]:
     return {str(part["toolCallId"]) for part in message["parts"] if _tool_name(part) and "toolCallId" in part}
 
 
-def preface(message: dict[str, Any]) -> bytes:
+def preface(message: dict[str, Any]) -> list[bytes]:
     """Frames that build a UI message anew, for a page that resumes the answer which continues it.
 
     A replay begins by emptying the message (AI SDK, `resumeStreamIsReplay`), so what stood before must come again.
@@ -75,7 +75,7 @@ def preface(message: dict[str, Any]) -> bytes:
     chunks = [{name: value for name, value in start.items() if value is not None}]
     for number, part in enumerate(message["parts"]):
         chunks += _rebuilt(part, f"earlier-{number}")
-    return b"".join(map(framed, chunks))
+    return [framed(chunk) for chunk in chunks]
 
 
 def _list(value: Any, field: str) -> list[Any]:

@@ -1,4 +1,7 @@
-"""A jumping clock for real sockets on this machine: waiting takes no time, once the kernel has nothing more to deliver."""
+"""A jumping clock for real sockets on this machine: waiting takes no time, once the kernel has nothing more to deliver.
+
+The processor's time does not count either: half an hour of experiment is the same on a busy machine as on an idle one.
+"""
 
 from __future__ import annotations
 

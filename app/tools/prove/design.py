@@ -13,11 +13,13 @@ Arm = Literal["short", "long", "aborted", "paused"]
 ARMS: tuple[Arm, ...] = ("short", "long", "aborted", "paused")
 
 # A long arm's tokens, in seconds of the account's refill: deep enough that the bucket is not full again at the reading,
-# when only half of them were drawn; shallow enough (60 would empty it) for the dither and other traffic beside it.
+# when only the short arm's share of them was drawn; shallow enough (60 would empty it) for the dither and other traffic.
 LONG_REFILL_S = 45.0
-# Answers should take about so many seconds; shorter ones need more streams, longer ones refill meanwhile.
-LONG_S = 10.0
-READINGS = 3
+SHORT_SHARE = 0.35
+# Answers should take about so many seconds: shorter ones need more streams at once, longer ones let more of other
+# traffic into a reading.
+LONG_S = 7.0
+READINGS = 2
 READING_GAP_S = 0.4
 # Between a reading and the next: for an end of the paused streams to reach the books.
 SETTLE_S = 1.0
@@ -51,27 +53,27 @@ class Plan:
 
     Attributes:
         streams: in a trial, at once.
-        whole_tokens: `max_tokens` of a long, aborted or paused stream.
-        half_tokens: `max_tokens` of a short stream; where the others are left.
+        long_tokens: `max_tokens` of a long, aborted or paused stream.
+        short_tokens: `max_tokens` of a short stream; the aborted and paused are left there.
         dither_tokens: up to so many tokens, of a random number, are drawn by complete streams beside each trial, and
             taken off again: this makes the headers' rounding a random error that averages out.
         read_at_s: seconds from a trial's start to its readings' middle, when even a whole answer is over.
     """
 
     streams: int
-    whole_tokens: int
-    half_tokens: int
+    long_tokens: int
+    short_tokens: int
     dither_tokens: int
     read_at_s: float
 
     @property
     def rest_tokens(self) -> int:
         """Tokens of a trial that an aborted arm does not read."""
-        return self.streams * (self.whole_tokens - self.half_tokens)
+        return self.streams * (self.long_tokens - self.short_tokens)
 
     def most_output_tokens(self, arm: Arm) -> int:
         """The most that a trial can draw, whatever the provider does after an abort; probes apart."""
-        tokens = self.half_tokens if arm == "short" else self.whole_tokens
+        tokens = self.short_tokens if arm == "short" else self.long_tokens
         return self.streams * tokens + self.dither_tokens
 
 
@@ -96,7 +98,9 @@ def plan(limit: int, pace: Pace, *, streams_max: int, slack: float) -> Plan:
         )
     whole = round(LONG_REFILL_S * refill / streams)
     long_s = pace.ttft_s + whole / pace.tokens_per_s
-    return Plan(streams, whole, whole // 2, min(1000, limit // 8), long_s * slack + READINGS * READING_GAP_S / 2)
+    return Plan(
+        streams, whole, round(whole * SHORT_SHARE), min(1000, limit // 8), long_s * slack + READINGS * READING_GAP_S / 2
+    )
 
 
 def input_tokens_at_most(prompt: str) -> int:

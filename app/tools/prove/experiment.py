@@ -221,7 +221,7 @@ class Experiment:
                     return None
             finally:
                 if arm in ("aborted", "paused"):
-                    whole = float(found.plan.streams * found.plan.whole_tokens)
+                    whole = float(found.plan.streams * found.plan.long_tokens)
                     # Of a void trial nothing is sure: all of it may have been drawn.
                     self._left.append((received or 0.0, whole - (received or 0.0)))
 

@@ -1,8 +1,8 @@
 """What the readings decide, and how surely. Pure statistics.
 
 The experiment is a randomised block design. Every block holds four arms, in random order, that differ in nothing but
-this: *short* streams are complete after half the tokens, *long* ones complete after all of them, *aborted* and *paused*
-ones are left at the half. Every arm's reading is what the account lost over the same span of time. So refill, other
+this: *short* streams are complete after few tokens, *long* ones complete after many, *aborted* and *paused* ones are
+to be long and are left where the short ones end. Every arm's reading is what the account lost over the same span of time. So refill, other
 traffic and the headers' rounding fall on all arms alike, and where an aborted stream's reading lies between the two
 known ones is the share of the unread rest that was drawn all the same: 0, it stopped; 1, it never did.
 """

@@ -31,6 +31,7 @@ PROMPT = (
 )
 _PROBE = "Say A."
 _FULL_WITHIN = 500  # tokens: what the headers' rounding hides
+_FULL_POLLS = 5  # then it is taken as it is: other traffic keeps it from being full
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Took:
         usage: as reported in the end; None where it was left.
         natural: it ended at its `max_tokens`.
         first_s, last_s: loop times of the first text and the last.
+        first_chars: what came with the first text.
         error: what went wrong.
     """
 
@@ -59,6 +61,7 @@ class Took:
     natural: bool
     first_s: float
     last_s: float
+    first_chars: int
     error: SluicewayError | None = None
 
     @property
@@ -162,7 +165,10 @@ class Bench:
                 raise CannotPlan(f"Claude answered: {took.error}")
             if not took.natural or not took.chars:
                 raise CannotPlan("the model ends the answer by itself, or thinks unseen: lengths cannot be known")
-            paces.append((took.first_s - began_s, took.tokens / max(1e-3, took.last_s - took.first_s)))
+            if took.chars == took.first_chars:
+                raise CannotPlan("an answer came in one piece: how fast it runs cannot be known")
+            after_first = took.tokens * (1 - took.first_chars / took.chars)
+            paces.append((took.first_s - began_s, after_first / max(1e-3, took.last_s - took.first_s)))
         return Pace(fmean(ttft for ttft, _ in paces), fmean(rate for _, rate in paces), self.tokens_per_char)
 
     async def full(self, limit: int) -> Reading:
@@ -170,15 +176,15 @@ class Bench:
         refill = limit / 60
         reading = await self.probe()
         if reading.remaining < limit - 4 * _FULL_WITHIN:
-            await asyncio.sleep((limit - reading.remaining) / refill / 2)
-            halfway = await self.probe()
-            if halfway.remaining < limit - 2 * _FULL_WITHIN:
-                self.idle.append((halfway.remaining - reading.remaining) / (halfway.at_s - reading.at_s))
-            reading = halfway
-        for _ in range(5):
+            await asyncio.sleep((limit - reading.remaining) / refill * 0.7)
+            later = await self.probe()
+            if later.remaining < limit - 2 * _FULL_WITHIN:
+                self.idle.append((later.remaining - reading.remaining) / (later.at_s - reading.at_s))
+            reading = later
+        for _ in range(_FULL_POLLS):
             if reading.remaining >= limit - _FULL_WITHIN:
                 break
-            await asyncio.sleep(max(2.0, (limit - reading.remaining + _FULL_WITHIN) / refill))
+            await asyncio.sleep(max(2.0, (limit - reading.remaining + 2 * _FULL_WITHIN) / refill))
             reading = await self.probe()
         return reading
 
@@ -194,8 +200,8 @@ class Bench:
         start = await self.full(limit)
         began_s = asyncio.get_running_loop().time()
         release = asyncio.Event()
-        leave_at = None if arm in ("short", "long") else plan.half_tokens / self.tokens_per_char
-        max_tokens = plan.half_tokens if arm == "short" else plan.whole_tokens
+        leave_at = None if arm in ("short", "long") else plan.short_tokens / self.tokens_per_char
+        max_tokens = plan.short_tokens if arm == "short" else plan.long_tokens
         hold = release if arm == "paused" else None
         streams = [asyncio.create_task(self._stream(max_tokens, leave_at, hold)) for _ in range(plan.streams)]
         parts = [part for part in (dither // 2, dither - dither // 2) if part]
@@ -238,11 +244,11 @@ class Bench:
         return fmean(lost)
 
     async def _reserved(self, start: Reading, began_s: float, plan: Plan, pace: Pace) -> float:
-        early_s = pace.ttft_s + plan.whole_tokens / pace.tokens_per_s / 3
+        early_s = pace.ttft_s + plan.long_tokens / pace.tokens_per_s / 3
         await asyncio.sleep(began_s + early_s - asyncio.get_running_loop().time())
         reading = await self.probe()
         refilled = start.limit / 60 * (reading.at_s - began_s - pace.ttft_s)
-        return (start.remaining - reading.remaining + refilled) / (plan.streams * plan.whole_tokens)
+        return (start.remaining - reading.remaining + refilled) / (plan.streams * plan.long_tokens)
 
     async def _stream(self, max_tokens: int, leave_at_chars: float | None, hold: asyncio.Event | None) -> Took:
         """Reads one answer to its end, or until so many characters, then aborts it; after `hold`, where that is given."""
@@ -251,6 +257,7 @@ class Bench:
         answer = self._claude.ask(params | {"messages": [{"role": "user", "content": PROMPT}]})
         loop, tally = asyncio.get_running_loop(), Tally()
         first_s = last_s = 0.0
+        first_chars = 0
         error: SluicewayError | None = None
         try:
             await answer.open()
@@ -259,7 +266,7 @@ class Bench:
                     tally.see(event)
                 if tally.chars["text"]:
                     last_s = loop.time()
-                    first_s = first_s or last_s
+                    first_s, first_chars = first_s or last_s, first_chars or tally.chars["text"]
                 if leave_at_chars is not None and tally.chars["text"] >= leave_at_chars:
                     break
             if hold is not None:
@@ -278,7 +285,9 @@ class Bench:
             self._chars += tally.chars["text"]
             self._tokens += int(tally.usage["output_tokens"])
         natural = tally.stop_reason == "max_tokens" and not tally.hidden_thinking
-        return Took(tally.chars["text"], tally.usage if complete else None, natural, first_s, last_s, error)
+        return Took(
+            tally.chars["text"], tally.usage if complete else None, natural, first_s, last_s, first_chars, error
+        )
 
     def _settle(self, promised_usd: float, tally: Tally) -> None:
         if tally.exact:

@@ -1,0 +1,63 @@
+"""When a new stream is refused, so that the running ones keep their pace; and how late the event loop is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.errors import Overloaded
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Who is let in. Pure.
+
+    Attributes:
+        max_streams: the most streams in flight.
+        max_lag_s: no one new comes in while the event loop is later than this, in seconds.
+    """
+
+    max_streams: int
+    max_lag_s: float
+
+    def check(self, in_flight: int, lag_s: float) -> None:
+        """Raises Overloaded, with a time after which trying again makes sense, unless there is room for one more."""
+        if in_flight >= self.max_streams:
+            raise Overloaded(f"all {self.max_streams} streams of this service are in use", retry_after_s=2.0)
+        if lag_s > self.max_lag_s:
+            raise Overloaded("this service is at its capacity", retry_after_s=1.0)
+
+
+class LagMeter:
+    """Measures how late the event loop runs its timers.
+
+    Args:
+        clock: monotonic seconds. Not the loop's own time: that stands still within one turn of the loop, and a turn
+            in which a thousand requests arrive is just what is to be noticed.
+        on_beat: told how late each beat was.
+    """
+
+    BEAT_S = 0.05
+    # One beat counts for this much of the average: half a second of lateness is believed, a hiccup is not.
+    WEIGHT = 0.2
+
+    def __init__(self, clock: Callable[[], float], on_beat: Callable[[float], None] = lambda _s: None) -> None:
+        self._clock = clock
+        self._on_beat = on_beat
+        self._average_s = 0.0
+        self._due_at = clock() + self.BEAT_S
+
+    @property
+    def lag_s(self) -> float:
+        """How late the loop is: by its last beats, or by the one that is overdue right now."""
+        return max(self._average_s, self._clock() - self._due_at)
+
+    async def run(self) -> None:
+        """Beats until cancelled."""
+        while True:
+            self._due_at = self._clock() + self.BEAT_S
+            await asyncio.sleep(self.BEAT_S)
+            late_s = max(0.0, self._clock() - self._due_at)
+            self._average_s += self.WEIGHT * (late_s - self._average_s)
+            self._on_beat(late_s)

@@ -1,0 +1,198 @@
+"""What a load test does: how many readers of which kind, when each comes, and when it does what. Pure and seeded."""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+
+class PlanError(ValueError):
+    """A plan that cannot be carried out; the message says which part, and why."""
+
+
+class Kind(enum.Enum):
+    """How a reader behaves."""
+
+    FAST = "fast"  # takes everything as it comes
+    SLOW = "slow"  # takes so many bytes a second
+    STALLING = "stalling"  # takes nothing for a while in the middle, then reads on to the end
+    LEAVING = "leaving"  # closes: before the first token, in the middle, or while it does not read
+    VANISHING = "vanishing"  # acknowledges nothing any more, and never closes
+    RESUMING = "resuming"  # loses its connection and comes back for the rest
+
+    @property
+    def finishes(self) -> bool:
+        """Whether such a reader wants the whole answer."""
+        return self not in (Kind.LEAVING, Kind.VANISHING)
+
+
+class Phase(enum.Enum):
+    """Where in the answer a leaving reader closes."""
+
+    BEFORE_FIRST = "before the first token"
+    STREAMING = "mid-stream"
+    BLOCKED = "while it reads nothing"
+
+
+# How leaving readers spread over the phases where there are many of them.
+_PHASES = ((Phase.BEFORE_FIRST, 0.2), (Phase.STREAMING, 0.6), (Phase.BLOCKED, 0.2))
+_BLOCKED_S = 2.0  # how long one that closes while it reads nothing has read nothing
+_AWAY_S = (0.1, 2.0)  # how long a resuming reader is away
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A load test.
+
+    Attributes:
+        streams: readers at the same time.
+        ramp_s: over how long they come, in seconds.
+        duration_s: for how long a reader whose stream is over comes again, in seconds; 0: each comes once.
+        mix: weight of each kind.
+        slow_bytes_per_s: how fast slow readers read.
+        stall_s: how long stalling readers read nothing, in seconds.
+        vanish_s: how long vanished readers keep their dead socket, in seconds.
+        turn_s: between which two moments after asking a reader leaves, stalls, vanishes or is cut off, in seconds.
+        seed: of everything random.
+    """
+
+    streams: int = 100
+    ramp_s: float = 2.0
+    duration_s: float = 0.0
+    mix: Mapping[Kind, float] = field(default_factory=lambda: MappingProxyType({Kind.FAST: 1.0}))
+    slow_bytes_per_s: int = 200
+    stall_s: float = 10.0
+    vanish_s: float = 20.0
+    turn_s: tuple[float, float] = (0.5, 5.0)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.streams < 1:
+            raise PlanError("streams: at least 1")
+        if min(self.ramp_s, self.duration_s, self.stall_s, self.vanish_s) < 0:
+            raise PlanError("no time may be negative")
+        if self.slow_bytes_per_s < 1:
+            raise PlanError("slow_bytes_per_s: at least 1")
+        if not 0 <= self.turn_s[0] <= self.turn_s[1]:
+            raise PlanError("turn_s: the earliest moment comes first")
+        if not self.mix or min(self.mix.values()) < 0 or sum(self.mix.values()) <= 0:
+            raise PlanError("mix: at least one kind with a weight above 0")
+
+    def kinds(self) -> list[Kind]:
+        """The kind of each of the `streams` readers: the mix's shares to within one reader, in a seeded order."""
+        whole = sum(self.mix.values())
+        shares = {kind: self.streams * weight / whole for kind, weight in self.mix.items() if weight}
+        counts = {kind: int(share) for kind, share in shares.items()}
+        # What rounding down left over goes to the largest remainders.
+        by_remainder = sorted(shares, key=lambda kind: shares[kind] - counts[kind], reverse=True)
+        for kind in by_remainder[: self.streams - sum(counts.values())]:
+            counts[kind] += 1
+        found = [kind for kind, count in counts.items() for _ in range(count)]
+        random.Random(f"{self.seed}/kinds").shuffle(found)
+        return found
+
+    def starts_at_s(self, reader: int) -> float:
+        """When this reader comes, in seconds from the beginning; `reader` counts from 0."""
+        return self.ramp_s * reader / self.streams
+
+    def conduct(self, reader: int, visit: int) -> Conduct:
+        """What this reader does on its `visit`th stream, both counted from 0."""
+        rng = random.Random(f"{self.seed}/{reader}/{visit}")
+        phase = rng.choices([phase for phase, _ in _PHASES], [weight for _, weight in _PHASES])[0]
+        turn_s = rng.uniform(*self.turn_s)
+        return Conduct(turn_s=turn_s, phase=phase, resets=rng.random() < 0.5, away_s=rng.uniform(*_AWAY_S))
+
+
+@dataclass(frozen=True, slots=True)
+class Conduct:
+    """What one reader does on one stream; each kind uses what concerns it.
+
+    Attributes:
+        turn_s: when it does it, in seconds after asking; before the first token, a tenth of that.
+        phase: where a leaving reader closes.
+        resets: it leaves with RST, as a killed browser does, not with FIN, as a closed tab does.
+        away_s: how long it is away before it resumes, in seconds.
+        blocked_s: how long it has read nothing when it closes while blocked, in seconds.
+    """
+
+    turn_s: float
+    phase: Phase
+    resets: bool
+    away_s: float
+    blocked_s: float = _BLOCKED_S
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A load test with a name.
+
+    Attributes:
+        plan: what it does.
+        about: one line for `--help`.
+    """
+
+    plan: Plan
+    about: str
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        "slow-readers": Preset(
+            Plan(streams=500, ramp_s=5, duration_s=60, mix={Kind.FAST: 5, Kind.SLOW: 4, Kind.STALLING: 1}),
+            "500 readers, half of them slow or stalling: do the fast ones notice, does memory grow?",
+        ),
+        "abandon-storm": Preset(
+            Plan(
+                streams=300,
+                ramp_s=2,
+                turn_s=(3, 4),
+                mix={Kind.FAST: 2, Kind.LEAVING: 7, Kind.VANISHING: 1},
+            ),
+            "300 readers, of whom 240 are gone within a second: is every answer stopped, what was wasted?",
+        ),
+        "flash-crowd": Preset(
+            Plan(streams=1000, ramp_s=1, mix={Kind.FAST: 9, Kind.RESUMING: 1}),
+            "1,000 readers within a second: how late is the first token, who is refused?",
+        ),
+    }
+)
+
+
+def parse_mix(text: str) -> dict[Kind, float]:
+    """Reads `fast=5,slow=4,stalling`; a bare kind weighs 1.
+
+    Raises:
+        PlanError: a kind that does not exist, one given twice, or a weight that is no number.
+    """
+    mix: dict[Kind, float] = {}
+    for word in text.split(","):
+        name, _, weight = word.strip().partition("=")
+        try:
+            kind = Kind(name.strip())
+        except ValueError:
+            raise PlanError(f"mix: {name!r} is none of {', '.join(kind.value for kind in Kind)}") from None
+        if kind in mix:
+            raise PlanError(f"mix: {name} is given twice")
+        try:
+            mix[kind] = float(weight or 1)
+        except ValueError:
+            raise PlanError(f"mix: the weight of {name} is no number: {weight!r}") from None
+        if not 0 <= mix[kind] < float("inf"):
+            raise PlanError(f"mix: the weight of {name} must be 0 or more, not {weight}")
+    return mix
+
+
+def planned(preset: str | None, given: Mapping[str, Any]) -> Plan:
+    """A preset's plan, or the default one, with what is given changed; None changes nothing.
+
+    Raises:
+        PlanError: the preset does not exist, or the plan cannot be carried out.
+    """
+    if preset is not None and preset not in PRESETS:
+        raise PlanError(f"preset: {preset!r} is none of {', '.join(PRESETS)}")
+    base = PRESETS[preset].plan if preset is not None else Plan()
+    return replace(base, **{name: value for name, value in given.items() if value is not None})

@@ -1,0 +1,134 @@
+"""The three protocols as a load tester meets them: the request's bytes, and what an event of the answer is. Pure.
+
+Events are told apart by the bytes they begin with, not parsed: a thousand streams have to fit on one core. What each
+looks like: design of the plain protocol; Messages API, Streaming; UI message stream, version 1.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class What(enum.Enum):
+    """What an event is to a reader."""
+
+    CONTENT = enum.auto()
+    LAST = enum.auto()
+    ERROR = enum.auto()
+    OTHER = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """One of the service's protocols.
+
+    Attributes:
+        path: where answers are asked for.
+        content: what the data of an event with text, thinking or a tool's input contains.
+        last: what the data of the last event of a good answer contains.
+        error: what the data of an error contains.
+        resumes: a lost stream can be taken up again.
+    """
+
+    name: str
+    path: str
+    content: tuple[bytes, ...]
+    last: bytes
+    error: bytes
+    resumes: bool
+
+    def what(self, event: bytes) -> What:
+        """What an event is; `event` without its blank line, as it came."""
+        at = event.find(b"data: ")
+        if at < 0:
+            return What.OTHER
+        # The kind stands at the front of the data; what an answer quotes stands further behind.
+        head = event[at + 6 : at + 56]
+        for mark in self.content:
+            if mark in head:
+                return What.CONTENT
+        if head.startswith(self.last):
+            return What.LAST
+        return What.ERROR if head.startswith(self.error) else What.OTHER
+
+
+PLAIN = Protocol(
+    "plain", "/api/stream", (b'{"text":', b'{"thinking":', b'{"tool_use":'), b'{"done":', b'{"error":', resumes=True
+)
+MESSAGES = Protocol(
+    "messages",
+    "/v1/messages",
+    (b'{"type":"content_block_delta"', b'{"type": "content_block_delta"'),
+    b'{"type":"message_stop"',
+    b'{"type":"error"',
+    resumes=False,
+)
+CHAT = Protocol(
+    "chat",
+    "/api/chat",
+    (b'{"type":"text-delta"', b'{"type":"reasoning-delta"', b'{"type":"tool-input-delta"'),
+    b"[DONE]",
+    b'{"type":"error"',
+    resumes=True,
+)
+PROTOCOLS: Mapping[str, Protocol] = {protocol.name: protocol for protocol in (PLAIN, MESSAGES, CHAT)}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What every reader asks.
+
+    Attributes:
+        protocol: in which protocol.
+        host: the `Host` header.
+        prompt: the question.
+        model: None leaves it to the service, where the protocol allows that.
+        max_tokens: the most output tokens of an answer.
+        key: the caller's key; sent as `Authorization: Bearer`. None: no key.
+        headers: further headers.
+        base_path: what stands before the protocol's path, where a proxy serves it below one.
+    """
+
+    protocol: Protocol
+    host: str
+    prompt: str
+    model: str | None
+    max_tokens: int
+    key: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    base_path: str = ""
+
+    def ask(self, name: str, *, resumable: bool) -> bytes:
+        """The request for an answer; `name` tells a chat from all others."""
+        body: dict[str, Any] = {"max_tokens": self.max_tokens}
+        if self.model is not None:
+            body["model"] = self.model
+        if self.protocol is PLAIN:
+            body |= {"prompt": self.prompt} | ({"resumable": True} if resumable else {})
+        elif self.protocol is MESSAGES:
+            body |= {"stream": True, "messages": [{"role": "user", "content": self.prompt}]}
+        else:
+            parts = [{"type": "text", "text": self.prompt}]
+            body |= {"id": name, "trigger": "submit-message", "resumable": resumable}
+            body["messages"] = [{"id": "1", "role": "user", "parts": parts}]
+        more = {"anthropic-version": "2023-06-01"} if self.protocol is MESSAGES else {}
+        return self._request("POST", self.protocol.path, json.dumps(body).encode(), more)
+
+    def resume(self, name: str, stream_id: str, last_id: int) -> bytes:
+        """The request for what comes after frame `last_id`; a chat comes from its start."""
+        if self.protocol is CHAT:
+            return self._request("GET", f"{CHAT.path}/{name}/stream", b"", {})
+        return self._request("GET", f"{PLAIN.path}/{stream_id}", b"", {"last-event-id": str(last_id)})
+
+    def _request(self, method: str, path: str, body: bytes, more: Mapping[str, str]) -> bytes:
+        headers = {"host": self.host, "accept": "text/event-stream", **more}
+        if body:
+            headers |= {"content-type": "application/json", "content-length": str(len(body))}
+        if self.key is not None:
+            headers["authorization"] = f"Bearer {self.key}"
+        lines = [f"{name}: {value}" for name, value in (headers | dict(self.headers)).items()]
+        return "\r\n".join([f"{method} {self.base_path}{path} HTTP/1.1", *lines, "", ""]).encode() + body

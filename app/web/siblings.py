@@ -1,0 +1,107 @@
+"""Brings a request for a stream to the worker that has it: over the unix socket that each worker opens for the others."""
+
+from __future__ import annotations
+
+import logging
+import re
+from contextlib import AsyncExitStack
+
+import aiohttp
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
+
+from app.errors import InternalError
+from app.web.handlers import Handler
+from app.web.workers import Place
+from app.web.writer import SendBuffers, bound_buffers
+
+log = logging.getLogger(__name__)
+
+_STREAM_ID = re.compile(r"st(\d{1,4})_")
+# Said by a worker that passes a request on: it is not passed on again. A caller who says it only misses its stream.
+_PASSED_ON = "X-Sluiceway-Passed-On"
+_HOP_BY_HOP = frozenset(
+    name.lower() for name in (hdrs.CONNECTION, hdrs.KEEP_ALIVE, hdrs.TRANSFER_ENCODING, hdrs.CONTENT_LENGTH, hdrs.HOST)
+)
+_NOT_HERE = frozenset({204, 404})
+
+
+class Siblings:
+    """The other workers of this machine.
+
+    Args:
+        place: this worker's place among them.
+        buffers: the bounds towards a reader whose stream is passed through.
+    """
+
+    def __init__(self, place: Place, buffers: SendBuffers) -> None:
+        self._place = place
+        self._buffers = buffers
+        self._sessions: dict[int, aiohttp.ClientSession] = {}
+
+    async def close(self) -> None:
+        """Closes the connections to the others."""
+        for session in self._sessions.values():
+            await session.close()
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answers here, or passes the request on to the worker whose stream it names."""
+        name = request.match_info.get("id")
+        if name is None or _PASSED_ON in request.headers:
+            return await handler(request)
+        if request.path.startswith("/api/chat/"):
+            # The page chose the name, so that it does not tell the worker: whoever knows it answers.
+            response = await handler(request)
+            for number in range(self._place.count):
+                if response.prepared or response.status not in _NOT_HERE:
+                    break
+                if number != self._place.number:
+                    response = await self._pass_on(request, number)
+            return response
+        match = _STREAM_ID.match(name)
+        owner = int(match[1]) if match else self._place.number
+        if owner == self._place.number or owner >= self._place.count:
+            return await handler(request)
+        return await self._pass_on(request, owner)
+
+    async def _pass_on(self, request: web.Request, number: int) -> web.StreamResponse:
+        headers = CIMultiDict((key, value) for key, value in request.headers.items() if key.lower() not in _HOP_BY_HOP)
+        headers[_PASSED_ON] = str(self._place.number)
+        async with AsyncExitStack() as stack:
+            try:
+                theirs = await stack.enter_async_context(
+                    self._session(number).request(
+                        request.method, f"http://worker{request.path_qs}", headers=headers, data=await request.read()
+                    )
+                )
+            except aiohttp.ClientError as error:
+                raise InternalError("the worker that has this stream cannot be reached", retry_after_s=1.0) from error
+            ours = web.StreamResponse(status=theirs.status, reason=theirs.reason)
+            ours.headers.extend((k, v) for k, v in theirs.headers.items() if k.lower() not in _HOP_BY_HOP)
+            if theirs.content_type != "text/event-stream":
+                return web.Response(status=theirs.status, headers=ours.headers, body=await theirs.read())
+            bound_buffers(request, self._buffers)
+            writer = await ours.prepare(request)
+            assert writer is not None, "it is prepared once"
+            try:
+                while data := await theirs.content.readany():
+                    await ours.write(data)
+                    await writer.drain()
+            except aiohttp.ClientError:
+                # The owner died: an end without a last event tells the reader so.
+                log.info("worker %d broke off a stream that was passed through", number)
+                ours.force_close()
+            return ours
+
+    def _session(self, number: int) -> aiohttp.ClientSession:
+        session = self._sessions.get(number)
+        if session is None:
+            connector = aiohttp.UnixConnector(self._place.socket_of(number), limit=0)
+            session = self._sessions[number] = aiohttp.ClientSession(
+                connector=connector,
+                read_bufsize=self._buffers.send_buffer_bytes,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
+                auto_decompress=False,
+            )
+        return session

@@ -1,0 +1,235 @@
+"""A reader's connection that follows a script, the page behind it, and a store of streams to read from."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from app.credits import Credits
+from app.delivery import Interrupted
+from app.errors import SluicewayError
+from app.ledger import Ledger
+from app.liveness import Finding
+from app.metrics import Metrics
+from app.prices import Prices, load_prices
+from app.relay import Pace
+from app.sessions import Policy, Session, SessionOptions, Terms
+from app.store import StoreOptions, Streams
+from app.wire.text import PlainFormat
+
+from .fakes import ScriptedSource, Step
+
+PACE = Pace(batch_bytes=200, commit_s=1.0, heartbeat_s=10.0)
+SESSION_OPTIONS = SessionOptions(queue_items=8, queue_bytes=1000, window_s=0.1, window_max_s=1.0, pace=PACE)
+STORE_OPTIONS = StoreOptions(replay_bytes=1_000_000, replay_total_bytes=10_000_000, replay_s=300.0, drain_s=30.0)
+
+
+class FakeConnection:
+    """A `Connection` whose other side takes bytes as the script says; what was sent before a cut arrives in part.
+
+    Args:
+        sent_id: the last frame that the page has.
+        cut_at: the connection breaks once this many bytes were sent.
+        stalls_at: drains wait for ever once this many were.
+        drain_s: how long a drain takes.
+        credits: how far to run ahead of the page.
+
+    Attributes:
+        received: what came through.
+        over: set when nothing will come any more: released, broken or aborted.
+        aborted: `abort` was called.
+        finding: what `look` is to find.
+        looks: how often it was asked.
+    """
+
+    def __init__(
+        self,
+        sent_id: int = 0,
+        *,
+        cut_at: int | None = None,
+        stalls_at: int | None = None,
+        drain_s: float = 0.0,
+        credits: Credits | None = None,
+    ) -> None:
+        self._cut_at = cut_at
+        self._stalls_at = stalls_at
+        self._drain_s = drain_s
+        self._interrupt = asyncio.Event()
+        self._busy = False
+        self.sent_id = sent_id
+        self.credits = credits
+        self.committed = False
+        self.stuck = False
+        self.received = b""
+        self.writes: list[tuple[float, bytes]] = []
+        self.over = asyncio.Event()
+        self.broken = self.aborted = self.released = False
+        self.error: SluicewayError | None = None
+        self.finding: Finding | None = None
+        self.looks = 0
+
+    async def write(self, data: bytes) -> None:
+        assert not self._busy, "one task writes to a connection"
+        if self._interrupt.is_set():
+            raise Interrupted
+        self._busy = True
+        try:
+            await self._write(data)
+        finally:
+            self._busy = False
+
+    async def _write(self, data: bytes) -> None:
+        self._check()
+        self.committed = True
+        self.writes.append((asyncio.get_running_loop().time(), data))
+        self.received += data
+        if self._cut_at is not None and len(self.received) > self._cut_at:
+            self.received = self.received[: self._cut_at]
+            self.break_off()
+        stalled = self._stalls_at is not None and len(self.received) > self._stalls_at
+        if self._drain_s or stalled:
+            try:
+                async with asyncio.timeout(None if stalled else self._drain_s):
+                    await self._interrupt.wait()
+            except TimeoutError:
+                self._check()
+            else:
+                self._check()
+                raise Interrupted
+        self._check()
+
+    def _check(self) -> None:
+        if self.broken:
+            raise ConnectionResetError("the reader is gone")
+
+    def break_off(self) -> None:
+        """The other side is gone."""
+        self.broken = True
+        self._interrupt.set()
+        self.over.set()
+
+    def interrupt(self) -> None:
+        self._interrupt.set()
+
+    async def write_last(self, data: bytes) -> None:
+        assert not self._busy, "one task writes to a connection"
+        if self.committed and not self.broken:
+            self.received += data
+
+    def look(self, now: float) -> Finding | None:
+        self.looks += 1
+        return self.finding
+
+    def abort(self) -> None:
+        self.aborted = True
+        self.break_off()
+
+    def release(self, error: SluicewayError | None) -> None:
+        if not self.released:
+            self.released, self.error = True, error
+            self.over.set()
+
+
+@dataclass
+class Page:
+    """What a page puts together of one stream, over all of its connections; holds that no frame comes twice or is missing.
+
+    Attributes:
+        last: the last event, without which an end is a lost connection.
+    """
+
+    text: str = ""
+    last_id: int = 0
+    last: dict[str, Any] = field(default_factory=dict)
+
+    def take(self, received: bytes) -> None:
+        """All that one connection brought; what a cut left incomplete is dropped, as browsers do."""
+        assert b"\r" not in received
+        *blocks, _cut = received.decode("utf-8", "replace").split("\n\n")
+        for block in blocks:
+            if block.startswith(":"):
+                continue
+            assert not self.last, f"something came after the last event: {block}"
+            *number, data = block.split("\n")
+            event = json.loads(data.removeprefix("data: "))
+            if number:
+                assert number == [f"id: {self.last_id + 1}"], f"{number} after {self.last_id}"
+                self.last_id += 1
+            else:
+                assert event.get("type") in ("taken_over", "expired"), "only what is no part of the answer has no number"
+            self.text += event.get("text", "")
+            if "done" in event or "error" in event:
+                self.last = event
+
+
+@dataclass(frozen=True)
+class House:
+    """A store of streams, and what it is told to count.
+
+    Attributes:
+        sessions: every one that was started.
+    """
+
+    streams: Streams
+    registry: CollectorRegistry
+    sessions: list[Session] = field(default_factory=list)
+
+    def start(
+        self,
+        steps: Iterable[Step],
+        connection: FakeConnection,
+        *,
+        policy: Policy = Policy.GRACE,
+        grace_s: float = 30.0,
+        stream_id: str = "st_1",
+        caller: str = "c",
+    ) -> tuple[Session, ScriptedSource]:
+        """A stream of the plain protocol."""
+        source = ScriptedSource(list(steps))
+        terms = Terms(stream_id, caller, "claude-opus-4-8", policy, grace_s, stop_token=f"token of {stream_id}")
+        session = self.streams.start(terms, source, PlainFormat(thinking=False), connection, 64_000)
+        self.sessions.append(session)
+        return session, source
+
+    def settled(self) -> dict[str, int]:
+        """How many streams were settled, by outcome."""
+        counted: dict[str, int] = {}
+        for metric in self.registry.collect():
+            for sample in metric.samples:
+                if sample.name == "sluiceway_streams_total" and sample.value:
+                    outcome = sample.labels["outcome"]
+                    counted[outcome] = counted.get(outcome, 0) + round(sample.value)
+        return counted
+
+
+@cache
+def _prices() -> Prices:
+    return load_prices()
+
+
+@asynccontextmanager
+async def house(options: SessionOptions = SESSION_OPTIONS, **store: Any) -> AsyncIterator[House]:
+    """A store; at its end nothing of it is left, and each stream was settled once."""
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, ["claude-opus-4-8"])
+    async with Streams(replace(STORE_OPTIONS, **store), options, Ledger(_prices()), metrics) as streams:
+        opened = House(streams, registry)
+        yield opened
+    assert not streams.live
+    assert all(session.account.settled for session in opened.sessions)
+    assert sum(opened.settled().values()) == len(opened.sessions), "settled twice, or never"
+    assert registry.get_sample_value("sluiceway_streams_active") == 0
+    assert registry.get_sample_value("sluiceway_upstreams_active") == 0
+
+
+def credits_of(rng: random.Random, page: Page) -> Credits | None:
+    """Credits for some connections, small enough to run out."""
+    return Credits(rng.randrange(50, 2000), page.last_id) if rng.random() < 0.4 else None

@@ -1,0 +1,258 @@
+"""Through a real nginx: the shipped configuration over its unix socket, and a default one that knows nothing of us."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings
+from app.tools.answer import numbered_text
+from app.tools.simulator import Simulator
+from app.web.server import Running
+
+from .conftest import Serve, transcript_names
+from .nginx import SHIPPED, check, free_port, nginx, plain, shipped, write
+from .readers import Reader, Told, events_of, eventually, steady
+from .test_stream import ADAPTIVE, recorded, told
+
+pytestmark = pytest.mark.nginx
+
+
+@pytest.fixture
+async def behind_shipped(serve: Serve, tmp_path: Path) -> AsyncIterator[tuple[str, Running]]:
+    """The service on a unix socket behind the shipped configuration: nginx's URL, and the service."""
+    service = await serve(unix=str(tmp_path / "s.sock"))
+    port = free_port()
+    async with nginx(tmp_path, shipped(tmp_path, service.url, port), port) as url:
+        yield url, service
+
+
+@pytest.fixture
+async def behind_plain(service: Running, tmp_path: Path) -> AsyncIterator[str]:
+    """The service on TCP behind a configuration of defaults; nginx's URL."""
+    port = free_port()
+    async with nginx(tmp_path, plain(service.url, port), port) as url:
+        yield url
+
+
+# --- the same answers --------------------------------------------------------------------------------------------------
+
+
+async def test_every_recorded_answer_passes_the_shipped_nginx(behind_shipped: tuple[str, Running]) -> None:
+    url, _ = behind_shipped
+    for name in transcript_names():
+        for chunking in ("events", "random"):
+            assert await told(url, f"transcript={name} chunking={chunking}", thinking=ADAPTIVE) == recorded(name), name
+
+
+async def test_every_recorded_answer_survives_nginx_one_byte_at_a_time(serve: Serve, tmp_path: Path) -> None:
+    service = await serve(unix=str(tmp_path / "s.sock"), window_s=0)
+    port = free_port()
+    async with nginx(tmp_path, shipped(tmp_path, service.url, port), port) as url:
+        for name in transcript_names():
+            assert await told(url, f"transcript={name} chunking=bytes", thinking=ADAPTIVE) == recorded(name), name
+
+
+async def test_every_recorded_answer_passes_a_default_nginx(behind_plain: str) -> None:
+    for name in transcript_names():
+        assert await told(behind_plain, f"transcript={name}", thinking=ADAPTIVE) == recorded(name), name
+
+
+# --- tokens as they come -----------------------------------------------------------------------------------------------
+
+
+async def read_one_by_one(url: str, simulator: Simulator) -> None:
+    """Each token is read while the next is not made yet: no buffer on the way waits for more."""
+    reader = await Reader.connect(url)
+    await reader.ask("tokens=3 rate=2 text=numbered")
+    assert await reader.head() == 200
+    for token in (1, 2, 3):
+        await reader.until(b"token%04d" % token)
+        assert simulator.books[0].tokens == token
+    await reader.rest()
+    reader.leave()
+    assert reader.ended
+
+
+async def test_tokens_pass_the_shipped_nginx_as_they_come(
+    behind_shipped: tuple[str, Running], simulator: Simulator
+) -> None:
+    await read_one_by_one(behind_shipped[0], simulator)
+
+
+async def test_tokens_pass_a_default_nginx_as_they_come(behind_plain: str, simulator: Simulator) -> None:
+    """Because of the response's header alone."""
+    await read_one_by_one(behind_plain, simulator)
+
+
+async def test_a_keep_alive_passes_before_the_first_token(behind_plain: str) -> None:
+    reader = await Reader.connect(behind_plain)
+    await reader.ask("tokens=3 first_event_s=60")
+    began = time.monotonic()
+    assert await reader.head() == 200
+    assert await reader.until(b"\n\n") == b": keep-alive\n\n"
+    assert 0.9 < time.monotonic() - began < 2
+    reader.leave()
+
+
+async def test_the_header_is_passed_on_to_an_outer_nginx(
+    behind_shipped: tuple[str, Running], tmp_path: Path, simulator: Simulator
+) -> None:
+    """An outer nginx with nothing but defaults streams too, since the inner one does not eat the header."""
+    url, _ = behind_shipped
+    folder, port = tmp_path / "outer", free_port()
+    folder.mkdir()
+    async with nginx(folder, plain(url, port), port) as outer:
+        reader = await Reader.connect(outer)
+        await reader.ask("tokens=3 rate=2 text=numbered")
+        assert await reader.head() == 200
+        await reader.until(b"token0001")
+        assert simulator.books[0].tokens == 1
+        reader.leave()
+
+
+# --- pressure ----------------------------------------------------------------------------------------------------------
+
+
+async def test_behind_a_unix_socket_little_is_written_ahead_of_a_stalled_reader(
+    behind_shipped: tuple[str, Running], simulator: Simulator
+) -> None:
+    """At most 64 kB; counted without looking inside: all that Claude was let to make, less what was read."""
+    url, _ = behind_shipped
+    reader = await Reader.connect(url, rcvbuf_bytes=4096)
+    await reader.ask("tokens=30000 text=numbered")
+    assert await reader.head() == 200
+    while reader.body_bytes < 20_000:
+        await reader.some(2048)
+    book = simulator.books[0]
+    made = await steady(lambda: book.tokens, 1.0)
+    read = reader.body.count(b" token")
+    # A frame of the largest batch, 2,048 characters, adds some 30 bytes to it; chunk framing as much again.
+    written_bytes = (made - read) * 10 * 1.1
+    print(f"{made - read} tokens, at most {written_bytes:.0f} bytes, ahead of the stalled reader behind nginx")
+    assert book.is_blocked.is_set()
+    assert written_bytes <= 65_536
+
+    answer = Told.of(events_of(await reader.rest()))
+    reader.leave()
+    assert answer.text == numbered_text(30_000)
+
+
+@pytest.mark.parametrize("directive", ["ttft_s=60", "first_event_s=60", "tokens=10000 rate=100", "tokens=900000"])
+async def test_a_reader_that_leaves_nginx_stops_generation(
+    directive: str, behind_shipped: tuple[str, Running], simulator: Simulator
+) -> None:
+    url, service = behind_shipped
+    reader = await Reader.connect(url, rcvbuf_bytes=4096)
+    await reader.ask(directive)
+    book = await simulator.book()
+    if "tokens" in directive:
+        await reader.head()
+    if "900000" in directive:
+        await book.is_blocked.wait()
+    reader.leave()
+    async with asyncio.timeout(5):
+        await book.ended.wait()
+
+    assert book.gone_at is not None
+    print(f"{directive}: upstream closed after {book.gone_at - reader.left_at:.4f} s")
+    assert book.gone_at - reader.left_at < 1
+    await eventually(lambda: not service.streams.live)
+
+
+# --- errors ------------------------------------------------------------------------------------------------------------
+
+
+async def test_an_upstream_cut_is_the_last_event_and_a_whole_response(behind_shipped: tuple[str, Running]) -> None:
+    url, _ = behind_shipped
+    answer = await told(url, "tokens=30 rate=200 fault=cut after=10")
+
+    assert answer.last["type"] == "upstream_cut"
+
+
+async def test_a_status_before_the_stream_passes_with_its_json(
+    behind_shipped: tuple[str, Running], simulator: Simulator
+) -> None:
+    """And nginx does not ask a second time."""
+    url, _ = behind_shipped
+    reader = await Reader.connect(url)
+    await reader.ask("fault=http_400")
+    assert await reader.head() == 400
+    assert json.loads(await reader.rest())["type"] == "invalid_request_error"
+    reader.leave()
+    assert len(simulator.books) == 1
+
+
+async def test_a_body_above_the_services_bound_gets_the_services_own_error(
+    behind_shipped: tuple[str, Running],
+) -> None:
+    url, _ = behind_shipped
+    reader = await Reader.connect(url)
+    body = json.dumps({"prompt": "x" * 10_000_000}).encode()
+    sending = asyncio.create_task(reader.send(reader.request(body)))
+    assert await reader.head() == 413
+    assert "max_body_bytes" in json.loads(await reader.rest())["error"]
+    sending.cancel()
+    await asyncio.gather(sending, return_exceptions=True)
+    reader.leave()
+
+
+async def test_a_page_behind_nginx_is_our_own_by_its_origin(behind_shipped: tuple[str, Running]) -> None:
+    """The port survives in the Host header, with which the service compares the Origin."""
+    url, _ = behind_shipped
+    for origin, status in ((url, 200), ("http://127.0.0.1:1", 403)):
+        reader = await Reader.connect(url)
+        await reader.send(reader.request(b'{"prompt": "hello"}', headers={"Origin": origin}))
+        assert await reader.head() == status
+        reader.leave()
+
+
+# --- the file ----------------------------------------------------------------------------------------------------------
+
+
+def test_nginx_takes_the_shipped_file_without_a_warning(tmp_path: Path) -> None:
+    said = check(write(tmp_path, shipped(tmp_path, "unix:/nowhere.sock", free_port())))
+
+    assert "test is successful" in said
+    assert "[warn]" not in said
+
+
+def test_every_setting_of_the_shipped_file_says_why() -> None:
+    """A comment stands above each setting, or above the neighbours that it belongs to."""
+    lines = SHIPPED.read_text("utf-8").split("\n")
+    settings = [at for at, line in enumerate(lines) if re.match(r"\s+[a-z_]+ .*;$", line)]
+    assert len(settings) > 15
+    for at in settings:
+        above = at - 1
+        while re.match(r"\s+[a-z_]+ .*;$", lines[above]):
+            above -= 1
+        plainly = re.match(r"\s+(server_name|access_log|proxy_pass) ", lines[at])
+        assert plainly or lines[above].strip().startswith("#"), lines[at]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "proxy_buffering off;", "proxy_buffer_size 4k;", "proxy_http_version 1.1;", 'proxy_set_header Connection "";',
+        "proxy_next_upstream off;", "proxy_ignore_client_abort off;", "proxy_pass_header X-Accel-Buffering;",
+        "reset_timedout_connection on;", "gzip off;", "keepalive 16;", "sndbuf=16k", "send_timeout 30s;",
+    ],
+)  # fmt: skip
+def test_the_shipped_file_keeps_what_streaming_rests_on(setting: str) -> None:
+    said = [line for line in SHIPPED.read_text("utf-8").split("\n") if not line.strip().startswith("#")]
+
+    assert [line for line in said if setting in line]
+
+
+def test_nginx_waits_longer_than_the_heartbeat_takes() -> None:
+    found = re.search(r"^\s+proxy_read_timeout (\d+)s;", SHIPPED.read_text("utf-8"), re.MULTILINE)
+
+    assert found is not None
+
+    assert int(found[1]) >= 3 * Settings().heartbeat_s

@@ -1,0 +1,262 @@
+"""The command line: the service as a process, started as an operator starts it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from app.tools.answer import numbered_text
+from app.tools.simulator import Simulator
+
+from .conftest import ROOT
+from .readers import Reader, Told, events_of, eventually
+
+SECRET = "sk-ant-secret-of-the-process"
+
+
+class Service:
+    """A running process of the service.
+
+    Attributes:
+        url, admin_url: as its first lines say.
+        said: what it has printed on stdout so far.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.url = self.admin_url = self.said = ""
+
+    async def ready(self) -> None:
+        assert self.process.stdout is not None
+        while " on " not in self.said or "admin" not in self.said:
+            line = (await self.process.stdout.readline()).decode()
+            assert line, f"it ended before it listened: {self.said}"
+            self.said += line
+        self.url, _, rest = self.said.rpartition("Sluiceway")[2].partition(" on ")[2].partition(" (admin on ")
+        self.admin_url = rest.partition(")")[0].strip()
+
+    async def ended(self, within_s: float = 10) -> tuple[int, str]:
+        """The exit code, and all that was printed."""
+        async with asyncio.timeout(within_s):
+            out, err = await self.process.communicate()
+        assert self.process.returncode is not None
+        return self.process.returncode, self.said + out.decode() + err.decode()
+
+
+Start = Callable[..., Awaitable[Service]]
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    """Starts `python -m app serve` with arguments and environment; kills what still runs at the test's end."""
+    started: list[Service] = []
+
+    async def run(*arguments: str, environ: Mapping[str, str] = {}, ready: bool = True) -> Service:  # noqa: B006
+        ours = ("SLUICEWAY_", "ANTHROPIC_")
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "app", "serve", *arguments),
+            cwd=ROOT,
+            env=clean | {"ANTHROPIC_API_KEY": SECRET} | environ,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        service = Service(process)
+        started.append(service)
+        if ready:
+            await service.ready()
+        return service
+
+    yield run
+    for service in started:
+        if service.process.returncode is None:
+            service.process.kill()
+            await service.process.communicate()
+
+
+FREE = ("--port", "0", "--admin-port", "0")
+
+
+async def asked(url: str, directive: str) -> Told:
+    reader = await Reader.connect(url)
+    await reader.ask(directive)
+    assert await reader.head() == 200
+    told = Told.of(events_of(await reader.rest()))
+    reader.leave()
+    return told
+
+
+async def test_it_serves_on_loopback_and_says_where(start: Start, simulator: Simulator) -> None:
+    service = await start(*FREE, environ={"ANTHROPIC_BASE_URL": simulator.url})
+
+    assert service.url.startswith("http://127.0.0.1:")
+    assert service.admin_url.startswith("http://127.0.0.1:")
+    assert (await asked(service.url, "tokens=200 text=numbered")).text == numbered_text(200)
+
+
+async def test_it_serves_on_a_unix_socket(start: Start, simulator: Simulator, tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+    path.write_bytes(b"")  # what a crash left behind does not stand in the way
+    service = await start(*FREE, "--unix", str(path), environ={"ANTHROPIC_BASE_URL": simulator.url})
+
+    assert service.url == f"unix:{path}"
+    assert (await asked(service.url, "tokens=20 text=numbered")).text == numbered_text(20)
+
+
+async def test_with_simulate_it_brings_its_own_claude_and_says_so(start: Start) -> None:
+    service = await start(*FREE, "--simulate", environ={"ANTHROPIC_API_KEY": ""})
+
+    assert "simulated" in service.said
+    assert (await asked(service.url, "tokens=5 rate=0 ttft_s=0 text=numbered")).text == numbered_text(5)
+    reader = await Reader.connect(service.url)
+    await reader.send(reader.request(b"", method="GET", path="/config.json"))
+    await reader.head()
+    assert b'"simulated": true' in await reader.rest()
+    reader.leave()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+async def test_beyond_loopback_it_demands_keys(host: str, start: Start) -> None:
+    service = await start(*FREE, "--host", host, ready=False)
+    code, said = await service.ended()
+
+    assert code != 0
+    assert "SLUICEWAY_API_KEYS" in said
+    assert "SLUICEWAY_AUTH=none" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("environ", [{"SLUICEWAY_API_KEYS": "one, two"}, {"SLUICEWAY_AUTH": "none"}])
+async def test_beyond_loopback_it_serves_with_keys_or_for_anyone_in_so_many_words(
+    environ: dict[str, str], start: Start, simulator: Simulator
+) -> None:
+    service = await start(*FREE, "--host", "0.0.0.0", environ=environ | {"ANTHROPIC_BASE_URL": simulator.url})
+    reader = await Reader.connect(service.url.replace("0.0.0.0", "127.0.0.1"))
+    await reader.ask("tokens=1")
+
+    assert await reader.head() == (401 if "SLUICEWAY_API_KEYS" in environ else 200)
+    reader.leave()
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"SLUICEWAY_WINDOWS_S": "1"}, ["SLUICEWAY_WINDOWS_S", "did you mean SLUICEWAY_WINDOW_S"]),
+        ({"SLUICEWAY_WINDOW_S": "-1"}, ["SLUICEWAY_WINDOW_S", "greater than or equal to 0"]),
+        ({"SLUICEWAY_PORT": "many"}, ["SLUICEWAY_PORT", "integer"]),
+        ({"SLUICEWAY_LOG_LEVEL": "loud"}, ["SLUICEWAY_LOG_LEVEL", "debug"]),
+    ],
+)
+async def test_a_wrong_setting_is_refused_by_name(environ: dict[str, str], words: list[str], start: Start) -> None:
+    service = await start("--admin-port", "0", environ=environ, ready=False)
+    code, said = await service.ended()
+
+    assert code != 0
+    assert not [word for word in words if word not in said], said
+    assert "Traceback" not in said
+
+
+async def test_an_unknown_key_of_a_file_is_refused_by_name(start: Start, tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text("queue_item = 5\n", "utf-8")
+    service = await start(*FREE, "--config", str(config), ready=False)
+    code, said = await service.ended()
+
+    assert code != 0
+    assert "queue_item" in said
+    assert "did you mean queue_items" in said
+
+
+async def test_a_port_that_is_taken_is_said_without_a_traceback(start: Start, simulator: Simulator) -> None:
+    service = await start("--port", str(simulator.port), "--admin-port", "0", ready=False)
+    code, said = await service.ended()
+
+    assert code != 0
+    assert "cannot listen" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_it_at_once_when_nothing_runs(
+    sign: signal.Signals, start: Start, simulator: Simulator
+) -> None:
+    service = await start(*FREE, environ={"ANTHROPIC_BASE_URL": simulator.url})
+    await asked(service.url, "tokens=5")
+    began = time.monotonic()
+    service.process.send_signal(sign)
+    code, said = await service.ended()
+
+    assert code == 0
+    assert time.monotonic() - began < 3
+    assert "Traceback" not in said
+
+
+async def test_a_signal_ends_running_streams_after_the_drain_time(start: Start, simulator: Simulator) -> None:
+    """The reader of a stream that cannot end in time is told so, and generation stops."""
+    service = await start(*FREE, environ={"ANTHROPIC_BASE_URL": simulator.url, "SLUICEWAY_DRAIN_S": "0.3"})
+    reader = await Reader.connect(service.url)
+    await reader.ask("tokens=100000 rate=50")
+    await reader.head()
+    await reader.until(b"text")
+    service.process.send_signal(signal.SIGTERM)
+    while await reader.some():
+        pass
+    reader.leave()
+    code, said = await service.ended()
+    await simulator.books[0].ended.wait()
+
+    assert code == 0
+    assert "Traceback" not in said
+    assert simulator.books[0].gone_at is not None
+
+
+async def test_a_signal_lets_a_short_stream_end(start: Start, simulator: Simulator) -> None:
+    service = await start(*FREE, environ={"ANTHROPIC_BASE_URL": simulator.url})
+    reader = await Reader.connect(service.url)
+    await reader.ask("tokens=60 rate=50 text=numbered")
+    await reader.head()
+    await reader.until(b"\n\n")
+    service.process.send_signal(signal.SIGTERM)
+    body = await reader.rest()
+    reader.leave()
+    code, _ = await service.ended()
+
+    assert code == 0
+    assert b"token0060" in body
+    assert b'"done":true' in body
+
+
+async def test_the_api_key_is_in_no_output_of_the_process(start: Start, simulator: Simulator) -> None:
+    environ = {"ANTHROPIC_BASE_URL": simulator.url, "SLUICEWAY_LOG_LEVEL": "debug", "SLUICEWAY_RETRIES": "0"}
+    service = await start(*FREE, environ=environ | {"SLUICEWAY_API_KEYS": "callers-own-secret"})
+    seen = b""
+    for directive in ("tokens=5", "fault=http_401", "fault=html", "tokens=9 fault=cut after=3", "fault=http_529"):
+        reader = await Reader.connect(service.url)
+        body = b'{"prompt": "{{%s}}"}' % directive.encode()
+        headers = {"Content-Type": "application/json", "x-api-key": "callers-own-secret"}
+        await reader.send(reader.request(body, headers=headers))
+        await reader.head()
+        seen += str(reader.headers).encode() + await reader.rest()
+        reader.leave()
+    for path in ("/streams", "/metrics"):
+        reader = await Reader.connect(service.admin_url)
+        await reader.send(reader.request(b"", method="GET", path=path))
+        await reader.head()
+        seen += await reader.rest()
+        reader.leave()
+    await eventually(lambda: not any(book.live for book in simulator.books))
+    service.process.send_signal(signal.SIGTERM)
+    _, said = await service.ended()
+
+    assert len(simulator.books) == 5
+    assert "stream" in said
+    for secret in (SECRET, "callers-own-secret"):
+        assert secret not in said
+        assert secret.encode() not in seen

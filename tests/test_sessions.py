@@ -1,0 +1,377 @@
+"""A session, cut and resumed in every way: the text is whole, the end is told once, the books are closed once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from app.errors import ShuttingDown, SluicewayError, Stopped, UpstreamCut, UpstreamTimeout
+from app.lifecycle import ReaderState, UpstreamState
+from app.liveness import Finding
+from app.outcome import Outcome
+from app.sessions import Policy, new_stream_id
+
+from .clock import jumping, loop, run, settled
+from .connections import FakeConnection, House, Page, credits_of, house
+from .fakes import ScriptedSource, Step, event, text
+
+START, STOP = event("message_start"), event("message_stop")
+ENDLESS: list[Step] = [[text("x" * 10)] for _ in range(1000)]
+PACED: list[Step] = [step for _ in range(1000) for step in ([text("x" * 10)], 1.0)]
+
+
+def answer(rng: random.Random) -> tuple[list[Step], str]:
+    """A script of reads and silences, and the text that it says."""
+    whole, steps = "", list[Step]([[START]])
+    for _ in range(rng.randrange(1, 25)):
+        said = ["".join(rng.choices("ab é😀\n", k=rng.randrange(1, 60))) for _ in range(rng.randrange(1, 6))]
+        whole += "".join(said)
+        steps.append([text(part, index=rng.randrange(2)) for part in said])
+        if rng.random() < 0.5:
+            steps.append(rng.choice([0.01, 0.05, 0.3, 3.0, 15.0]))
+    return [*steps, [STOP]], whole
+
+
+class Visitor:
+    """A page that reads one stream to its end over as many connections as chance gives it.
+
+    Args:
+        house: where the stream lives.
+        rng: chance.
+        stream_id: the stream's.
+        grace_s: its grace period, which this page never uses up.
+    """
+
+    def __init__(self, house: House, rng: random.Random, stream_id: str, grace_s: float) -> None:
+        self.house = house
+        self.rng = rng
+        self.stream_id = stream_id
+        self.grace_s = grace_s
+        self.page = Page()
+        self.connections = 0
+
+    def connection(self) -> FakeConnection:
+        rng = self.rng
+        self.connections += 1
+        calm = self.connections > 6  # at some time it must get through
+        return FakeConnection(
+            self.page.last_id,
+            cut_at=rng.randrange(0, 1500) if not calm and rng.random() < 0.7 else None,
+            stalls_at=rng.randrange(0, 800) if not calm and rng.random() < 0.3 else None,
+            drain_s=rng.choice([0.0, 0.0, 0.02, 0.5]),
+            credits=credits_of(rng, self.page),
+        )
+
+    async def read(self) -> None:
+        rng, streams = self.rng, self.house.streams
+        steps, whole = answer(rng)
+        connection = self.connection()
+        self.house.start(steps, connection, stream_id=self.stream_id, grace_s=self.grace_s)
+        while True:
+            await self.stay(connection)
+            if self.page.last or not connection.committed:
+                break
+            if rng.random() < 0.9:
+                await asyncio.sleep(rng.choice([0.0, 0.001, 0.2, self.grace_s * 0.9]))
+            connection = self.connection()
+            await streams.resume(self.stream_id, "c", connection)
+        if connection.committed:
+            assert self.page.text == whole
+            assert "done" in self.page.last
+            again = Page()
+            await streams.resume(self.stream_id, "c", second := FakeConnection())
+            again.take(second.received)
+            assert again == self.page, "a finished stream is read again, the same"
+
+    async def stay(self, connection: FakeConnection) -> None:
+        """Reads on one connection until that ends, showing what came; may be taken over, or lose patience."""
+        rng = self.rng
+        patience = asyncio.create_task(self.act(connection, rng.choice([0.0, 0.05, 0.4, 4.0, 1e9])))
+        showing = asyncio.create_task(self.show(connection)) if connection.credits is not None else None
+        await connection.over.wait()
+        for task in (patience, showing):
+            if task is not None:
+                task.cancel()
+        session = self.house.streams.live.get(self.stream_id)
+        if session is not None:
+            session.lost(connection)  # as the handler does whenever its connection ends
+        tried, before = Page(self.page.text, self.page.last_id), len(connection.received)
+        if connection.broken and before:  # what was on its way when it broke arrives in part
+            connection.received = connection.received[: rng.randrange(before + 1)]
+        tried.take(connection.received)
+        if tried.last.get("type") == "taken_over":
+            tried.last = {}
+        self.page = tried
+
+    async def act(self, connection: FakeConnection, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        session = self.house.streams.live.get(self.stream_id)
+        if session is None or connection.over.is_set():
+            return
+        match self.rng.randrange(4) if connection.committed and not session.lifecycle.over else 0:
+            case 0:
+                connection.break_off()
+            case 1:
+                connection.finding = self.rng.choice(list(Finding))  # the next look finds it
+            case _:  # a second tab, which is closed after a while
+                other = FakeConnection(self.rng.randrange(session.replay.last_id + 1))
+                await self.house.streams.resume(self.stream_id, "c", other)
+                await asyncio.sleep(self.rng.choice([0.0, 0.1]))
+                session.lost(other)
+                other.break_off()
+
+    async def show(self, connection: FakeConnection) -> None:
+        while True:
+            await asyncio.sleep(self.rng.choice([0.05, 1.0, 20.0]))
+            session = self.house.streams.live.get(self.stream_id)
+            if session is not None and session.delivery.connection is connection:
+                session.delivery.shown(connection.sent_id)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_cut_anywhere_and_resumed_anywhere_the_text_is_the_uncut_one(seed: int) -> None:
+    """A thousand streams a seed, a hundred at a time; `house` holds that each is settled once."""
+
+    async def scene(hundred: int) -> int:
+        async with house() as opened, asyncio.TaskGroup() as tasks:
+            visitors = [
+                Visitor(opened, random.Random(f"{seed} {hundred} {place}"), f"st_{place}", 30.0) for place in range(100)
+            ]
+            for visitor in visitors:
+                tasks.create_task(visitor.read())
+        return sum(visitor.connections for visitor in visitors)
+
+    connections = sum(run(scene(hundred)) for hundred in range(10))
+    assert connections > 2500, "the streams were hardly cut"
+
+
+@jumping
+async def test_a_lost_reader_holds_claude_still_and_the_grace_periods_end_aborts() -> None:
+    async with house() as opened:
+        connection = FakeConnection(cut_at=100)
+        session, source = opened.start(ENDLESS, connection, grace_s=12.0)
+        await connection.over.wait()
+        await settled()
+        assert session.lifecycle.reader is ReaderState.LOST
+        assert session.channel.paused
+        lost_at, held = loop().time(), source.reads
+        await asyncio.sleep(11.9)
+        assert (source.reads, source.closed) == (held, 0)
+        assert held * 10 < 100 + 1000 + 400  # what was sent, the queue, a batch
+        while not source.closed:
+            await asyncio.sleep(0.01)
+        assert loop().time() - lost_at == pytest.approx(12.0, abs=0.02)
+        await settled()
+        assert session.outcome is Outcome.EXPIRED
+        assert loop().timers() <= 3  # the store's own, not the stream's
+
+
+@pytest.mark.parametrize("policy", [Policy.ABORT, Policy.GRACE])
+def test_without_a_grace_period_the_end_of_the_reader_is_the_end_of_the_stream(policy: Policy) -> None:
+    async def scene() -> None:
+        async with house() as opened:
+            connection = FakeConnection(cut_at=100)
+            session, source = opened.start(ENDLESS, connection, policy=policy, grace_s=0.0)
+            await connection.over.wait()
+            await asyncio.sleep(0)
+            await settled()
+            assert source.closed == 1
+            assert session.outcome in (Outcome.DISCONNECTED, Outcome.EXPIRED)
+
+    run(scene())
+
+
+@jumping
+async def test_who_leaves_before_the_status_was_sent_cannot_come_back_so_nothing_is_held() -> None:
+    async with house() as opened:
+        connection = FakeConnection()
+        session, source = opened.start([5.0, [START]], connection)
+        await settled()
+        session.lost(connection)
+        await settled()
+        assert source.closed == 1
+        assert opened.settled() == {"disconnected": 1}
+
+
+@jumping
+async def test_drain_goes_on_without_a_reader_and_stays_readable() -> None:
+    async with house() as opened:
+        connection = FakeConnection(cut_at=50)
+        steps: list[Step] = [[START], *[step for n in range(200) for step in ([text(f"{n} ")], 0.1)], [STOP]]
+        session, _ = opened.start(steps, connection, policy=Policy.DRAIN, grace_s=0.0)
+        await asyncio.sleep(60)
+        assert session.account.settled
+        assert opened.settled() == {"disconnected": 1}
+        page = Page()
+        page.take(connection.received)
+        late = FakeConnection(page.last_id)
+        assert await opened.streams.resume("st_1", "c", late) is None
+        page.take(late.received)
+        assert page.text == "".join(f"{n} " for n in range(200))
+        assert "done" in page.last
+
+
+@jumping
+async def test_who_comes_back_to_a_draining_stream_holds_it_again() -> None:
+    async with house() as opened:
+        first = FakeConnection(cut_at=50)
+        session, source = opened.start(PACED, first, policy=Policy.DRAIN)
+        await first.over.wait()
+        await settled()
+        second = FakeConnection(stalls_at=0)
+        await opened.streams.resume("st_1", "c", second)
+        await asyncio.sleep(100)
+        held = source.reads
+        await asyncio.sleep(100)
+        assert source.reads == held
+        assert session.channel.paused
+        session.lost(second)
+        await asyncio.sleep(100)
+        assert source.reads > held + 90
+
+
+@jumping
+async def test_a_second_reader_gets_all_and_the_first_is_told_that_it_was_taken_over() -> None:
+    async with house() as opened:
+        first, second = FakeConnection(), FakeConnection()
+        opened.start([[START], [text("one ")], 5.0, [text("two")], [STOP]], first)
+        await asyncio.sleep(1)
+        await opened.streams.resume("st_1", "c", second)
+        await asyncio.sleep(0.001)
+        assert second.received == first.received.partition(b'data: {"error"')[0], "at once, not with the next event"
+        await second.over.wait()
+        told, whole = Page(), Page()
+        told.take(first.received)
+        whole.take(second.received)
+        assert (told.text, told.last["type"], told.last["retryable"]) == ("one ", "taken_over", False)
+        assert whole.text == "one two"
+        assert "done" in whole.last
+
+
+@jumping
+async def test_a_stalled_reader_is_taken_over_too_even_in_a_sign_of_life() -> None:
+    async with house() as opened:
+        first = FakeConnection(stalls_at=60)
+        session, _ = opened.start([[START], [text("one ")], 100.0, [text("two")], [STOP]], first)
+        await asyncio.sleep(50)
+        assert len(first.writes) == 4, "it stalls in a sign of life"
+        second = FakeConnection()
+        await opened.streams.resume("st_1", "c", second)
+        await asyncio.sleep(0.001)
+        page = Page()
+        page.take(second.received)
+        assert page.text == "one "
+        assert first.released
+        assert session.lifecycle.reader is ReaderState.ATTACHED
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.5, 1.5, 3.5])
+def test_a_stop_is_the_readers_last_event_and_closes_claude_at_once(after_s: float) -> None:
+    async def scene() -> None:
+        async with house() as opened:
+            connection = FakeConnection()
+            session, source = opened.start([3.0, [START], *ENDLESS[:5], 100.0], connection)
+            await asyncio.sleep(after_s)
+            session.stop(Outcome.STOPPED, Stopped("enough"))
+            session.stop(Outcome.SHUTDOWN, ShuttingDown("the first one stands"))
+            await settled()
+            assert source.closed == (1 if after_s else 0)  # not yet asked
+            if connection.committed:
+                page = Page()
+                page.take(connection.received)
+                assert page.last["type"] == "stopped"
+            else:
+                assert isinstance(connection.error, Stopped)
+            assert opened.settled() == {"stopped": 1}
+
+    run(scene())
+
+
+@jumping
+async def test_a_stalled_reader_cannot_put_off_a_stop() -> None:
+    async with house() as opened:
+        connection = FakeConnection(stalls_at=20)
+        session, source = opened.start(ENDLESS, connection)
+        await asyncio.sleep(5)
+        session.stop(Outcome.STOPPED, Stopped("enough"))
+        await settled()
+        assert source.closed == 1, "Claude is not kept waiting for the farewell"
+        await asyncio.sleep(0.51)
+        assert connection.aborted
+        assert opened.settled() == {"stopped": 1}
+
+
+@jumping
+async def test_a_stop_of_a_stream_without_a_reader_ends_its_grace_period() -> None:
+    async with house() as opened:
+        connection = FakeConnection(cut_at=50)
+        session, source = opened.start(ENDLESS, connection)
+        await asyncio.sleep(5)
+        session.stop(Outcome.STOPPED, Stopped("enough"))
+        await settled()
+        assert source.closed == 1
+        assert opened.settled() == {"stopped": 1}
+        await asyncio.sleep(100)
+
+
+@pytest.mark.parametrize("error", [UpstreamCut("cut"), UpstreamTimeout("late")])
+@pytest.mark.parametrize("attached", [True, False])
+def test_a_failure_of_claudes_side_is_the_last_event_and_the_text_so_far_stays(
+    error: SluicewayError, attached: bool
+) -> None:
+    async def scene() -> None:
+        async with house() as opened:
+            first = FakeConnection(cut_at=None if attached else 40)
+            session, source = opened.start([[START], [text("so far")], 0.5, [text("."), text("!", 1)], error], first)
+            await asyncio.sleep(5)
+            assert source.closed == 1
+            assert session.lifecycle.upstream in (UpstreamState.ENDED, UpstreamState.ANSWERING)
+            page = Page()
+            again = FakeConnection()
+            await opened.streams.resume("st_1", "c", again)
+            await again.over.wait()
+            page.take(again.received)
+            assert page.text == "so far.!"
+            assert page.last == error.as_dict()
+            await settled()
+            assert opened.settled() == {"upstream_error": 1}
+
+    run(scene())
+
+
+@pytest.mark.parametrize("finding", list(Finding))
+@pytest.mark.parametrize("policy", [Policy.ABORT, Policy.GRACE])
+def test_a_stalled_or_vanished_reader_is_lost_by_the_policy(finding: Finding, policy: Policy) -> None:
+    async def scene() -> None:
+        async with house() as opened:
+            connection = FakeConnection(stalls_at=200)
+            session, source = opened.start(ENDLESS, connection, policy=policy)
+            await asyncio.sleep(5.5)
+            assert connection.looks == 5
+            connection.finding = finding
+            await asyncio.sleep(1)
+            assert connection.aborted
+            if policy is Policy.ABORT:
+                assert opened.settled() == {finding.value: 1}
+            else:
+                assert session.lifecycle.reader is ReaderState.LOST
+                assert source.closed == 0
+
+    run(scene())
+
+
+def test_ids_are_long_and_differ() -> None:
+    ids = {new_stream_id() for _ in range(100)}
+    assert len(ids) == 100
+    assert min(map(len, ids)) >= 24
+
+
+async def test_a_session_shows_where_it_stands() -> None:
+    async with house() as opened:
+        session, source = opened.start([[START], 60.0], FakeConnection())
+        assert isinstance(source, ScriptedSource)
+        shown = session.as_dict()
+        assert (shown["reader"], shown["upstream"], shown["id"]) == ("attached", "asking", "st_1")
+        assert "reader attached" in repr(session)
