@@ -1,4 +1,4 @@
-"""The command line: `python -m app serve | simulate`."""
+"""The command line: `python -m app serve | simulate | prove`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from app import __version__, settings
-from app.tools import simulator
+from app.tools import load, prove, simulator
 from app.web import server
 from app.web.workers import parse_place, supervise
 
@@ -117,6 +117,8 @@ def _credentials(simulate: bool) -> Iterator[server.Credentials]:
 
 
 main.add_command(simulator.command())
+main.add_command(load.command())
+main.add_command(prove.command())
 
 if __name__ == "__main__":
     main()

@@ -6,6 +6,7 @@ the number of deltas in it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -89,11 +90,12 @@ class EventDecoder:
             return []
         if chunk.startswith(_DELTA) and chunk.endswith(b"\n\n") and self._sse.between_events:
             # A read in mid-answer holds nothing but whole deltas. Their JSON has no raw line feed, so that what lies
-            # between two of them is unmistakable; if anything else does, the array is no JSON, and the long way is taken.
-            try:
-                return list(_runs(_decode_deltas(b"[%b]" % chunk[len(_DELTA) : -2].replace(b"\n\n" + _DELTA, b","))))
-            except (msgspec.MsgspecError, UnicodeDecodeError):
-                pass
+            # between two of them is unmistakable; if anything else does, the array is no JSON, or has not as many
+            # elements as there are events, and the long way is taken.
+            with contextlib.suppress(*_NOT_A_DELTA):
+                decoded = _decode_deltas(b"[%b]" % chunk[len(_DELTA) : -2].replace(b"\n\n" + _DELTA, b","))
+                if len(decoded) == chunk.count(_DELTA):
+                    return list(_runs(decoded))
         try:
             blocks = self._sse.feed(chunk)
         except EventTooLarge as error:

@@ -34,9 +34,11 @@ class Connection(Protocol):
         sent_id: the last frame that was written and drained.
         credits: how far to run ahead of what its page shows; None where it did not ask.
         committed: its status was sent.
+        ended: the answer's last event was handed to it, drained or not: nothing may follow.
     """
 
     sent_id: int
+    ended: bool
     credits: Credits | None
 
     @property
@@ -122,6 +124,7 @@ class Delivery:
     def attach(self, connection: Connection) -> None:
         """From now on frames go to `connection`, from its `sent_id` on; a former one is told that it was taken over."""
         if self._connection is not None:
+            self._committed = self.committed
             self._leaving.append(self._connection)
             self._connection.interrupt()
         self._connection = connection
@@ -134,6 +137,12 @@ class Delivery:
             self._connection = None
             connection.interrupt()
             self._wake()
+
+    def release(self, error: SluicewayError | None) -> None:
+        """Nothing more comes for any reader, be it one that was not told yet that it was taken over. Idempotent."""
+        for connection in (*self._leaving, self._connection):
+            if connection is not None:
+                connection.release(error)
 
     def drain_away(self) -> None:
         """While no one is attached, nothing waits any more: the answer goes into the replay to its end."""
@@ -226,6 +235,7 @@ class Delivery:
         """Writes what the connection lacks, or the first of it; returns how many bytes. Raises Expired too."""
         frames = self._replay.after(connection.sent_id, SLICE_BYTES)
         data = b"".join(frames)
+        connection.ended = self.finished and connection.sent_id + len(frames) == self._replay.last_id
         await connection.write(data)
         connection.sent_id += len(frames)
         if connection.credits is not None:
@@ -248,12 +258,12 @@ class Delivery:
     async def _tell_the_leaving(self) -> None:
         while self._leaving:
             connection = self._leaving.pop()
-            self._committed = True
             await self._dismiss(connection, TakenOver("another reader has taken this stream over"))
 
     async def _dismiss(self, connection: Connection, error: EndedError) -> None:
         """Tells one reader why it gets no more, while the stream goes on."""
-        await connection.write_last(b"".join(self._wire.end(error)))
+        if not connection.ended:
+            await connection.write_last(b"".join(self._wire.end(error)))
         connection.release(error)
 
     def _wake(self) -> None:

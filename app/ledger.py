@@ -97,6 +97,14 @@ class Account:
         self.settled = True
         return self._ledger._settle(self, outcome, now)
 
+    def so_far(self, now: float) -> Entry:
+        """The entry that settling now, as stopped, would make, but for what a curve would expect; nothing is changed.
+
+        Args:
+            now: seconds.
+        """
+        return self._ledger._so_far(self, now)
+
     @property
     def hidden_thinking(self) -> bool:
         """Thinking was, or may have been, generated without its text."""
@@ -151,29 +159,21 @@ class Ledger:
         known = self._models.get(model)
         return (known.rates if known else TokenRates(self._half_life_s)).tokens_each
 
+    def _so_far(self, account: Account, now: float) -> Entry:
+        known = self._models.get(account.model)
+        rates = known.rates if known else TokenRates(self._half_life_s)
+        entry = _with_tokens(_begun(account, Outcome.STOPPED, now), account, rates)
+        if entry.aborted and self._prices.bills(account.upstream) != "whole_answer":
+            upper = float(max(0, account.max_tokens - entry.generated))
+            entry = replace(entry, avoided=Avoided(upper=upper, high=upper, enough=False))
+        return with_money(self._with_prices(entry))
+
     def _settle(self, account: Account, outcome: Outcome, now: float) -> Entry:
         self.open_accounts -= 1
-        tally = account.tally
-        finished = tally.exact and tally.stop_reason is not None and not tally.since_usage
-        began = tally.phase is not Phase.BEFORE_FIRST_EVENT
-        aborted = outcome.aborts and not finished and tally.phase is not Phase.DONE
-        entry = Entry(
-            model=account.model,
-            served_model=tally.model,
-            upstream=account.upstream,
-            outcome=outcome,
-            phase=tally.phase,
-            aborted=aborted,
-            finished=finished,
-            stop_reason=tally.stop_reason,
-            opened_at=account.opened_at,
-            settled_at=now,
-            usage=dict(tally.usage),
-        )
-        model = self._model(account.model, began)
-        entry = _with_tokens(entry, account, model.rates)
+        model = self._model(account.model, account.tally.phase is not Phase.BEFORE_FIRST_EVENT)
+        entry = _with_tokens(_begun(account, outcome, now), account, model.rates)
         entry = self._with_avoided(entry, account, model, now)
-        if finished:
+        if entry.finished:
             _learn(account, entry, model.rates, now)
         return with_money(self._with_prices(entry))
 
@@ -281,6 +281,25 @@ class _Model:
                 raise ValueError(f"no class {key[0]} of max_tokens")
             model._curves[key] = Curve.restore(saved, half_life_s, now)
         return model
+
+
+def _begun(account: Account, outcome: Outcome, now: float) -> Entry:
+    """An entry with what is known without any rate or price."""
+    tally = account.tally
+    finished = tally.exact and tally.stop_reason is not None and not tally.since_usage
+    return Entry(
+        model=account.model,
+        served_model=tally.model,
+        upstream=account.upstream,
+        outcome=outcome,
+        phase=tally.phase,
+        aborted=outcome.aborts and not finished and tally.phase is not Phase.DONE,
+        finished=finished,
+        stop_reason=tally.stop_reason,
+        opened_at=account.opened_at,
+        settled_at=now,
+        usage=dict(tally.usage),
+    )
 
 
 def _with_tokens(entry: Entry, account: Account, rates: TokenRates) -> Entry:

@@ -76,6 +76,10 @@ async def produce(source: Source, channel: Channel, seen: Callable[[ClaudeEvent]
         except Exception:
             log.exception("the producer failed")
             error = InternalError("the service failed while it read the answer")
+        if error is not None:
+            # Before the End finds room: whatever still comes from there is paid for, and the reader may take its time.
+            for event in await source.close():
+                seen(event)
         await channel.put(End(error))
     finally:
         for event in await source.close():

@@ -241,8 +241,7 @@ class Session:
         """The reader has what it will get: its handler may end the response. Idempotent."""
         if self._timer is not None:
             self._timer.cancel()
-        if self.delivery.connection is not None:
-            self.delivery.connection.release(self.error)
+        self.delivery.release(self.error)
 
     # Moving through the lifecycle.
 

@@ -66,7 +66,7 @@ class FakeConnection:
         self._busy = False
         self.sent_id = sent_id
         self.credits = credits
-        self.committed = False
+        self.committed = self.ended = False
         self.stuck = False
         self.received = b""
         self.writes: list[tuple[float, bytes]] = []
@@ -78,6 +78,7 @@ class FakeConnection:
 
     async def write(self, data: bytes) -> None:
         assert not self._busy, "one task writes to a connection"
+        self._check()
         if self._interrupt.is_set():
             raise Interrupted
         self._busy = True
@@ -87,7 +88,6 @@ class FakeConnection:
             self._busy = False
 
     async def _write(self, data: bytes) -> None:
-        self._check()
         self.committed = True
         self.writes.append((asyncio.get_running_loop().time(), data))
         self.received += data
@@ -164,7 +164,9 @@ class Page:
                 assert number == [f"id: {self.last_id + 1}"], f"{number} after {self.last_id}"
                 self.last_id += 1
             else:
-                assert event.get("type") in ("taken_over", "expired"), "only what is no part of the answer has no number"
+                assert event.get("type") in ("taken_over", "expired"), (
+                    "only what is no part of the answer has no number"
+                )
             self.text += event.get("text", "")
             if "done" in event or "error" in event:
                 self.last = event

@@ -105,7 +105,7 @@ class Reader:
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return "\r\n".join([*lines, "", ""]).encode() + body
 
-    async def ask(self, directive: str, *, version: str = "1.1", **body: object) -> None:
+    async def ask(self, directive: str, *, version: str = "1.1", **body: Any) -> None:
         """Sends the question; the simulated Claude answers as the directive says."""
         raw = json.dumps({"prompt": f"Go. {{{{{directive}}}}}"} | body).encode()
         await self.send(self.request(raw, version=version))

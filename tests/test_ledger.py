@@ -3,74 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.decoding import EventDecoder
-from app.entry import Avoided, Total
-from app.events import ClaudeEvent, Delta, DeltaKind, Event
-from app.ledger import MAX_MODELS, Account, AlreadySettledError, Entry, Ledger, ReconcileLimit
+from app.entry import Avoided
+from app.events import ClaudeEvent, Event
+from app.ledger import MAX_MODELS, AlreadySettledError, Ledger
 from app.outcome import Outcome
-from app.prices import Prices, load_prices
 from app.survival import ENOUGH_FINISHED
 from app.tally import Phase
 
+from .books import MODEL, PRICES, STOP, block, block_stop, end, opened, settled, start, text, warmed
 from .conftest import TRANSCRIPTS, transcript_names
 
-ROOT = Path(__file__).resolve().parents[1]
-MODEL = "claude-sonnet-5-5"
-PRICES = load_prices(ROOT / "config" / "prices.toml")
-DAY_S = 86400.0
 ABORTS = [outcome for outcome in Outcome if outcome.aborts]
-
-
-def start(model: str = MODEL, **usage: Any) -> Event:
-    return Event("message_start", b"", {"message": {"model": model, "usage": {"output_tokens": 1, **usage}}})
-
-
-def block(kind: str, **more: Any) -> Event:
-    return Event("content_block_start", b"", {"content_block": {"type": kind, **more}})
-
-
-def block_stop() -> Event:
-    return Event("content_block_stop", b"", {})
-
-
-def text(chars: int, kind: DeltaKind = "text", letter: str = "a") -> Delta:
-    return Delta(0, kind, letter * chars)
-
-
-def end(tokens: int, stop_reason: str | None = "end_turn", **usage: Any) -> Event:
-    return Event(
-        "message_delta", b"", {"delta": {"stop_reason": stop_reason}, "usage": {"output_tokens": tokens, **usage}}
-    )
-
-
-STOP = Event("message_stop", b"", {})
-
-
-def opened(ledger: Ledger, *events: ClaudeEvent, model: str = MODEL, max_tokens: int = 4096, **more: Any) -> Account:
-    account = ledger.open(model=model, max_tokens=max_tokens, now=0.0, **more)
-    for event in events:
-        account.see(event)
-    return account
-
-
-def settled(ledger: Ledger, outcome: Outcome, *events: ClaudeEvent, **more: Any) -> Entry:
-    return opened(ledger, *events, **more).settle(outcome, 1.0)
-
-
-def warmed(lengths: Iterable[int] = (400,) * ENOUGH_FINISHED, prices: Prices = PRICES, **more: Any) -> Ledger:
-    """A ledger that has seen answers of these lengths finish, four characters a token."""
-    ledger = Ledger(prices)
-    for length in lengths:
-        settled(ledger, Outcome.COMPLETED, start(), text(4 * length), end(length), STOP, **more)
-    return ledger
 
 
 # Once, and balanced.
@@ -377,10 +326,6 @@ def test_total_adds_means_and_variances_and_stays_within_the_bounds() -> None:
     assert total.low > sum(entry.avoided.low for entry in entries), "errors of many streams partly cancel"
 
 
-def test_an_empty_total_is_zero() -> None:
-    assert (Total().low, Total().expected, Total().high) == (0, 0, 0)
-
-
 # Money.
 
 
@@ -421,100 +366,6 @@ def test_an_upstream_that_bills_whole_answers_saves_nothing_and_costs_the_rest()
     assert entry.spent_usd.output == pytest.approx(0.004, rel=0.02)
     assert entry.wasted_usd == pytest.approx(0.004, rel=0.02)
     assert ledger.total.streams == 0
-
-
-# Reconciliation.
-
-
-def test_reconciling_counts_anew_and_keeps_the_balance() -> None:
-    account = opened(warmed(), start(), text(400))
-    account.delivered(text=200)
-    entry = account.settle(Outcome.STOPPED, 1.0)
-    again = entry.reconciled(120)
-    assert (again.generated, again.delivered, again.wasted, again.basis) == (120, 60, 60, "estimated")
-    assert again.avoided.upper == 4096 - 120
-    assert again.spent_usd.output == pytest.approx(120e-5)
-    assert again.avoided.expected == entry.avoided.expected
-
-
-@settings(deadline=None)
-@given(st.integers(0, 10_000), st.booleans())
-def test_reconciling_keeps_every_bound(tokens: int, warm: bool) -> None:
-    again = settled(warmed() if warm else Ledger(PRICES), Outcome.STOPPED, start(), text(400)).reconciled(tokens)
-    avoided = again.avoided
-    assert again.generated == again.delivered + again.wasted == tokens
-    assert 0 <= avoided.low <= avoided.high <= avoided.upper
-    assert avoided.expected <= avoided.upper
-
-
-def test_reconciling_leaves_the_exact_alone() -> None:
-    entry = settled(Ledger(PRICES), Outcome.COMPLETED, start(), text(400), end(100), STOP)
-    assert entry.reconciled(90) is entry
-    assert settled(Ledger(PRICES), Outcome.STOPPED, start(), text(9)).reconciled(-1).generated == 2
-
-
-def test_reconciling_is_off_unless_given_a_rate_and_then_bounded() -> None:
-    entry = settled(Ledger(PRICES), Outcome.STOPPED, start(), text(400))
-    exact = settled(Ledger(PRICES), Outcome.COMPLETED, start(), text(400), end(100), STOP)
-    assert not ReconcileLimit().allows(entry, 0.0)
-    limit = ReconcileLimit(per_minute=6, burst=2)
-    assert not limit.allows(exact, 0.0)
-    assert [limit.allows(entry, now) for now in (0.0, 0.0, 0.0, 9.0, 10.5, 11.0)] == [
-        True,
-        True,
-        False,
-        False,
-        True,
-        False,
-    ]
-
-
-# Restart.
-
-
-def test_restored_after_a_restart_it_expects_the_same() -> None:
-    ledger = warmed([*range(200, 700, 5)])
-    saved = json.loads(json.dumps(ledger.dump(1.0)))
-    again = Ledger(PRICES)
-    again.restore(saved, now=77.0)
-    assert again.dump(77.0) == ledger.dump(1.0)
-    one, two = (book.open(model=MODEL, max_tokens=4096, now=now) for book, now in ((ledger, 1.0), (again, 77.0)))
-    for account in (one, two):
-        account.see(start())
-        account.see(text(800))
-    assert one.settle(Outcome.STOPPED, 1.0).avoided == two.settle(Outcome.STOPPED, 77.0).avoided
-
-
-def test_time_spent_down_fades_what_was_learned() -> None:
-    again = Ledger(PRICES)
-    again.restore(warmed([400] * 80).dump(1.0), now=0.0, age_s=14 * DAY_S)
-    entry = settled(again, Outcome.STOPPED, start(), text(400))
-    assert not entry.avoided.enough
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        {},
-        {"version": 2, "models": {}},
-        {"version": 1, "models": []},
-        {"version": 1, "models": {"m": {"rates": None, "curves": []}}},
-        {"version": 1, "models": {"m": {"rates": {}, "curves": []}}},
-    ],
-)
-def test_a_wrong_dump_is_refused_and_changes_nothing(data: dict[str, Any]) -> None:
-    ledger = warmed()
-    before = ledger.dump(1.0)
-    with pytest.raises(ValueError, match=r"version|dump"):
-        ledger.restore(data, now=1.0)
-    assert ledger.dump(1.0) == before
-
-
-def test_a_dump_with_an_unknown_class_is_refused() -> None:
-    data = warmed().dump(1.0)
-    data["models"][MODEL]["curves"][0]["class"] = 99
-    with pytest.raises(ValueError, match="class 99"):
-        Ledger(PRICES).restore(data, now=1.0)
 
 
 # Claude's own recordings.

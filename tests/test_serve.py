@@ -58,13 +58,13 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     """Starts `python -m app serve` with arguments and environment; kills what still runs at the test's end."""
     started: list[Service] = []
 
-    async def run(*arguments: str, environ: Mapping[str, str] = {}, ready: bool = True) -> Service:  # noqa: B006
+    async def run(*arguments: str, environ: Mapping[str, str] = {}, ready: bool = True) -> Service:
         ours = ("SLUICEWAY_", "ANTHROPIC_")
         clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "app", "serve", *arguments),
             cwd=ROOT,
-            env=clean | {"ANTHROPIC_API_KEY": SECRET} | environ,
+            env={**clean, "ANTHROPIC_API_KEY": SECRET, **environ},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
@@ -77,7 +77,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     yield run
     for service in started:
         if service.process.returncode is None:
-            service.process.kill()
+            service.process.terminate()  # not kill: its simulated Claude would live on
             await service.process.communicate()
 
 

@@ -67,28 +67,33 @@ class Visitor:
     async def read(self) -> None:
         rng, streams = self.rng, self.house.streams
         steps, whole = answer(rng)
-        connection = self.connection()
+        connection, coming = self.connection(), None
         self.house.start(steps, connection, stream_id=self.stream_id, grace_s=self.grace_s)
         while True:
             await self.stay(connection)
+            if coming is not None:
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)
             if self.page.last or not connection.committed:
                 break
             if rng.random() < 0.9:
                 await asyncio.sleep(rng.choice([0.0, 0.001, 0.2, self.grace_s * 0.9]))
             connection = self.connection()
-            await streams.resume(self.stream_id, "c", connection)
+            coming = asyncio.create_task(streams.resume(self.stream_id, "c", connection))
         if connection.committed:
             assert self.page.text == whole
             assert "done" in self.page.last
             again = Page()
             await streams.resume(self.stream_id, "c", second := FakeConnection())
+            await second.over.wait()
             again.take(second.received)
             assert again == self.page, "a finished stream is read again, the same"
 
     async def stay(self, connection: FakeConnection) -> None:
         """Reads on one connection until that ends, showing what came; may be taken over, or lose patience."""
         rng = self.rng
-        patience = asyncio.create_task(self.act(connection, rng.choice([0.0, 0.05, 0.4, 4.0, 1e9])))
+        calm = self.connections > 6
+        patience = asyncio.create_task(self.act(connection, 1e6 if calm else rng.choice([0.0, 0.05, 0.4, 4.0, 40.0])))
         showing = asyncio.create_task(self.show(connection)) if connection.credits is not None else None
         await connection.over.wait()
         for task in (patience, showing):
@@ -108,14 +113,13 @@ class Visitor:
     async def act(self, connection: FakeConnection, after_s: float) -> None:
         await asyncio.sleep(after_s)
         session = self.house.streams.live.get(self.stream_id)
-        if session is None or connection.over.is_set():
-            return
-        match self.rng.randrange(4) if connection.committed and not session.lifecycle.over else 0:
+        mine = session is not None and session.delivery.connection is connection and not session.lifecycle.over
+        match self.rng.randrange(4) if connection.committed and mine else 0:
             case 0:
                 connection.break_off()
             case 1:
                 connection.finding = self.rng.choice(list(Finding))  # the next look finds it
-            case _:  # a second tab, which is closed after a while
+            case _ if session is not None:  # a second tab, which is closed after a while
                 other = FakeConnection(self.rng.randrange(session.replay.last_id + 1))
                 await self.house.streams.resume(self.stream_id, "c", other)
                 await asyncio.sleep(self.rng.choice([0.0, 0.1]))

@@ -50,7 +50,7 @@ def recorded(name: str) -> Told:
     return told
 
 
-async def told(url: str, directive: str, **body: object) -> Told:
+async def told(url: str, directive: str, **body: Any) -> Told:
     """Asks and reads to the end, as fast as it comes."""
     reader = await Reader.connect(url)
     await reader.ask(directive, **body)

@@ -35,6 +35,9 @@ COVERED_OF_100 = (85, 95)
 # The provider that stops when it is told to; another would leave nothing to avoid.
 PRICES = Prices(PriceFile(upstream={"anthropic": Upstream(bills="until_abort", source="", date=date.min)}))
 
+# Seeds 0 to 99 served to choose the interval's factor (survival.T_90), so they are no evidence for it.
+FIRST_SEED = 1000
+
 # Characters a token, what text is made of, and how common: English, German, code, Russian, Chinese.
 _LANGUAGES = ((4.2, "e", 0.55), (3.5, "d", 0.15), (3.0, "c", 0.15), (2.3, "я", 0.08), (1.4, "字", 0.07))
 _MAX_DELTAS = 20  # joined deltas an answer: what the relay hands to the ledger are runs, not single tokens
@@ -297,7 +300,9 @@ def _play(ledger: Ledger, events: Iterable[ClaudeEvent], outcome: Outcome) -> En
 @click.command()
 @click.option("--streams", default=2000, show_default=True, help="Streams in a repetition.")
 @click.option("--repeats", default=100, show_default=True, help="Repetitions of each kind.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the first repetition; the others count up.")
+@click.option(
+    "--seed", default=FIRST_SEED, show_default=True, help="Seed of the first repetition; the others count up."
+)
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("build/audit"), show_default=True)
 @click.option(
     "--transcripts",

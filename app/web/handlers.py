@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 from aiohttp import web
@@ -28,21 +27,6 @@ from app.wire.text import PlainFormat
 log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-_PAGES = {
-    "/": ("index.html", "text/html"),
-    "/client.js": ("client.js", "text/javascript"),
-    "/client.d.ts": ("client.d.ts", "text/plain"),
-    "/playground.js": ("playground.js", "text/javascript"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
-    "/style.css": ("style.css", "text/css"),
-}
-_PAGE_HEADERS = {
-    "Cache-Control": "no-cache",
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +51,14 @@ class Desk:
 
     def routes(self) -> list[web.RouteDef]:
         """The paths of the service."""
-        pages = [web.get(path, _page(name, media_type)) for path, (name, media_type) in _PAGES.items()]
         return [
             web.post("/api/stream", self.stream),
             web.get("/api/stream/{id}", self.resume, allow_head=False),
             web.delete("/api/stream/{id}", self.stop),
             web.post("/api/stream/{id}/stop", self.stop),
             web.post("/api/stream/{id}/shown", self.shown),
-            web.get("/config.json", self.config),
-            *pages,
+            *gauge_routes(self.streams, self.keys),
+            *Pages().routes(self.page),
         ]
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
@@ -128,10 +111,6 @@ class Desk:
         if session is not None:
             session.delivery.shown(frame_id)
         return web.Response(status=204)
-
-    async def config(self, _request: web.Request) -> web.Response:
-        """`GET /config.json`: what the playground needs to know."""
-        return web.json_response(self.page, headers={"Cache-Control": "no-store"})
 
     async def _steered(self, request: web.Request) -> Session | None:
         """The stream that the caller, by its key or by the stream's own stop token, may steer."""
@@ -242,12 +221,3 @@ def admin_routes(streams: Streams, registry: CollectorRegistry) -> list[web.Rout
         web.get("/readyz", readyz),
         web.get("/streams", listing),
     ]
-
-
-def _page(name: str, media_type: str) -> Handler:
-    body = (resources.files("app.web") / "static" / name).read_bytes()
-
-    async def page(_request: web.Request) -> web.Response:
-        return web.Response(body=body, content_type=media_type, charset="utf-8", headers=_PAGE_HEADERS)
-
-    return page

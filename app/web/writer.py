@@ -115,6 +115,7 @@ class SseConnection:
         self._draining: asyncio.Timeout | None = None  # set while a write waits
         self._written_bytes = 0
         self.stuck = False
+        self.ended = False
         self.sent_id = sent_id
         self.credits = credits
         self.response = EventStream(headers, buffers)

@@ -83,16 +83,17 @@ class UiFormat:
             return
         self._tally.see(event)
         index, data = event.data.get("index"), event.data
+        if not isinstance(index, int):
+            index = None
         match event.type:
             case "message_start" if not self._started:
                 self._started = True
                 yield {"type": "start", "messageId": self._message_id, "messageMetadata": self._metadata()}
                 yield {"type": "start-step"}
-            case "content_block_start" if isinstance(index, int) and isinstance(data.get("content_block"), dict):
+            case "content_block_start" if index is not None and isinstance(data.get("content_block"), dict):
                 yield from self._open(index, data["content_block"])
-            case "content_block_delta" if index in self._blocks:
-                if isinstance(data.get("delta"), dict):
-                    yield from self._other_delta(self._blocks[index], data["delta"])
+            case "content_block_delta" if index in self._blocks and isinstance(data.get("delta"), dict):
+                yield from self._other_delta(self._blocks[index], data["delta"])
             case "content_block_stop" if index in self._blocks:
                 yield from self._blocks.pop(index).close()
             case "message_delta":
@@ -107,7 +108,11 @@ class UiFormat:
             told["stopReason"] = tally.stop_reason
         if tally.stop_details is not None:
             told["stopDetails"] = tally.stop_details
-        if tally.exact and tally.model and (cost_usd := self._cost_of(tally.model, tally.usage)) is not None:
+        if (
+            tally.exact
+            and isinstance(tally.model, str)
+            and (cost_usd := self._cost_of(tally.model, tally.usage)) is not None
+        ):
             told["costUsd"] = cost_usd
         return told
 
@@ -121,7 +126,7 @@ class UiFormat:
         elif kind.endswith("tool_use") and content.get("id") and content.get("name"):
             block = _ToolBlock(index, content)
             self._calls.add(block.call_id)
-        elif kind.endswith("_tool_result") and call_id in self._calls | self._earlier:
+        elif kind.endswith("_tool_result") and isinstance(call_id, str) and self._knows(call_id):
             block = _ResultBlock(index, content, deferred=call_id not in self._calls)
         elif kind in ("image", "document") and (file := _file(content)) is not None:
             yield file
@@ -131,6 +136,10 @@ class UiFormat:
         self._blocks[index] = block
         yield from block.open()
         yield from self._sources_of(_sources_in_result(content))
+
+    def _knows(self, call_id: str) -> bool:
+        # The client throws at a result whose call is not in the message.
+        return call_id in self._calls or call_id in self._earlier
 
     def _other_delta(self, block: _Block, delta: dict[str, Any]) -> Iterator[Chunk]:
         """A delta that is none of the three kinds that join, or one with a field that is unknown here."""
@@ -244,7 +253,7 @@ class _ToolBlock(_Block):
     def __init__(self, index: int, content: dict[str, Any]) -> None:
         super().__init__(index, content)
         self.call_id = str(content["id"])
-        self._json = ""
+        self._json: list[str] = []
         self._call: Chunk = {"toolCallId": self.call_id, "toolName": str(content["name"])}
         if content["type"] != "tool_use":
             self._call["providerExecuted"] = True
@@ -259,15 +268,16 @@ class _ToolBlock(_Block):
 
     def grow(self, kind: DeltaKind, text: str) -> Iterator[Chunk]:
         if kind == "input_json" and text:
-            self._json += text
+            self._json.append(text)
             yield {"type": "tool-input-delta", "toolCallId": self.call_id, "inputTextDelta": text}
 
     def close(self) -> Iterator[Chunk]:
+        written = "".join(self._json)
         try:
-            given = json.loads(self._json) if self._json else self.content.get("input") or {}
+            given = json.loads(written) if written else self.content.get("input") or {}
         except (ValueError, RecursionError):
             told = "the tool's input is no whole JSON: the answer was cut within it"
-            yield {"type": "tool-input-error", **self._call, "input": self._json, "errorText": told}
+            yield {"type": "tool-input-error", **self._call, "input": written, "errorText": told}
             return
         yield {"type": "tool-input-available", **self._call, "input": given}
 

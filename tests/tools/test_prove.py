@@ -145,10 +145,12 @@ def test_a_cap_that_pays_for_no_answer_is_not_spent_on_half_of_one() -> None:
 
 def test_a_cap_that_is_reached_on_the_way_ends_the_experiment() -> None:
     async def scene() -> None:
-        async with provider(on_abort="never", on_pause="never") as one:
-            found = await one.examined(AccountPlan(output_limit=20_000, noise=150.0, noise_tokens=3000.0), cap_usd=0.1)
-            assert Verdict.UNCLEAR in verdicts(found)
-            assert "does not pay for another trial" in " ".join(found.why)
+        # Four fifths of the rest: the border between two verdicts, where no amount of data decides.
+        async with provider(on_abort="late", on_pause="late", late_s=3.0) as one:
+            found = await one.examined(cap_usd=0.1)
+            assert verdicts(found) == (Verdict.UNCLEAR, Verdict.UNCLEAR)
+            assert found.blocks >= 3
+            assert "does not pay for another trial" in found.why[0]
 
     loopback.run(scene())
 
@@ -255,7 +257,7 @@ def test_readings_without_a_difference_between_the_known_arms_bound_nothing() ->
 
 @given(st.integers(4_000, 400_000), st.floats(20, 2000), st.floats(0, 3))
 def test_a_plan_neither_empties_the_bucket_nor_lets_it_fill_up_again(limit: int, rate: float, ttft_s: float) -> None:
-    planned = plan(limit, Pace(ttft_s, rate, 0.25), streams_max=10_000, slack=1.15)
+    planned = plan(limit, Pace(ttft_s, rate, 0.25), streams_max=10_000, slack=1.3)
 
     refill = limit / 60
     assert planned.most_output_tokens("long") <= limit * 0.9

@@ -64,7 +64,7 @@ class Plan:
     ramp_s: float = 2.0
     duration_s: float = 0.0
     mix: Mapping[Kind, float] = field(default_factory=lambda: MappingProxyType({Kind.FAST: 1.0}))
-    slow_bytes_per_s: int = 200
+    slow_bytes_per_s: int = 400
     stall_s: float = 10.0
     vanish_s: float = 20.0
     turn_s: tuple[float, float] = (0.5, 5.0)

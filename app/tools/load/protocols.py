@@ -28,51 +28,55 @@ class Protocol:
 
     Attributes:
         path: where answers are asked for.
-        content: what the data of an event with text, thinking or a tool's input contains.
-        last: what the data of the last event of a good answer contains.
-        error: what the data of an error contains.
+        content: how the data of an event with text, thinking or a tool's input begins.
+        last: how the data of the last event of a good answer begins.
+        error: how the data of an error begins.
         resumes: a lost stream can be taken up again.
+        counts_on: what is taken up goes on where it was lost, not from its start.
     """
 
     name: str
     path: str
     content: tuple[bytes, ...]
-    last: bytes
-    error: bytes
+    last: tuple[bytes, ...]
+    error: tuple[bytes, ...]
     resumes: bool
+    counts_on: bool = False
 
     def what(self, event: bytes) -> What:
         """What an event is; `event` without its blank line, as it came."""
-        at = event.find(b"data: ")
-        if at < 0:
+        at = event.find(b"data: ") + 6
+        if at < 6:
             return What.OTHER
-        # The kind stands at the front of the data; what an answer quotes stands further behind.
-        head = event[at + 6 : at + 56]
-        for mark in self.content:
-            if mark in head:
-                return What.CONTENT
-        if head.startswith(self.last):
+        if event.startswith(self.content, at):
+            return What.CONTENT
+        if event.startswith(self.last, at):
             return What.LAST
-        return What.ERROR if head.startswith(self.error) else What.OTHER
+        return What.ERROR if event.startswith(self.error, at) else What.OTHER
+
+
+def _typed(*types: str) -> tuple[bytes, ...]:
+    """How data of these types begins, as compact writers write it and as others do."""
+    return tuple(b'{"type":%b"%b"' % (space, type.encode()) for type in types for space in (b"", b" "))
 
 
 PLAIN = Protocol(
-    "plain", "/api/stream", (b'{"text":', b'{"thinking":', b'{"tool_use":'), b'{"done":', b'{"error":', resumes=True
+    "plain",
+    "/api/stream",
+    (b'{"text":', b'{"thinking":', b'{"tool_use":'),
+    (b'{"done":',),
+    (b'{"error":',),
+    resumes=True,
 )
 MESSAGES = Protocol(
-    "messages",
-    "/v1/messages",
-    (b'{"type":"content_block_delta"', b'{"type": "content_block_delta"'),
-    b'{"type":"message_stop"',
-    b'{"type":"error"',
-    resumes=False,
+    "messages", "/v1/messages", _typed("content_block_delta"), _typed("message_stop"), _typed("error"), resumes=False
 )
 CHAT = Protocol(
     "chat",
     "/api/chat",
-    (b'{"type":"text-delta"', b'{"type":"reasoning-delta"', b'{"type":"tool-input-delta"'),
-    b"[DONE]",
-    b'{"type":"error"',
+    _typed("text-delta", "reasoning-delta", "tool-input-delta"),
+    (b"[DONE]",),
+    _typed("error"),
     resumes=True,
 )
 PROTOCOLS: Mapping[str, Protocol] = {protocol.name: protocol for protocol in (PLAIN, MESSAGES, CHAT)}

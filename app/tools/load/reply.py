@@ -128,10 +128,9 @@ class Reply:
                     break
                 self._chunk_left = size + 2
             piece = data[at : at + self._chunk_left]
+            parts.append(piece[: max(0, self._chunk_left - 2)])  # without the chunk's own line end
             at += len(piece)
             self._chunk_left -= len(piece)
-            # The chunk's own line end is the last two of it, whichever read brings them.
-            parts.append(piece[: len(piece) - max(0, 2 - self._chunk_left)] if self._chunk_left < 2 else piece)
         return self._events(b"".join(parts)) if parts else 0
 
     def _events(self, data: bytes) -> int:

@@ -28,7 +28,8 @@ from app.tools.prove.inference import FEWEST_BLOCKS, UNKNOWN, Share, Verdict, he
 from app.tools.prove.trial import PROMPT, Bench, Say, Trial, Void
 
 _CALIBRATION_TOKENS, _CALIBRATION_STREAMS = 400, 2
-_SLACK, _MORE_SLACK = 1.15, 1.3
+# How much longer than expected the slowest stream may take; after the second that took longer still, more.
+_SLACK, _MORE_SLACK, _STRAGGLERS_MAX = 1.3, 1.25, 1
 # A third into a long trial, the account has lost this share of its tokens at most, and at least: as generated, in advance.
 _LIVE_BELOW, _RESERVED_ABOVE = 0.65, 0.8
 _VOIDS_MAX = 8
@@ -119,7 +120,7 @@ class Experiment:
         self._rng = random.Random(options.seed)
         self._purse = Purse(prices, options.model, options.cap_usd)
         self._bench = Bench(claude, options.model, self._purse, options.thinking)
-        self._voids = 0
+        self._voids = self._stragglers = 0
         self._slack = _SLACK
         self._left: list[tuple[float, float]] = []  # of every trial whose streams were left: received, unread
         self.findings = Findings(options.model, cap_usd=options.cap_usd)
@@ -135,7 +136,7 @@ class Experiment:
             await self._prepare()
             await self._run_blocks()
         except (CannotPlan, CapReached, Void) as error:
-            found.why.append(f"{error}.")
+            found.why.append(f"{str(error).rstrip('.')}.")
         finally:
             self._sum_up()
         return found
@@ -215,7 +216,9 @@ class Experiment:
                 self._say(f"A trial does not count: {void}.")
                 if self._voids > _VOIDS_MAX:
                     raise
-                if void.late:
+                self._stragglers += void.late
+                if self._stragglers > _STRAGGLERS_MAX:
+                    self._stragglers = 0
                     self._slack *= _MORE_SLACK
                     self._replan()
                     return None

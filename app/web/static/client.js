@@ -1,17 +1,20 @@
 // Sluiceway in the browser: one request, one stream, read as fast as it is consumed and no faster.
 // No dependency, no build step. The types and the words about each name are in client.d.ts.
-// The way of the data: open() -> SseParser -> meaning() -> #read(), a generator; from there either the caller's
-// `for await` loop or #pump(), which feeds the callbacks. Nothing is read that nobody pulls. Nothing is POSTed twice.
+// The way: #connect() -> SseParser -> meaning() -> #read(), a generator; then a `for await` loop, or #pump() for callbacks.
 
-// A batch for the callbacks holds this many characters at most; then reading waits for the frame.
-const HIGH_WATER_CHARS = 65536;
-// A visible page whose animation frames do not come (an iframe out of sight) is served by this timer.
-const FRAME_TIMEOUT_MS = 250;
+const HIGH_WATER_CHARS = 65536; // of a batch for the callbacks; then reading waits for the frame
+const FRAME_TIMEOUT_MS = 250; // for a visible page whose frames do not come, as an iframe out of sight
+const SHOWN_EVERY_CHARS = 16384;
+const SILENCE_MS = 35_000; // the service gives a sign of life every 10 s
+const STALE_MS = 12_000;
+const LONGEST_WAIT_MS = 10_000;
+const MOST_TRIES = 10; // without a frame in between, while the browser is online
+const PREFIX = "sluiceway:";
 
 export class SluicewayError extends Error {
-  constructor(message, { type, status = null, retryable = false, field = null, retryAfterS = null, cause } = {}) {
-    super(message, cause === undefined ? undefined : { cause });
-    Object.assign(this, { type: type ?? "error", status, retryable, field, retryAfterS });
+  constructor(message, { type = "error", status = null, retryable = false, field = null, retryAfterS = null, cause } = {}) {
+    super(message, cause && { cause });
+    Object.assign(this, { type, status, retryable, field, retryAfterS });
   }
 }
 export class ConnectError extends SluicewayError {}
@@ -22,27 +25,18 @@ export class ProtocolError extends SluicewayError {}
 export class AbortedError extends SluicewayError {}
 
 // Names are spelled out, because a minifier renames classes.
-for (const [kind, name] of [
-  [SluicewayError, "SluicewayError"],
-  [ConnectError, "ConnectError"],
-  [HttpError, "HttpError"],
-  [StreamError, "StreamError"],
-  [InterruptedError, "InterruptedError"],
-  [ProtocolError, "ProtocolError"],
-  [AbortedError, "AbortError"],
-]) {
-  Object.defineProperty(kind.prototype, "name", { value: name, configurable: true, writable: true });
-}
+const NAMES = { SluicewayError, ConnectError, HttpError, StreamError, InterruptedError, ProtocolError, AbortError: AbortedError };
+for (const [name, kind] of Object.entries(NAMES)) kind.prototype.name = name;
 
 export class SseParser {
   lastEventId = "";
   retryMs = null;
   #decoder = new TextDecoder(); // strips one byte order mark, and keeps a code point that a cut divides
   #line = []; // pieces of the line that has not ended: joined once, because a growing string is searched in square time
-  #data = []; // lines of the event that has not ended
+  #data = [];
   #event = "";
   #id = "";
-  #afterCR = false; // the last chunk ended in CR: a line feed that opens the next one belongs to it
+  #afterCR = false; // a line feed that opens the next chunk belongs to it
 
   push(bytes) {
     const text = this.#decoder.decode(bytes, { stream: true });
@@ -63,18 +57,15 @@ export class SseParser {
     return events;
   }
 
-  // WHATWG HTML 9.2.6, the steps for one line.
+  // WHATWG HTML 9.2.6
   #field(line) {
-    const colon = line.indexOf(":");
-    const name = colon < 0 ? line : line.slice(0, colon);
-    const value = colon < 0 ? "" : line.slice(colon + (line[colon + 1] === " " ? 2 : 1));
+    const [, name, value = ""] = /^([^:]*)(?:: ?([^]*))?/.exec(line);
     if (name === "data") this.#data.push(value);
     else if (name === "event") this.#event = value;
     else if (name === "id" && !value.includes("\0")) this.#id = value;
     else if (name === "retry" && /^[0-9]+$/.test(value)) this.retryMs = Number(value);
   }
 
-  // WHATWG HTML 9.2.6, "dispatch the event": the id counts even where there is no data.
   #dispatch(events) {
     this.lastEventId = this.#id;
     if (this.#data.length) events.push({ id: this.#id, event: this.#event || "message", data: this.#data.join("\n") });
@@ -83,6 +74,8 @@ export class SseParser {
   }
 }
 
+const notOurs = (message, fields) => new ProtocolError(message, { type: "protocol_error", ...fields });
+
 // What one frame of the plain protocol says: a list of events, mostly of one. Unknown fields are ignored.
 function meaning({ id, event, data }) {
   if (event !== "message" || data === "") return [];
@@ -90,43 +83,33 @@ function meaning({ id, event, data }) {
   try {
     frame = JSON.parse(data);
   } catch (cause) {
-    throw new ProtocolError("A frame of the stream was not JSON", { type: "protocol_error", cause });
+    throw notOurs("A frame of the stream was not JSON", { cause });
   }
   if (frame === null || typeof frame !== "object") return [];
-  if (frame.error !== undefined) {
-    const { type = "api_error", retryable, field } = frame;
-    throw new StreamError(String(frame.error), { type, retryable: retryable === true, field });
-  }
+  const { error, type = "api_error", retryable, field, thinking, text, tool_use: tool } = frame;
+  if (error !== undefined) throw new StreamError(String(error), { type, retryable: retryable === true, field });
   const events = [];
-  if (typeof frame.thinking === "string") events.push({ type: "thinking", id, text: frame.thinking });
-  if (typeof frame.text === "string") events.push({ type: "text", id, text: frame.text });
-  if (frame.tool_use) {
-    const { index, id: toolId = null, name = null, partial_json: partialJson = "" } = frame.tool_use;
+  if (typeof thinking === "string") events.push({ type: "thinking", id, text: thinking });
+  if (typeof text === "string") events.push({ type: "text", id, text });
+  if (tool) {
+    const { index, id: toolId = null, name = null, partial_json: partialJson = "" } = tool;
     events.push({ type: "tool", id, index, toolId, name, partialJson });
   }
-  if (frame.done) {
-    events.push({ type: "done", id, stopReason: frame.stop_reason ?? null, usage: frame.usage ?? null });
-  }
+  if (frame.done) events.push({ type: "done", id, stopReason: frame.stop_reason ?? null, usage: frame.usage ?? null });
   return events;
 }
 
 async function httpError(response) {
   const { status, headers } = response;
-  let said = {};
-  try {
-    said = (await response.json()) ?? {};
-  } catch {
-    // A proxy's page, or nothing at all: the status is all there is to say.
-  }
+  const said = (await response.json().catch(() => null)) ?? {}; // else a proxy's page: the status is all there is
   const message = typeof said.error === "string" ? said.error : said.error?.message;
   const after = headers.get("Retry-After");
-  const seconds = after === null ? null : Number(after) || (Date.parse(after) - Date.now()) / 1000;
-  return new HttpError(message ?? `The server answered ${status} ${response.statusText}`.trimEnd(), {
+  return new HttpError(message ?? `The server answered ${status}`, {
     type: said.type ?? "http_error",
     status,
     retryable: said.retryable ?? (status === 408 || status === 429 || status >= 500),
     field: said.field,
-    retryAfterS: seconds === null ? null : Math.max(0, seconds || 0),
+    retryAfterS: after && Math.max(0, Number(after) || (Date.parse(after) - Date.now()) / 1000 || 0),
   });
 }
 
@@ -134,9 +117,9 @@ async function httpError(response) {
 function nextFrame() {
   if (globalThis.document?.hidden) return Promise.resolve();
   return new Promise((resolve) => {
-    const paints = typeof requestAnimationFrame === "function";
+    const paints = globalThis.requestAnimationFrame;
     const timer = setTimeout(ready, paints ? FRAME_TIMEOUT_MS : 16);
-    const frame = paints ? requestAnimationFrame(ready) : 0;
+    const frame = paints?.(ready);
     function ready() {
       clearTimeout(timer);
       if (paints) cancelAnimationFrame(frame);
@@ -147,54 +130,63 @@ function nextFrame() {
 
 // Joins what may be joined: runs of text, runs of thinking, the pieces of one tool call's input.
 function join(batch, event) {
+  const { type, id } = event;
   const last = batch.at(-1);
-  const same = last?.type === event.type;
-  if (same && (event.type === "text" || event.type === "thinking")) {
-    last.text += event.text;
-    last.id = event.id;
-  } else if (same && event.type === "tool" && last.index === event.index && event.name === null) {
-    last.partialJson += event.partialJson;
-    last.id = event.id;
-  } else {
-    batch.push({ ...event });
-  }
+  if (last?.type !== type) batch.push({ ...event });
+  else if (type !== "tool") Object.assign(last, { id, text: last.text + event.text });
+  else if (last.index !== event.index || event.name !== null) batch.push({ ...event });
+  else Object.assign(last, { id, partialJson: last.partialJson + event.partialJson });
 }
 
-const END = { value: undefined, done: true };
-
 class Stream {
-  id = null; // X-Stream-Id, once the headers are here
-  state = "connecting"; // then open, then one of: done, failed, aborted
-  bytes = 0; // of the body, as taken over from the browser
-  lastEventId = ""; // of the last event handed on
+  id = null;
+  stopToken = null;
+  resumable = false;
+  state = "connecting";
+  bytes = 0;
+  lastEventId = "";
   result = { text: "", thinking: "", tools: [], stopReason: null, usage: null };
-  #controller = new AbortController(); // the request
-  #life = new AbortController(); // our listeners, removed when the stream is settled
-  #silent = false; // aborted: nothing is handed on any more
-  #taken = false; // somebody reads: a loop, or the pump
   #options;
-  #opened; // promise of the body's reader
+  #url;
+  #body; // null once it was sent
+  #life = new AbortController(); // aborted when the stream is settled; our listeners end with it
+  #connection; // the AbortController of the request under way
+  #silent = false; // nothing is handed on any more
+  #taken = false; // somebody reads: a loop, or the pump
+  #held = false; // detached
+  #since = 0; // when the wait for the network began; 0 while nobody waits
+  #tries = 0; // since the last progress
+  #wake = () => {}; // ends the pause before the next one
+  #unmarked = 0; // characters of frames since the last mark
+  #marks = []; // frames after which the service is told what was shown
+  #shownId = "";
+  #toldId = "";
   #source; // the one generator everybody pulls from
   #done;
   #resolve;
   #reject;
 
-  constructor(input, options) {
+  constructor(body, options) {
     this.#options = options;
+    this.#url = options.url ?? "/api/stream";
+    this.#body = body;
     this.#done = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
     });
     this.#done.catch(() => {}); // who never asks for `done` must not meet an unhandled rejection
-    const body = JSON.stringify(typeof input === "string" ? { prompt: input } : input);
-    const { signal } = options;
+    const { signal, id, stopToken = null, lastEventId = "" } = options;
+    if (body === null) Object.assign(this, { id, stopToken, lastEventId, resumable: true });
+    const on = (target, name, work) => target?.addEventListener?.(name, work, { signal: this.#life.signal });
+    on(signal, "abort", () => this.abort(signal.reason));
+    on(globalThis, "pagehide", () => this.detach());
+    on(globalThis, "pageshow", () => this.attach());
+    on(globalThis, "online", () => this.#awake(1000));
+    on(globalThis.document, "visibilitychange", () => document.hidden || this.#awake(STALE_MS));
     if (signal?.aborted) this.abort(signal.reason);
-    else signal?.addEventListener("abort", () => this.abort(signal.reason), { signal: this.#life.signal });
-    // The back-forward cache keeps a page, and with it the request, after the reader has left it.
-    globalThis.addEventListener?.("pagehide", () => this.abort("pagehide"), { signal: this.#life.signal });
-    this.#opened = this.#open(body);
-    this.#opened.catch((error) => this.#settle("failed", error));
-    this.#source = this.#read();
+    const opened = this.#connect();
+    opened.catch((error) => this.#mayResume(error) || this.#settle("failed", error));
+    this.#source = this.#read(opened);
     const { onText, onThinking, onTool, onDone, onError } = options;
     if (onText || onThinking || onTool || onDone || onError) this.#pump();
   }
@@ -206,93 +198,212 @@ class Stream {
   }
 
   abort(reason) {
-    this.#silent = true;
-    this.#settle("aborted", new AbortedError("The stream was aborted", { type: "aborted", cause: reason }));
+    if (this.resumable) this.stop(reason); // who only leaves would be waited for
+    else this.#quit(reason);
+  }
+
+  stop(reason) {
+    const told = this.id && !this.#life.signal.aborted ? this.#steer("stop") : Promise.resolve(false);
+    this.#quit(reason);
+    return told;
+  }
+
+  detach() {
+    if (this.#life.signal.aborted) return;
+    if (!this.resumable) {
+      const word = JSON.stringify({ stop_token: this.stopToken });
+      if (this.stopToken) globalThis.navigator?.sendBeacon?.(`${this.#url}/${this.id}/stop`, word);
+      this.#quit("detached");
+      return;
+    }
+    this.#held = true;
+    this.#to("detached");
+    this.#connection.abort();
+  }
+
+  attach() {
+    if (!this.#held) return;
+    this.#held = false;
+    this.#to("reconnecting");
+    this.#awake(Infinity);
   }
 
   [Symbol.asyncIterator]() {
     if (this.#taken) throw new TypeError("This stream is being read already: by callbacks, by `done` or by a loop");
     this.#taken = true;
-    return {
-      next: () => this.#next(),
-      return: async () => {
-        this.abort();
-        return END;
-      },
-      [Symbol.asyncIterator]() {
-        return this;
-      },
-    };
+    return this.#loop();
+  }
+
+  #to(state) {
+    if (this.state === state || this.#life.signal.aborted) return;
+    this.state = state;
+    queueMicrotask(() => this.#options.onState?.(state));
   }
 
   #settle(state, error) {
     if (this.#life.signal.aborted) return;
-    this.state = state;
+    this.#to(state);
     this.#life.abort();
+    this.#wake();
+    this.#save(null);
     if (error === undefined) {
       this.#resolve(this.result);
     } else {
       this.#reject(error);
-      this.#controller.abort();
+      this.#connection?.abort();
     }
   }
 
-  async #open(body) {
-    const { url = "/api/stream", key, headers, credentials, fetch = globalThis.fetch } = this.#options;
-    const request = { method: "POST", body, cache: "no-store", signal: this.#controller.signal };
-    if (credentials) request.credentials = credentials;
-    request.headers = new Headers(headers);
-    request.headers.set("Content-Type", "application/json");
-    request.headers.set("Accept", "text/event-stream");
-    if (key) request.headers.set("Authorization", `Bearer ${key}`);
+  #quit(cause) {
+    this.#silent = true;
+    this.#settle("aborted", new AbortedError("The stream was aborted", { type: "aborted", cause }));
+  }
+
+  #save(at) {
+    const { save } = this.#options;
+    if (!save) return;
+    try {
+      if (at) sessionStorage.setItem(PREFIX + save, JSON.stringify(at));
+      else sessionStorage.removeItem(PREFIX + save);
+    } catch {
+      // No storage here: the stream only cannot be found again after a reload.
+    }
+  }
+
+  #fetch(path, request) {
+    const { key, headers, credentials, fetch = globalThis.fetch } = this.#options;
+    const all = new Headers(headers);
+    for (const [name, value] of Object.entries(request.headers ?? {})) all.set(name, value);
+    if (key) all.set("Authorization", `Bearer ${key}`);
+    return fetch(this.#url + path, { cache: "no-store", ...request, ...(credentials && { credentials }), headers: all });
+  }
+
+  // A word to the service about this stream; tells whether it was taken.
+  #steer(verb, more) {
+    const body = JSON.stringify({ stop_token: this.stopToken ?? undefined, ...more });
+    return this.#fetch(`/${this.id}/${verb}`, { method: "POST", keepalive: true, body }).then(
+      (response) => response.ok,
+      () => false,
+    );
+  }
+
+  async #connect() {
+    const body = this.#body;
+    this.#body = null;
+    const { signal } = (this.#connection = new AbortController());
+    if (this.#silent) this.#connection.abort();
+    const headers = { Accept: "text/event-stream" };
+    let path = "";
+    if (body !== null) {
+      headers["Content-Type"] = "application/json";
+    } else {
+      path = `/${this.id}${this.#options.credits ? "?credits=1" : ""}`;
+      if (this.lastEventId) headers["Last-Event-ID"] = this.lastEventId;
+    }
     let response;
     try {
-      response = await fetch(url, request);
+      response = await this.#watch(this.#fetch(path, { method: body === null ? "GET" : "POST", body, headers, signal }));
     } catch (cause) {
       throw new ConnectError("The server could not be reached", { type: "connect_error", retryable: true, cause });
     }
-    this.id = response.headers.get("X-Stream-Id");
+    const told = response.headers;
     if (!response.ok) throw await httpError(response);
-    if (!/^text\/event-stream\b/i.test(response.headers.get("Content-Type") ?? "")) {
-      throw new ProtocolError("The answer was not an event stream", { type: "protocol_error", status: response.status });
+    if (!/^text\/event-stream\b/i.test(told.get("Content-Type") ?? "")) {
+      throw notOurs("The answer was not an event stream", { status: response.status, retryable: this.resumable });
     }
-    if (!this.#silent) this.state = "open";
+    if (body !== null) {
+      this.id = told.get("X-Stream-Id");
+      this.stopToken = told.get("X-Stop-Token");
+      this.resumable = this.id !== null && told.get("X-Resumable") === "true";
+      if (this.resumable) this.#save({ id: this.id, stopToken: this.stopToken, url: String(this.#url) });
+    }
+    this.#to("open");
     return response.body.getReader();
   }
 
-  // The pull: one event for one call of next(), and one read of the network where no event is left over.
-  async *#read() {
+  // Waits for the network, which is given up where it says nothing at all and can be asked again.
+  async #watch(promise) {
+    this.#since = Date.now(); // of the wall: other clocks stand still while a laptop sleeps
+    const timer = this.resumable && setTimeout(() => this.#connection.abort(), SILENCE_MS);
     try {
-      const reader = await this.#opened;
-      const parser = new SseParser();
-      for (;;) {
-        const chunk = await this.#chunk(reader);
-        this.bytes += chunk.byteLength;
-        for (const frame of parser.push(chunk)) {
-          for (const event of meaning(frame)) {
-            this.#keep(event);
-            if (event.type === "done") {
-              // The connection can serve the next request only once its end has been read.
-              reader.read().then((end) => end.done || reader.cancel()).catch(() => {});
-              if (!this.#silent) this.#settle("done");
+      return await promise;
+    } finally {
+      clearTimeout(timer);
+      this.#since = 0;
+    }
+  }
+
+  // The page is back: what waits for a dead connection, or for the next try, need not wait any longer.
+  #awake(silenceMs) {
+    this.#tries = 0;
+    this.#wake();
+    if (this.resumable && this.#since && Date.now() - this.#since > silenceMs) this.#connection.abort();
+  }
+
+  #mayResume(error) {
+    const passing = error instanceof InterruptedError || (error.retryable && !(error instanceof StreamError));
+    return this.resumable && passing && this.#tries < MOST_TRIES;
+  }
+
+  async #pause({ retryAfterS }) {
+    const wait = Math.min(LONGEST_WAIT_MS, 250 * 2 ** this.#tries) * (0.5 + Math.random() / 2);
+    if (globalThis.navigator?.onLine !== false) this.#tries += 1;
+    do {
+      await new Promise((resolve) => {
+        this.#wake = resolve;
+        if (!this.#held) setTimeout(resolve, Math.max(wait, 1000 * retryAfterS));
+      });
+    } while (this.#held && !this.#silent);
+  }
+
+  // The pull: one event for one call of next(), and one read of the network where no event is left over.
+  async *#read(opened) {
+    for (; ; opened = this.#connect()) {
+      try {
+        const reader = await opened;
+        const parser = new SseParser();
+        const known = Number(this.lastEventId); // on the way there may be one who does not pass on what we asked for
+        for (;;) {
+          const chunk = await this.#chunk(reader);
+          this.bytes += chunk.byteLength;
+          if (chunk[0] === 58) this.#tell(); // a sign of life: the service may be waiting for our word
+          for (const frame of parser.push(chunk)) {
+            const events = meaning(frame);
+            if (frame.id && Number(frame.id) <= known) continue;
+            this.#tries = 0;
+            this.#mark(frame);
+            for (const event of events) {
+              if (this.#silent) return;
+              this.#keep(event);
+              if (event.type === "done") {
+                // The connection can serve the next request only once its end has been read.
+                reader.read().then((end) => end.done || reader.cancel()).catch(() => {});
+                this.#settle("done");
+                yield event;
+                return;
+              }
+              yield event;
             }
-            yield event;
-            if (event.type === "done") return;
+            this.lastEventId = frame.id || this.lastEventId;
           }
-          this.lastEventId = frame.id;
         }
+      } catch (error) {
+        if (this.#silent) return;
+        if (!this.#mayResume(error)) {
+          this.#settle("failed", error);
+          throw error;
+        }
+        this.#to(this.#held ? "detached" : "reconnecting");
+        await this.#pause(error);
+        if (this.#silent) return;
       }
-    } catch (error) {
-      if (this.#silent) return;
-      this.#settle("failed", error);
-      throw error;
     }
   }
 
   async #chunk(reader) {
     let cause;
     try {
-      const { value, done } = await reader.read();
+      const { value, done } = await this.#watch(reader.read());
       if (!done) return value;
     } catch (error) {
       cause = error;
@@ -300,22 +411,47 @@ class Stream {
     throw new InterruptedError("The stream broke off", { type: "interrupted", retryable: true, cause });
   }
 
-  #keep(event) {
+  #keep({ type, text, index, toolId, name, partialJson: json, stopReason, usage }) {
     const { result } = this;
-    if (event.type === "text") result.text += event.text;
-    else if (event.type === "thinking") result.thinking += event.text;
-    else if (event.type === "done") Object.assign(result, { stopReason: event.stopReason, usage: event.usage });
-    else if (event.name !== null) {
-      result.tools.push({ index: event.index, toolId: event.toolId, name: event.name, json: event.partialJson });
-    } else {
-      const tool = result.tools.findLast((known) => known.index === event.index);
-      if (tool) tool.json += event.partialJson;
-    }
+    if (type === "done") Object.assign(result, { stopReason, usage });
+    else if (type !== "tool") result[type] += text;
+    else if (name !== null) result.tools.push({ index, toolId, name, json });
+    else result.tools.filter((tool) => tool.index === index).slice(-1).forEach((tool) => (tool.json += json));
   }
 
-  async #next() {
-    const step = this.#silent ? END : await this.#source.next();
-    return this.#silent ? END : step;
+  // Credits: every so many characters of frames the service is told what was shown.
+  #mark({ id, data }) {
+    this.#unmarked += data.length + 20;
+    if (this.#unmarked < SHOWN_EVERY_CHARS) return;
+    this.#unmarked = 0;
+    this.#marks.push(id);
+  }
+
+  #shown(event) {
+    if (!event?.id) return;
+    this.#shownId = event.id;
+    const ahead = this.#marks.filter((id) => Number(id) > Number(event.id));
+    if (ahead.length < this.#marks.length) this.#tell();
+    this.#marks = ahead;
+  }
+
+  #tell() {
+    const id = this.#shownId;
+    if (!this.#options.credits || !this.id || id === this.#toldId || this.#life.signal.aborted) return;
+    this.#toldId = id;
+    this.#steer("shown", { id: Number(id) }).then((taken) => taken || (this.#toldId = "")); // then the next word says it
+  }
+
+  async *#loop() {
+    try {
+      for await (const event of this.#source) {
+        if (this.#silent) return;
+        yield event;
+        this.#shown(event); // who asks for the next one is done with this one
+      }
+    } finally {
+      this.abort();
+    }
   }
 
   async #pump() {
@@ -332,8 +468,9 @@ class Stream {
       } catch (error) {
         // A callback's own mistake: the page's error handlers hear of it, and a stream nobody handles is not paid for.
         this.#silent = true;
+        if (this.resumable) this.stop();
         this.#settle("failed", error);
-        if (globalThis.reportError) reportError(error);
+        globalThis.reportError?.(error);
       }
     };
     const deliver = () =>
@@ -346,13 +483,15 @@ class Stream {
           if (!this.#silent) await call[event.type]?.(event);
         }
         busy = false;
+        this.#shown(events.at(-1));
         frame = waiting.length ? nextFrame().then(deliver) : null;
       });
     let failure;
     try {
-      for (let step; !(step = await this.#next()).done; ) {
-        join(waiting, step.value);
-        chars += (step.value.text ?? step.value.partialJson ?? "").length;
+      for await (const event of this.#source) {
+        if (this.#silent) return;
+        join(waiting, event);
+        chars += (event.text ?? event.partialJson ?? "").length;
         if (!batch) await deliver();
         else frame ??= nextFrame().then(deliver);
         while (frame && (busy || chars >= HIGH_WATER_CHARS) && !this.#silent) await frame;
@@ -367,5 +506,20 @@ class Stream {
 }
 
 export function stream(input, options = {}) {
-  return new Stream(input, options);
+  const { resumable, credits } = options;
+  const body = typeof input === "string" ? { prompt: input } : input;
+  return new Stream(JSON.stringify({ ...body, ...(resumable && { resumable }), ...(credits && { credits }) }), options);
+}
+
+export function resume(id, options = {}) {
+  return new Stream(null, { ...options, id });
+}
+
+export function restore(name, options = {}) {
+  try {
+    const { id, ...at } = JSON.parse(sessionStorage.getItem(PREFIX + name));
+    return resume(id, { ...options, ...at, save: name });
+  } catch {
+    return null; // nothing was saved, or there is no storage here
+  }
 }

@@ -1,0 +1,45 @@
+"""`GET /api/stream/{id}/gauges`: how one running stream stands, for the page that reads it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiohttp import web
+
+from app.sessions import Session
+from app.store import Streams
+from app.web.auth import Keys
+
+
+def gauge_routes(streams: Streams, keys: Keys) -> list[web.RouteDef]:
+    """The path of the gauges; 204 where the caller has no running stream of this id."""
+
+    async def gauges(request: web.Request) -> web.Response:
+        caller = keys.check(request.headers)
+        session = streams.live.get(request.match_info["id"])
+        headers = {"Cache-Control": "no-store"}
+        if session is None or session.terms.caller != caller:
+            return web.Response(status=204, headers=headers)  # not told apart: whose stream it is, is nobody's affair
+        return web.json_response(_gauges(session), headers=headers)
+
+    return [web.get("/api/stream/{id}/gauges", gauges)]
+
+
+def _gauges(session: Session) -> dict[str, Any]:
+    """The figures, as of now; tokens are exact or estimated as `basis` says, dollars null where no price is known."""
+    queue = session.channel.statistics()
+    entry = session.account.so_far(asyncio.get_running_loop().time())
+    return {
+        "queue_items": queue.items,
+        "queue_bytes": queue.size_bytes,
+        "queue_max_bytes": session.channel._max_bytes,
+        "paused": session.channel.paused,
+        "paused_s": round(queue.paused_s, 3),
+        "generated_tokens": entry.generated,
+        "generated_chars": sum(session.account.tally.chars.values()),
+        "delivered_tokens": entry.delivered,
+        "basis": entry.basis,
+        "cost_usd": entry.spent_usd.total if entry.priced else None,
+        "saved_usd_upper": entry.saved_upper_usd if entry.priced else None,
+    }

@@ -1,0 +1,116 @@
+"""The browser's part, as it is served: the playground, and `client.js` under a name that changes with its content."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from aiohttp import ETag, web
+
+from app import __version__
+
+_FILES = {
+    "/": ("index.html", "text/html"),
+    "/client.js": ("client.js", "text/javascript"),
+    "/client.d.ts": ("client.d.ts", "text/plain"),
+    "/gauges.js": ("gauges.js", "text/javascript"),
+    "/markdown.js": ("markdown.js", "text/javascript"),
+    "/playground.js": ("playground.js", "text/javascript"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+    "/style.css": ("style.css", "text/css"),
+}
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Vary": "Accept-Encoding",
+}
+_ASK_AGAIN = "no-cache"
+_FOR_EVER = "public, max-age=31536000, immutable"
+# Comments on lines of their own or after two blanks' worth of code, and indentation. No string of client.js has ` // `.
+_WORDS_FOR_READERS = re.compile(rb"(?m)^ *//.*\n|^ +| +// .*$")
+
+
+def trimmed(script: bytes) -> bytes:
+    """A script without its comments and its indentation: what a page needs of it, line by line as it was written."""
+    return b"// Sluiceway %b\n" % __version__.encode() + _WORDS_FOR_READERS.sub(b"", script)
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """One file, ready to be sent.
+
+    Attributes:
+        body, zipped: its bytes, plain and as gzip.
+        digest: of its content.
+        cache: what `Cache-Control` says.
+    """
+
+    body: bytes
+    zipped: bytes
+    digest: str
+    media_type: str
+    cache: str
+    link: str = ""
+
+    async def serve(self, request: web.Request) -> web.Response:
+        headers = _HEADERS | {"Cache-Control": self.cache} | ({"Link": self.link} if self.link else {})
+        etag = ETag(self.digest)
+        known = request.if_none_match or ()
+        if any(tag.value in (self.digest, "*") for tag in known):
+            response = web.Response(status=304, headers=headers)
+        elif "gzip" in request.headers.get("Accept-Encoding", ""):
+            response = web.Response(body=self.zipped, headers=headers | {"Content-Encoding": "gzip"})
+        else:
+            response = web.Response(body=self.body, headers=headers)
+        if response.status == 200:
+            response.content_type, response.charset = self.media_type, "utf-8"
+        response.etag = etag
+        return response
+
+
+class Pages:
+    """The files of `static/`, read once.
+
+    Attributes:
+        client_path: where `client.js` is served for ever, for pages that pin what they load.
+    """
+
+    def __init__(self) -> None:
+        folder = resources.files("app.web") / "static"
+        client = trimmed((folder / "client.js").read_bytes())
+        self.client_path = f"/client.{_digest(client)}.js"
+        link = f"<{self.client_path}>; rel=canonical"
+        self._pages = {self.client_path: _page(client, "text/javascript", _FOR_EVER)}
+        for path, (name, media_type) in _FILES.items():
+            if name == "client.js":
+                self._pages[path] = _page(client, media_type, _ASK_AGAIN, link)
+            else:
+                self._pages[path] = _page((folder / name).read_bytes(), media_type, _ASK_AGAIN)
+
+    def routes(self, config: Mapping[str, Any]) -> list[web.RouteDef]:
+        """Their paths, and `GET /config.json`: what pages are told about the service."""
+        told = {**config, "client": self.client_path}
+
+        async def say(_request: web.Request) -> web.Response:
+            return web.json_response(told, headers={"Cache-Control": "no-store"})
+
+        pages = [web.get(path, _handler(page)) for path, page in self._pages.items()]
+        return [web.get("/config.json", say), *pages]
+
+
+def _handler(page: _Page) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    return page.serve
+
+
+def _page(body: bytes, media_type: str, cache: str, link: str = "") -> _Page:
+    return _Page(body, gzip.compress(body, 9, mtime=0), _digest(body), media_type, cache, link)
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()[:12]

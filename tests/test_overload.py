@@ -1,0 +1,98 @@
+"""Who is let in, and how late the loop is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+from aiohttp import ClientSession
+
+from app.errors import Overloaded
+from app.overload import Admission, LagMeter
+from tests.conftest import Serve
+
+
+def test_there_is_room_up_to_the_bound_and_not_beyond() -> None:
+    admission = Admission(max_streams=2, max_lag_s=0.5)
+    admission.check(1, 0.0)
+    with pytest.raises(Overloaded) as refused:
+        admission.check(2, 0.0)
+    assert refused.value.status == 503
+    assert refused.value.retry_after_s
+    assert "2 streams" in refused.value.message
+
+
+def test_no_one_comes_in_while_the_loop_is_late() -> None:
+    admission = Admission(max_streams=2, max_lag_s=0.5)
+    admission.check(0, 0.5)
+    with pytest.raises(Overloaded) as refused:
+        admission.check(0, 0.51)
+    assert refused.value.retryable
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_beat_that_is_overdue_counts_before_it_comes() -> None:
+    clock = _Clock()
+    meter = LagMeter(clock)
+    assert meter.lag_s <= 0
+    clock.now += LagMeter.BEAT_S + 0.7
+    assert meter.lag_s == pytest.approx(0.7)
+
+
+async def test_the_average_follows_late_beats_and_forgets_them() -> None:
+    clock = _Clock()
+    beats: list[float] = []
+    enough = asyncio.Event()
+    late_s = [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+
+    def on_beat(seconds: float) -> None:
+        beats.append(seconds)
+        if len(beats) == len(late_s):
+            enough.set()
+
+    meter = LagMeter(clock, on_beat)
+
+    async def time_passes() -> None:
+        # The meter's clock moves on while its own short sleep runs on the loop's.
+        for seconds in late_s:
+            count = len(beats)
+            clock.now += LagMeter.BEAT_S + seconds
+            while len(beats) == count:  # noqa: ASYNC110 - the meter has no event to wait for
+                await asyncio.sleep(0)  # lets the meter's sleep end
+
+    running = asyncio.create_task(meter.run())
+    passing = asyncio.create_task(time_passes())
+    await enough.wait()
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    await passing
+    assert beats == pytest.approx(late_s, abs=1e-6)
+    assert 0 < meter.lag_s < 0.5  # three beats of a second, three in time: on its way down
+
+
+async def test_a_stream_too_many_is_refused_and_the_next_one_served_when_one_has_ended(
+    serve: Serve, client: ClientSession
+) -> None:
+    service = await serve(max_streams=1)
+    url = f"{service.url}/api/stream"
+    first = await client.post(url, json={"prompt": "{{tokens=5 fault=silence after=5}}"})
+    assert first.status == 200
+    refused = await client.post(url, json={"prompt": "hello"})
+    assert refused.status == 503
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert (await refused.json())["retryable"] is True
+    first.close()
+    while service.streams.live:  # noqa: ASYNC110 - nothing tells of the last stream's end
+        await asyncio.sleep(0)  # lets the service see that the first reader left
+    again = await client.post(url, json={"prompt": "{{tokens=5}}"})
+    assert again.status == 200
+    await again.read()

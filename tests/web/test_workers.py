@@ -1,0 +1,189 @@
+"""Several workers on one port: real processes, real signals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession
+
+from app.settings import Settings
+from app.tools.simulator import Simulator
+from app.web.workers import Place, listen_sockets, parse_place
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@dataclass
+class Workers:
+    url: str
+    admin_urls: list[str]
+    process: asyncio.subprocess.Process
+    lines: list[str]
+
+
+@asynccontextmanager
+async def _workers(simulator: Simulator, **environment: str) -> AsyncIterator[Workers]:
+    command = [sys.executable, "-m", "app", "serve", "--workers", "2", "--port", "0", "--admin-port", "0"]
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={
+            **os.environ,
+            "ANTHROPIC_API_KEY": "sk-ant-workers",
+            "ANTHROPIC_BASE_URL": simulator.url,
+            "SLUICEWAY_DRAIN_S": "0.2",
+            **environment,
+        },
+    )
+    assert process.stdout is not None
+    lines: list[str] = []
+    started: list[str] = []
+    while len(started) < 2:
+        line = (await process.stdout.readline()).decode()
+        assert line, lines
+        lines.append(line)
+        if line.startswith("Sluiceway"):
+            started.append(line)
+    stdout = process.stdout
+
+    async def read_on() -> None:
+        while line := (await stdout.readline()).decode():
+            lines.append(line)
+
+    reading = asyncio.create_task(read_on())
+    try:
+        yield Workers(
+            started[0].split()[3], [line.split("admin on ")[1].rstrip(")\n") for line in started], process, lines
+        )
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        await process.wait()
+        await reading
+
+
+async def _pids(workers: Workers) -> dict[str, int]:
+    """The process of each worker, by its admin address."""
+    parent = workers.process.pid
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()  # noqa: ASYNC240
+    return dict(zip(workers.admin_urls, map(int, children), strict=True))
+
+
+async def _start(client: ClientSession, url: str, prompt: str) -> tuple[str, str]:
+    """Starts a stream and leaves it: its id and its stop token."""
+    async with client.post(f"{url}/api/stream", json={"prompt": prompt, "resumable": True}) as response:
+        assert response.status == 200, await response.text()
+        await response.content.readany()
+        return response.headers["X-Stream-Id"], response.headers["X-Stop-Token"]
+
+
+def test_workers_over_tcp_have_a_socket_each_on_one_port() -> None:
+    sockets = listen_sockets(Settings(port=0), 3)
+    try:
+        assert len({sock.getsockname() for sock in sockets}) == 1
+        assert len({sock.fileno() for sock in sockets}) == 3
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+def test_workers_over_a_unix_socket_share_one(tmp_path: Path) -> None:
+    sockets = listen_sockets(Settings(unix=str(tmp_path / "s")), 3)
+    try:
+        assert len({sock.fileno() for sock in sockets}) == 1
+    finally:
+        sockets[0].close()
+
+
+def test_a_place_is_read_as_it_was_written() -> None:
+    assert parse_place("1/2/7/some/folder") == Place(1, 2, Path("some/folder"), 7)
+
+
+async def test_streams_are_spread_and_found_again_from_any_worker(simulator: Simulator, client: ClientSession) -> None:
+    random.seed(4)
+    async with _workers(simulator) as workers:
+        prompt = "{{tokens=400 text=numbered}}"
+        streams = [await _start(client, workers.url, prompt) for _ in range(60)]
+        spread = Counter(stream_id.partition("_")[0] for stream_id, _ in streams)
+        assert set(spread) == {"st0", "st1"}
+        for stream_id, token in streams:
+            # A new connection each time, so that the kernel picks the worker.
+            async with ClientSession() as anyone:
+                if random.random() < 0.5:
+                    answer = await anyone.post(
+                        f"{workers.url}/api/stream/{stream_id}/stop", data=json.dumps({"stop_token": token})
+                    )
+                    assert answer.status == 200, await answer.text()
+                    continue
+                resumed = await anyone.get(f"{workers.url}/api/stream/{stream_id}")
+                text = (await resumed.read()).decode()
+                assert resumed.headers["X-Stream-Id"] == stream_id
+                assert text.count("token0") == 400, text[-300:]
+                assert '"done":true' in text
+
+
+async def test_a_worker_that_is_killed_is_replaced_and_the_other_ones_streams_go_on(
+    simulator: Simulator, client: ClientSession
+) -> None:
+    async with _workers(simulator) as workers:
+        prompt = "{{tokens=300 rate=60 text=numbered}}"
+        responses = [await client.post(f"{workers.url}/api/stream", json={"prompt": prompt}) for _ in range(12)]
+        by_worker = Counter(response.headers["X-Stream-Id"].partition("_")[0] for response in responses)
+        assert len(by_worker) == 2
+        victim = next(iter((await _pids(workers)).values()))
+        # Whose it is shows by which streams break.
+        os.kill(victim, signal.SIGKILL)
+
+        async def read(response: object) -> str:
+            try:
+                return (await response.read()).decode()  # type: ignore[attr-defined, no-any-return]
+            except Exception as error:
+                return repr(error)
+
+        texts = await asyncio.gather(*(read(response) for response in responses))
+        whole = {
+            response.headers["X-Stream-Id"].partition("_")[0]
+            for response, text in zip(responses, texts, strict=True)
+            if '"done":true' in text and text.count("token0") == 300
+        }
+        broken = {
+            response.headers["X-Stream-Id"].partition("_")[0]
+            for response, text in zip(responses, texts, strict=True)
+            if '"done":true' not in text
+        }
+        assert len(whole) == 1
+        assert whole.isdisjoint(broken)
+        # New streams find both again: what waits for the dead one's successor is served by it.
+        seen: set[str] = set()
+        while len(seen) < 2:
+            async with ClientSession() as anyone, anyone.post(f"{workers.url}/api/stream", json={"prompt": "hi"}) as r:
+                assert r.status == 200
+                seen.add(r.headers["X-Stream-Id"].partition("_")[0])
+                await r.read()
+        assert any("another one starts" in line for line in workers.lines)
+
+
+async def test_a_signal_to_the_parent_ends_all_workers(simulator: Simulator, client: ClientSession) -> None:
+    async with _workers(simulator) as workers:
+        responses = [
+            await client.post(f"{workers.url}/api/stream", json={"prompt": "{{tokens=9 fault=silence after=5}}"})
+            for _ in range(6)
+        ]
+        workers.process.send_signal(signal.SIGTERM)
+        texts = [(await response.read()).decode() for response in responses]
+        assert all('"type":"shutdown"' in text for text in texts)
+        assert await workers.process.wait() == 0
