@@ -52,6 +52,15 @@ check: $(VENV)/.tests ## Lint, format and types
 cover: $(VENV)/.tests system ## Run the tests with branch coverage
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
+audit: $(VENV)/.tests ## Compare the ledger's estimates with known truth, on simulated streams (some minutes)
+	$(BIN)/python -m app.tools.audit --out build/audit
+
+bench: $(VENV)/.tests system ## Measure the service beside nginx's plain pass-through (some minutes, a quiet machine)
+	$(BIN)/python -m tests.bench.bench
+
+load: $(VENV)/.tests ## Load a deployment: make load ARGS="--url http://127.0.0.1:8080 --preset slow-readers"
+	$(BIN)/python -m app load $(ARGS)
+
 lock: $(VENV)/.tests ## Pin what pyproject.toml asks for, with hashes
 	$(BIN)/python -m pip install --quiet pip-tools
 	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras --allow-unsafe -o requirements.lock pyproject.toml

@@ -25,7 +25,7 @@ BASES = ("exact", "estimated")
 ERROR_TYPES = (
     "invalid_request_error", "authentication_error", "billing_error", "permission_error", "not_found_error",
     "conflict_error", "request_too_large", "rate_limit_error", "api_error", "timeout_error", "overloaded_error",
-    "connection_error", "truncated", OTHER,
+    "upstream_unreachable", "upstream_cut", "upstream_garbled", OTHER,
 )  # fmt: skip
 
 # Bounds on which a promise or an objective stands are buckets: 2.5 s to the first token, 0.1 s to the upstream's close.

@@ -22,6 +22,7 @@ from app.metrics import Metrics
 from app.outcome import Outcome
 from app.relay import Pace, Source, consume, produce
 from app.replay import Replay
+from app.transcript import Transcript
 from app.wire import WireFormat
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class Session:
         account: its page in the ledger.
         metrics: told of what happens.
         options: its bounds.
+        transcript: keeps the answer's text, where it may be counted anew.
 
     Attributes:
         lifecycle: where it stands.
@@ -105,10 +107,12 @@ class Session:
         account: Account,
         metrics: Metrics,
         options: SessionOptions,
+        transcript: Transcript | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.terms = terms
         self.account = account
+        self.transcript = transcript
         self.lifecycle = Lifecycle()
         self.channel = Channel(options.queue_items, options.queue_bytes, metrics.paused)
         self.replay = replay
@@ -212,6 +216,8 @@ class Session:
         if self.lifecycle.upstream is UpstreamState.ASKING:
             self._happen(Happening.BEGAN)
         self.account.see(event)
+        if self.transcript is not None:
+            self.transcript.see(event)
 
     async def _consume(self) -> bool:
         """Serves the readers; tells whether the whole answer came, so that the producer ends by itself."""

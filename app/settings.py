@@ -126,6 +126,9 @@ class Settings(BaseModel):
     progress_timeout_s: float = Field(
         600.0, gt=0, le=7200, description="with nothing but pings from Claude, in seconds"
     )
+    upstream: str = Field(
+        "anthropic", min_length=1, description="whose prices and way of billing apply, by name in config/prices.toml"
+    )
     retries: int = Field(2, ge=0, le=10, description="further attempts before the first event")
     retry_after_max_s: float = Field(
         10.0, ge=0, le=300, description="the longest retry-after that is waited for, in seconds"
@@ -133,6 +136,13 @@ class Settings(BaseModel):
 
     # What the ledger learned
     ledger_file: str = Field("", description="where that is kept across restarts; empty forgets it")
+
+    reconcile_per_minute: float = Field(
+        0.0,
+        ge=0,
+        le=8000,
+        description="how many aborted answers a minute are counted anew by count_tokens; 0 counts none",
+    )
 
     # Logs
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least level logged")

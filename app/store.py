@@ -9,12 +9,14 @@ import asyncio
 import hmac
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 from app.delivery import Connection, Delivery
+from app.entry import Entry
 from app.errors import BadRequest, Expired, Forbidden, NotFound, ShuttingDown, SluicewayError, TakenOver
 from app.ledger import Account, Ledger
 from app.liveness import Finding
@@ -24,12 +26,16 @@ from app.relay import Source
 from app.replay import Replay, ReplayBudget
 from app.sessions import Policy, Session, SessionOptions, Terms, new_stream_id
 from app.sse import numbered
+from app.tally import Phase
+from app.transcript import Transcript
 from app.wire import WireFormat
 
 log = logging.getLogger(__name__)
 
 # How often the readers are looked at, in seconds.
 WATCH_S = 1.0
+# A caller's word for a model may be anything: so many are warned of, then none.
+_MOST_WARNINGS = 100
 _OUTCOME_OF = {Finding.STALLED: Outcome.STALLED, Finding.VANISHED: Outcome.VANISHED}
 
 
@@ -70,6 +76,8 @@ class Streams:
         metrics: told of each settlement, and of what is wrong with readers.
         admit: given how many streams run, raises where there is no room for one more.
         worker: this process's number among its siblings; part of every stream's id.
+        upstream: whose prices and way of billing apply.
+        reconcile: counts an aborted answer's text anew before it is booked; None leaves the estimate.
     """
 
     def __init__(
@@ -80,8 +88,13 @@ class Streams:
         metrics: Metrics,
         admit: Callable[[int], None] = lambda _in_flight: None,
         worker: int = 0,
+        upstream: str = "anthropic",
+        reconcile: Callable[[Entry, Transcript], Coroutine[Any, Any, Entry]] | None = None,
     ) -> None:
+        self._reconcile = reconcile
         self._worker = worker
+        self._upstream = upstream
+        self._unpriced: set[str] = set()  # models that were warned of
         self._options = options
         self._admit = admit
         self._session_options = session_options
@@ -151,8 +164,9 @@ class Streams:
         if keeps:
             replay.extend([numbered(frame_id, frame) for frame_id, frame in enumerate(preface, 1)])
             connection.sent_id = replay.last_id
-        account = self._ledger.open(model=terms.model, max_tokens=max_tokens, now=loop.time())
-        session = Session(terms, source, wire, replay, account, self._metrics, self._session_options)
+        account = self._ledger.open(model=terms.model, max_tokens=max_tokens, now=loop.time(), upstream=self._upstream)
+        transcript = None if self._reconcile is None else Transcript()
+        session = Session(terms, source, wire, replay, account, self._metrics, self._session_options, transcript)
         self.live[terms.stream_id] = session
         self._empty.clear()
         self._metrics.streams_active.inc()
@@ -167,7 +181,8 @@ class Streams:
             ShuttingDown: none is asked for any more, or the drain time is over.
         """
         self._check_accepting()
-        account = self._ledger.open(model=model, max_tokens=max_tokens, now=asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        account = self._ledger.open(model=model, max_tokens=max_tokens, now=now, upstream=self._upstream)
         outcome = Outcome.INTERNAL_ERROR
         limit = asyncio.timeout(None)
         self._whole.add(limit)
@@ -189,7 +204,7 @@ class Streams:
             outcome = Outcome.SHUTDOWN
             raise ShuttingDown("the service is shutting down", retry_after_s=1.0) from None
         finally:
-            self._metrics.settled(account.settle(outcome, asyncio.get_running_loop().time()))
+            self._book(account.settle(outcome, asyncio.get_running_loop().time()))
             self._whole.discard(limit)
             self._check_empty()
 
@@ -303,7 +318,10 @@ class Streams:
         outcome = session.outcome or Outcome.INTERNAL_ERROR
         entry = session.account.settle(outcome, now)
         queue = session.channel.statistics()
-        self._metrics.settled(entry)
+        if session.transcript is not None and self._reconcile is not None and entry.aborted:
+            self._tasks.create_task(self._book_anew(self._reconcile(entry, session.transcript), entry))
+        else:
+            self._book(entry)
         self._metrics.queue_peak(queue.peak_bytes)
         self._metrics.streams_active.dec()
         if terms.policy is not Policy.ABORT:
@@ -315,6 +333,21 @@ class Streams:
             terms.stream_id, outcome.value, entry.phase.value, entry.duration_s, terms.model, entry.generated,
             entry.basis, entry.wasted, queue.peak_bytes, queue.pauses,
         )  # fmt: skip
+
+    async def _book_anew(self, reconciling: Coroutine[Any, Any, Entry], entry: Entry) -> None:
+        """Books the entry once: as it comes out, or as it was where this is cancelled."""
+        try:
+            entry = await reconciling
+        finally:
+            self._book(entry)
+
+    def _book(self, entry: Entry) -> None:
+        """Adds a settled stream to the metrics, and says once of each model that it has no price."""
+        self._metrics.settled(entry)
+        began = entry.phase is not Phase.BEFORE_FIRST_EVENT
+        if began and not entry.priced and entry.model not in self._unpriced and len(self._unpriced) < _MOST_WARNINGS:
+            self._unpriced.add(entry.model)
+            log.warning("%s has no price in config/prices.toml: its streams count in tokens only", entry.model)
 
     def _keep(self, session: Session, *, expired: bool) -> None:
         stream_id = session.terms.stream_id

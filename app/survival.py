@@ -24,7 +24,7 @@ _BINS = _EXACT_TOKENS + 360  # the last one begins at 1.3 million tokens and hol
 _FADE_STEP = 1 / 200  # of a half-life: fading touches every bin, so it is done in steps
 # Half the width of a 90 % interval of a total, in standard deviations: Student's t with ten degrees of freedom, not the
 # normal's 1.645. The variance is itself an estimate, and the errors that dominate a total stem from its first streams,
-# judged by some fifty answers of very unequal length. Checked by `make audit` on seeds other than it was chosen on.
+# judged by some fifty answers of very unequal length. Chosen on simulated streams; `make audit` shows what it covers.
 T_90 = 1.8125
 
 

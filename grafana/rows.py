@@ -236,7 +236,7 @@ def money_estimated() -> Iterator[Panel]:
          Query(f"{rate('saved_usd_upper_total')} * 3600", "at most")],
         estimate=True, names=("expected", "at most"), span=12,
     )  # fmt: skip
-    spread = f"1.645 * sqrt({total('avoided_tokens_variance_total')})"
+    spread = f"1.8125 * sqrt({total('avoided_tokens_variance_total')})"
     expected = total("avoided_tokens_total")
     yield bars_panel(
         "Tokens avoided within the range (estimate)",

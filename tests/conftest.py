@@ -8,11 +8,16 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
+import hypothesis
 import pytest
 
 from app.settings import Settings
 from app.tools.simulator import Simulator
 from app.web.server import Credentials, Running, running
+
+# Time is measured in benchmarks, not by a test's deadline on a shared machine.
+hypothesis.settings.register_profile("sluiceway", deadline=None)
+hypothesis.settings.load_profile("sluiceway")
 
 ROOT = Path(__file__).resolve().parent.parent
 TRANSCRIPTS = ROOT.parent / "shared" / "transcripts"
@@ -41,7 +46,7 @@ async def serve(simulator: Simulator) -> AsyncIterator[Serve]:
     async with AsyncExitStack() as stack:
 
         async def start(**given: object) -> Running:
-            settings = Settings(**({"port": 0, "admin_port": 0} | given))  # type: ignore[arg-type]
+            settings = Settings(**({"port": 0, "admin_port": 0} | given))
             credentials = Credentials(api_key="sk-ant-secret-of-the-service", base_url=simulator.url, simulated=True)
             return await stack.enter_async_context(running(settings, credentials))
 

@@ -53,7 +53,7 @@ class ScriptedSource:
 
     Attributes:
         opened: `open` returned.
-        closed: how often `close` was called.
+        closed: `close` was called.
         given: every event handed over so far.
         reads: how often `read` was called.
     """
@@ -65,7 +65,7 @@ class ScriptedSource:
         self._opening = list(opening)
         self._unread = list(unread)
         self.opened = False
-        self.closed = 0
+        self.closed = False
         self.reads = 0
         self.given: list[ClaudeEvent] = []
 
@@ -80,7 +80,9 @@ class ScriptedSource:
         return events
 
     async def close(self) -> list[ClaudeEvent]:
-        self.closed += 1
+        if self.closed:
+            return []
+        self.closed = True
         left, self._unread = self._unread, []
         self.given += left
         return left

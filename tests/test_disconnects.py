@@ -202,8 +202,8 @@ async def abandon(url: str, rng: random.Random) -> None:
 def census() -> Counter[str]:
     """The living objects of the kinds that belong to a stream, by kind."""
     gc.collect()
-    kinds = ("Session", "Answer", "SseConnection", "EventStream", "Channel", "Delivery", "Replay", "Tally")
-    kinds += ("ClientResponse", "RequestHandler", "Task", "Future")
+    ours = ("Session", "Answer", "SseConnection", "EventStream", "Channel", "Delivery", "Replay", "Tally")
+    kinds = (*ours, "ClientResponse", "RequestHandler", "Task", "Future")
     found = Counter(type(thing).__name__ for thing in gc.get_objects())
     return Counter({kind: found[kind] for kind in kinds})
 

@@ -14,11 +14,11 @@ APP = Path(__file__).resolve().parent.parent / "app"
 # is in it; a new module beside the packages is added here.
 LAYERS = {
     "words": "errors events outcome",
-    "rules": "batching credits decoding entry ledger lifecycle limits liveness prices rates replay retry sse survival tally wire",
+    "rules": "batching credits decoding entry ledger lifecycle liveness prices rates replay retry sse survival tally transcript wire",
     "settings": "settings",
     "names": "metrics",
     "heart": "channel delivery memory overload pacer relay sessions store",
-    "edges": "claude redis_store web",
+    "edges": "claude reconcile web",
     "tools": "tools",
     "command": "__main__",
 }  # fmt: skip

@@ -382,3 +382,17 @@ def test_every_recording_is_exact_and_its_cut_is_not(name: str) -> None:
     assert whole.generated == ends[-2].data["usage"]["output_tokens"]
     cut = [event for event in events if event not in ends]
     assert settled(Ledger(PRICES), Outcome.DISCONNECTED, *cut).basis == "estimated"
+
+
+def test_what_a_running_stream_would_come_to_is_told_and_settles_nothing() -> None:
+    ledger = warmed()
+    account = opened(ledger, start(), text(400))
+    before = ledger.open_accounts, ledger.total
+    told = account.so_far(1.0)
+    assert told.generated > 0
+    assert told.basis == "estimated"
+    assert (ledger.open_accounts, ledger.total) == before
+    assert not account.settled
+    entry = account.settle(Outcome.STOPPED, 1.0)
+    assert entry.generated == told.generated
+    assert entry.avoided.upper == told.avoided.upper

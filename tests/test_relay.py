@@ -57,7 +57,7 @@ async def test_the_producer_puts_every_event_in_order_and_then_one_end() -> None
     await produce(source, channel, seen.append)
     assert drained(channel) == [*events, End()]
     assert seen == events
-    assert source.closed == 1
+    assert source.closed
 
 
 @jumping
@@ -103,7 +103,7 @@ def test_an_error_of_claudes_side_comes_after_the_events_before_it(opening: bool
         channel = Channel(10, 1000)
         await produce(source, channel, ignore)
         assert drained(channel) == ([End(error)] if opening else [text("a"), End(error)])
-        assert source.closed == 1
+        assert source.closed
 
     run(scene())
 
@@ -112,7 +112,7 @@ def test_a_defect_ends_the_stream_as_one_and_tells_nothing_of_itself(caplog: pyt
     async def scene() -> list[Item]:
         source, channel = ScriptedSource([[text("a")], ValueError("prompt: secret")]), Channel(10, 1000)
         await produce(source, channel, ignore)
-        assert source.closed == 1
+        assert source.closed
         return drained(channel)
 
     with caplog.at_level(logging.ERROR, "app.relay"):
@@ -134,6 +134,18 @@ async def test_what_the_source_hands_over_as_it_closes_is_seen_too() -> None:
     with pytest.raises(asyncio.CancelledError):
         await producing
     assert seen == [text("a"), text("b"), STOP]
+
+
+@jumping
+async def test_a_failed_answer_is_closed_before_its_end_finds_room() -> None:
+    source = ScriptedSource([[text("a")], UpstreamCut("cut")])
+    channel = Channel(1, 1000)
+    producing = asyncio.create_task(produce(source, channel, ignore))
+    await settled()
+    assert not producing.done()
+    assert source.closed
+    drained(channel)
+    await producing
 
 
 # consume
@@ -361,7 +373,7 @@ class Scene:
 
     def check(self) -> None:
         """What holds wherever it was cancelled."""
-        assert self.source.closed == 1
+        assert self.source.closed
         assert self.seen == self.source.given, "each event that arrived is accounted for once, in order"
         assert STOP in self.seen[-1:], "also what had arrived unread"
         assert not self.channel.paused

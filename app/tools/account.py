@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -56,16 +56,13 @@ class Draw:
     Attributes:
         consumed: output tokens generated, read or not.
         reserved: tokens taken in advance and not yet adjusted.
+        turn: portions of an earlier one are void.
     """
 
     model: str
     reserved: int = 0
     consumed: int = 0
-    _turn: int = field(default=0, repr=False)  # portions of an earlier turn are void
-
-    def hold(self) -> None:
-        """Whatever was to be generated unread is not."""
-        self._turn += 1
+    turn: int = 0
 
 
 class Account:
@@ -100,7 +97,7 @@ class Account:
             self._refill(at)
             if portion_at <= self._next_noise_at:
                 _, _, draw, turn, tokens, last = heapq.heappop(self._portions)
-                if turn == draw._turn:
+                if turn == draw.turn:
                     self._take(draw, tokens, at)
                     if last:
                         self.close(draw, at)
@@ -133,7 +130,9 @@ class Account:
     def generated(self, draw: Draw, now: float, total: int) -> None:
         """The answer has come to `total` tokens; those that were generated ahead do not count twice."""
         if total > draw.consumed:
-            self.advance(now)
+            # Without limit or other traffic nothing depends on the order, and this is every event's path.
+            if self.plan.output_limit or self.plan.noise:
+                self.advance(now)
             self._take(draw, total - draw.consumed, now)
 
     def run_on(self, draw: Draw, now: float, until: int, rate: float, *, then_close: bool) -> None:
@@ -143,8 +142,7 @@ class Account:
             rate: tokens a second; 0 for all at once.
             then_close: the answer is over with them.
         """
-        self.advance(now)
-        draw.hold()
+        self.hold(draw, now)
         left = until - draw.consumed
         if left <= 0:
             if then_close:
@@ -155,8 +153,13 @@ class Account:
             upto, before = left * number // count, left * (number - 1) // count
             at = now + (upto / rate if rate else 0.0)
             self._order += 1
-            portion = (at, self._order, draw, draw._turn, upto - before, then_close and number == count)
+            portion = (at, self._order, draw, draw.turn, upto - before, then_close and number == count)
             heapq.heappush(self._portions, portion)
+
+    def hold(self, draw: Draw, now: float) -> None:
+        """Generation stands still again: what was still to be generated unread is not."""
+        self.advance(now)
+        draw.turn += 1
 
     def close(self, draw: Draw, now: float) -> None:
         """The answer is over: what was reserved beyond its tokens is given back. Idempotent."""

@@ -246,7 +246,7 @@ class Simulator:
 
         def when_unread(blocked: bool) -> None:
             if not blocked:
-                draw.hold()
+                self.account.hold(draw, self.epoch())
                 return
             until = _unread_until(scenario.on_pause, scenario, book)
             self.account.run_on(draw, self.epoch(), until, scenario.rate, then_close=False)

@@ -20,6 +20,8 @@ from app.sessions import Policy, Session, Terms
 from app.store import Streams, new_stop_token
 from app.web.auth import Keys, check_content_type
 from app.web.bodies import Defaults, parse_object, parse_question
+from app.web.gauges import gauge_routes
+from app.web.pages import Pages
 from app.web.writer import SendBuffers, SseConnection
 from app.wire.messages import error_body
 from app.wire.text import PlainFormat

@@ -7,7 +7,7 @@ import contextlib
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,16 +18,19 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from app import __version__
 from app.claude import Claude, UpstreamOptions
+from app.entry import Entry, ReconcileLimit
 from app.ledger import Ledger
 from app.memory import LedgerFile
 from app.metrics import Metrics
 from app.overload import Admission, LagMeter
 from app.prices import load_prices
+from app.reconcile import Reconciler
 from app.relay import Pace
 from app.retry import RetryRule
 from app.sessions import Policy, SessionOptions
 from app.settings import Settings, SettingsError
 from app.store import StoreOptions, Streams
+from app.transcript import Transcript
 from app.web.auth import Keys
 from app.web.bodies import Defaults
 from app.web.chat_api import ChatApi
@@ -131,6 +134,8 @@ async def running(settings: Settings, credentials: Credentials, place: Place | N
                 metrics,
                 admit=lambda in_flight: admission.check(in_flight, meter.lag_s),
                 worker=place.number,
+                upstream=settings.upstream,
+                reconcile=_reconcile(settings, claude),
             )
         )
         keys = Keys(() if settings.auth == "none" else settings.api_keys)
@@ -226,6 +231,12 @@ async def _listen(
         return f"unix:{unix}", site
     bound_port = sock.getsockname()[1] if listen_fd is not None else runner.addresses[-1][1]
     return f"http://[{host}]:{bound_port}" if ":" in host else f"http://{host}:{bound_port}", site
+
+
+def _reconcile(settings: Settings, claude: Claude) -> Callable[[Entry, Transcript], Coroutine[Any, Any, Entry]] | None:
+    if not settings.reconcile_per_minute:
+        return None
+    return Reconciler(claude.sdk, ReconcileLimit(settings.reconcile_per_minute)).reconcile
 
 
 def _upstream_options(settings: Settings, credentials: Credentials) -> UpstreamOptions:

@@ -11,6 +11,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -21,6 +22,7 @@ from app.wire.text import framed
 from app.wire.ui_stream import RAW_BLOCK
 
 Block = dict[str, Any]
+_Placed = tuple[int, Block]  # with its place in the answer
 _DATA_URL = re.compile(r"data:([^;,]*)((?:;[^;,]*)*),(.*)", re.DOTALL)
 # The blocks that a tool's result may be made of (Messages API, tool use).
 _RESULT_BLOCKS = frozenset({"text", "image", "document", "search_result", "tool_reference"})
@@ -147,9 +149,10 @@ def _data_of(found: re.Match[str], field: str) -> bytes:
 
 def _answer(turns: list[dict[str, Any]], parts: list[dict[str, Any]], at: str) -> None:
     """Adds an assistant's message: each step an answer, then the results of the tools that the page ran in it."""
-    deferred: list[Block] = []
+    deferred: list[_Placed] = []
     for step in _steps(parts):
-        blocks, deferred = deferred, []
+        placed, deferred = deferred, []
+        blocks: list[Block | None] = []
         results: list[Block] = []
         for part in step:
             if (name := _tool_name(part)) is None:
@@ -158,15 +161,23 @@ def _answer(turns: list[dict[str, Any]], parts: list[dict[str, Any]], at: str) -
             if not isinstance(part.get("toolCallId"), str):
                 raise BadRequest(f"{at}: a tool's part must have a toolCallId", field=at)
             if _unfinished(part):
+                blocks.append(None)
                 continue
-            call, result, waits = _tool_blocks(part, name)
+            call, result, index, waits = _tool_blocks(part, name)
             blocks.append(call)
             if result is None:
                 continue
-            (results if call["type"] == "tool_use" else deferred if waits else blocks).append(result)
-        _say(turns, "assistant", blocks)
+            if call["type"] == "tool_use":
+                results.append(result)
+            elif index is None:
+                blocks.append(result)
+            else:
+                (deferred if waits else placed).append((index, result))
+        for index, result in sorted(placed, key=itemgetter(0)):
+            blocks.insert(index, result)
+        _say(turns, "assistant", [block for block in blocks if block is not None])
         _say(turns, "user", results)
-    _say(turns, "assistant", deferred)
+    _say(turns, "assistant", [result for _, result in deferred])
 
 
 def _steps(parts: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -180,7 +191,8 @@ def _steps(parts: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     yield step
 
 
-def _said(part: dict[str, Any]) -> list[Block]:
+def _said(part: dict[str, Any]) -> list[Block | None]:
+    """What a part was in Claude's answer; None for a block that Claude does not take back, nothing for no block."""
     kept = _kept(part, "providerMetadata")
     match part:
         case {"type": "text", "text": str(text)} if text.strip():
@@ -193,7 +205,9 @@ def _said(part: dict[str, Any]) -> list[Block]:
             return [{"type": "thinking", "thinking": part.get("text") or "", "signature": kept["signature"]}]
         case {"type": kind, "data": dict(block)} if kind == RAW_BLOCK:
             return [block]
-    return []  # sources and files, which Claude does not take back; the page's own data
+        case {"type": "text" | "reasoning" | "file"}:
+            return [None]
+    return []  # sources; the page's own data
 
 
 def _tool_name(part: dict[str, Any]) -> str | None:
@@ -203,8 +217,8 @@ def _tool_name(part: dict[str, Any]) -> str | None:
     return kind.removeprefix("tool-") if kind.startswith("tool-") else None
 
 
-def _tool_blocks(part: dict[str, Any], name: str) -> tuple[Block, Block | None, bool]:
-    """A call, its result, and whether that came in the next answer only."""
+def _tool_blocks(part: dict[str, Any], name: str) -> tuple[Block, Block | None, int | None, bool]:
+    """A call, its result, that one's place where it does not follow the call, and whether it is in the next answer."""
     kept = _kept(part, "callProviderMetadata")
     on_claudes_side = part.get("providerExecuted") is True
     given = part.get("input")
@@ -216,14 +230,14 @@ def _tool_blocks(part: dict[str, Any], name: str) -> tuple[Block, Block | None, 
         "input": given if isinstance(given, dict) else {},
     }
     if not on_claudes_side:
-        return call, {"type": "tool_result", "tool_use_id": part["toolCallId"], **_outcome(part)}, False
+        return call, {"type": "tool_result", "tool_use_id": part["toolCallId"], **_outcome(part)}, None, False
     if part.get("state") not in ("output-available", "output-error"):
-        return call, None, False
+        return call, None, None, False
     kept = _kept(part, "resultProviderMetadata")
-    waits = kept.pop("deferred", False) is True
+    waits, index = kept.pop("deferred", False) is True, kept.pop("index", None)
     content = kept.pop("content", part.get("output"))
     result = {"type": f"{name}_tool_result", **kept, "tool_use_id": part["toolCallId"], "content": content}
-    return call, result, waits
+    return call, result, index if isinstance(index, int) and index >= 0 else None, waits
 
 
 def _unfinished(part: dict[str, Any]) -> bool:

@@ -54,7 +54,7 @@ class UiFormat:
         self._cost_of = cost_of
         self._tally = Tally()  # of all but the deltas
         self._started = False
-        self._calls: set[str] = set()  # tool calls of this answer
+        self._calls: dict[str, int] = {}  # tool calls of this answer, with their blocks' places
         self._blocks: dict[int, _Block] = {}  # the open ones
         self._sources: set[str] = set()  # what the page was told of
 
@@ -125,9 +125,9 @@ class UiFormat:
             block = _ThinkingBlock(index, content)
         elif kind.endswith("tool_use") and content.get("id") and content.get("name"):
             block = _ToolBlock(index, content)
-            self._calls.add(block.call_id)
+            self._calls[block.call_id] = index
         elif kind.endswith("_tool_result") and isinstance(call_id, str) and self._knows(call_id):
-            block = _ResultBlock(index, content, deferred=call_id not in self._calls)
+            block = _ResultBlock(index, content, self._calls.get(call_id))
         elif kind in ("image", "document") and (file := _file(content)) is not None:
             yield file
             block = _Block(index, content)
@@ -285,19 +285,23 @@ class _ToolBlock(_Block):
 class _ResultBlock(_Block):
     """What a tool on Claude's side gave; it comes whole.
 
+    Where it does not follow its call, its place is kept for the next question: after what came between, or in this
+    answer although its call was in the one before.
+
     Args:
-        deferred: the call was in an answer before this one, so the next question must carry the result here, not there.
+        call_index: where its call was in this answer; None if it was in an earlier one.
     """
 
-    def __init__(self, index: int, content: dict[str, Any], *, deferred: bool) -> None:
+    def __init__(self, index: int, content: dict[str, Any], call_index: int | None) -> None:
         super().__init__(index, content)
-        self._deferred = deferred
+        self._place: Chunk = {} if call_index == index - 1 else {"index": index}
+        if call_index is None:
+            self._place["deferred"] = True
 
     def open(self) -> Iterator[Chunk]:
         output = self.content.get("content")
         rest = {name: value for name, value in self.content.items() if name not in ("tool_use_id", "content")}
-        if self._deferred:
-            rest["deferred"] = True
+        rest |= self._place
         told: Chunk = {"toolCallId": self.content["tool_use_id"], "providerExecuted": True}
         failed = isinstance(output, dict) and str(output.get("type", "")).endswith("_error")
         if failed or self.content.get("is_error") is True:

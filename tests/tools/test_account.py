@@ -59,10 +59,9 @@ def test_generation_that_runs_on_is_drawn_at_its_rate_and_stops_when_held() -> N
     draw = opened(account)
     account.generated(draw, NOW, 100)
     account.run_on(draw, NOW, until=500, rate=40.0, then_close=False)
-    account.advance(NOW + 5)
+    account.hold(draw, NOW + 5)
     assert draw.consumed == 300
 
-    draw.hold()
     account.advance(NOW + 60)
     assert draw.consumed == 300
     account.generated(draw, NOW + 60, 250)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from app.claude import Claude
 from app.prices import ModelPrice, PriceFile, Prices, Rate, load_prices
 from app.tools.account import Account, AccountPlan
-from app.tools.prove import PRICES, command, upstream_options
+from app.tools.prove import PRICES, command, examine, upstream_options
 from app.tools.prove.design import CannotPlan, CapReached, Pace, Purse, plan
 from app.tools.prove.experiment import Experiment, Findings, Options
 from app.tools.prove.inference import ALPHA, Share, Verdict, share, student_quantile, trustworthy
@@ -192,6 +192,38 @@ def test_the_usage_report_shows_the_rest_where_an_admin_key_is_given() -> None:
                 await fetch("admin", MODEL, 0.0, 60.0, base_url=f"{one.simulator.url}/nowhere")
 
     loopback.run(scene())
+
+
+@pytest.mark.parametrize(("way", "admin"), [("", True), ("/nowhere", True), ("", False)])
+def test_the_report_is_read_with_an_admin_key_and_its_absence_costs_only_the_report(way: str, admin: bool) -> None:
+    async def scene() -> None:
+        async with provider() as one:
+            one.simulator.account = Account(AccountPlan(output_limit=40_000))
+            found, reported = await examine(
+                Options(MODEL, 1.0, blocks_max=3),
+                one.claude,
+                one.prices,
+                admin_key="admin" if admin else None,
+                base_url=one.simulator.url + way,
+                report_delay_s=120.0,
+                epoch=one.simulator.epoch,
+            )
+            assert found.abort_verdict is Verdict.AT_ONCE
+            assert (reported is not None) == (admin and not way)
+            assert any("usage report was refused" in why for why in found.why) == bool(way)
+            if reported is not None:
+                assert rest_by_report(found, reported) == pytest.approx(0.0, abs=0.05)
+
+    loopback.run(scene())
+
+
+def test_findings_of_nothing_are_told_without_a_verdict() -> None:
+    nothing = Findings(MODEL, why=["The key was refused."], cap_usd=1.0)
+
+    text, data = words(nothing, None), as_json(nothing, None)
+    assert text.startswith("Abort: could not tell.\nPause: could not tell.\n")
+    assert "The key was refused." in text
+    assert json.loads(json.dumps(data, allow_nan=False))["abort"] == {"estimate": None, "low": None, "high": None}
 
 
 # --- statistics ----------------------------------------------------------------------------------------------------

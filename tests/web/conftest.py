@@ -24,6 +24,8 @@ async def site() -> AsyncIterator[Site]:
     app = web.Application()
     app.router.add_get("/", blank)
     app.router.add_post("/api/stream", site.answer)
+    app.router.add_get("/api/stream/{id}", site.resume)
+    app.router.add_post("/api/stream/{id}/{verb}", site.steer)
     app.router.add_get("/{name}", static)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
     await runner.setup()

@@ -11,6 +11,8 @@ from typing import Any
 from aiohttp import web
 from playwright.async_api import Page
 
+from app.web.pages import trimmed
+
 from .browser import STATIC
 
 Script = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -29,6 +31,22 @@ class Site:
     # Set when the browser has left a request that was being answered.
     left: asyncio.Event = field(default_factory=asyncio.Event)
 
+    # Every word about a stream: its path, what it said, and the query of a resume.
+    steered: list[tuple[str, Any]] = field(default_factory=list)
+    resumed: list[tuple[str, str | None]] = field(default_factory=list)  # path with query, Last-Event-ID
+    resume_script: Script | None = None
+    told: asyncio.Event = field(default_factory=asyncio.Event)  # set at each word
+
+    async def resume(self, request: web.Request) -> web.StreamResponse:
+        self.resumed.append((request.path_qs, request.headers.get("Last-Event-ID")))
+        assert self.resume_script is not None, "the test has set no script for a resume"
+        return await self.resume_script(request)
+
+    async def steer(self, request: web.Request) -> web.Response:
+        self.steered.append((request.path, json.loads(await request.text())))
+        self.told.set()
+        return web.json_response({"stopped": True})
+
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.bodies.append(await request.json())
         self.headers.append(dict(request.headers))
@@ -44,8 +62,11 @@ async def blank(request: web.Request) -> web.Response:
     return web.Response(text="<!doctype html><title>blank</title>", content_type="text/html")
 
 
-async def static(request: web.Request) -> web.FileResponse:
-    return web.FileResponse(STATIC / request.match_info["name"])
+async def static(request: web.Request) -> web.StreamResponse:
+    path = STATIC / request.match_info["name"]
+    if path.name == "client.js":  # as the service serves it
+        return web.Response(body=trimmed(path.read_bytes()), content_type="text/javascript", charset="utf-8")
+    return web.FileResponse(path)
 
 
 async def run(page: Page, body: str, arg: object = None) -> Any:

@@ -230,7 +230,7 @@ def test_its_error_goes_back_as_it_came() -> None:
 
 
 def test_a_result_that_came_with_the_next_answer_goes_into_that_one() -> None:
-    result = kept(type="web_search_tool_result", deferred=True)
+    result = kept(type="web_search_tool_result", index=0, deferred=True)
     part = server_tool("output-available", output=[], resultProviderMetadata=result)
     again = turns(HELLO, assistant(STEP, tool("output-available", output=1), part, STEP, text("so")))
 
@@ -238,6 +238,21 @@ def test_a_result_that_came_with_the_next_answer_goes_into_that_one() -> None:
         ("assistant", ["tool_use", "server_tool_use"]),
         ("user", ["tool_result"]),
         ("assistant", ["web_search_tool_result", "text"]),
+    ]
+
+
+def test_a_result_that_came_after_other_blocks_goes_after_them() -> None:
+    outer = server_tool("output-available", output=[], resultProviderMetadata=kept(type="outer_result", index=5))
+    inner = server_tool("output-available", output=[], resultProviderMetadata=kept(type="inner_result"))
+    cut = tool("input-streaming")
+    message = assistant(STEP, text(" "), outer | {"toolCallId": "o"}, inner, cut, text("so"))
+
+    assert [block["type"] for block in turns(HELLO, message)[1][1]] == [
+        "server_tool_use",
+        "server_tool_use",
+        "inner_result",
+        "outer_result",
+        "text",
     ]
 
 

@@ -235,7 +235,7 @@ def test_a_failed_tool_on_claudes_side_is_an_error_of_the_tool(result: dict[str,
 def test_a_result_for_a_call_of_an_earlier_answer_says_so() -> None:
     (chunk,) = told(start(0, "tool_search_tool_result", tool_use_id="earlier", content={"type": "x"}), stop(0))
 
-    assert chunk["providerMetadata"]["anthropic"] == {"type": "tool_search_tool_result", "deferred": True}
+    assert chunk["providerMetadata"]["anthropic"] == {"type": "tool_search_tool_result", "index": 0, "deferred": True}
 
 
 def test_a_result_whose_call_the_page_never_saw_is_kept_as_data() -> None:

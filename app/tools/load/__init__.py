@@ -33,7 +33,8 @@ from app.tools.load.service import Sample
 PROMPT = "Tell me how a sluice works, at length."
 MESSAGES_MODEL = "claude-opus-4-8"
 _SPARE_FILES = 64
-_PLAIN_EVERY_S = 10  # a line of progress where there is no terminal
+# Where there is no terminal: a line of progress now and then, and tables as wide as they need.
+_PLAIN_EVERY_S, _PLAIN_COLUMNS = 10, 120
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -200,7 +201,10 @@ def _shown(console: Console) -> Iterator[Progress]:
 
 def _tell(found: Findings, limits: dict[Measure, float], report: Path | None, as_json: Path | None) -> None:
     judged = judge(found, limits)
-    Console().print(tables(found, judged))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PLAIN_COLUMNS)
+    console.print(tables(found, judged))
     if report is not None:
         report.write_text(page(found, judged), "utf-8")
         click.echo(f"Report: {report}")

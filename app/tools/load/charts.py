@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 _WIDTH, _HEIGHT = 640, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 8, 12, 28  # margins
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 22, 12, 28  # margins
 _STEPS = (1, 2, 2.5, 5, 10)
 
 

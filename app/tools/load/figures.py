@@ -91,7 +91,7 @@ class KindFigures:
         ends: what became of their streams.
         ttft: from asking to the first content.
         gaps: between two reads with content.
-        contents: events with content.
+        contents, words: events with content, and how often the question's word stood in them.
         wire_bytes: read from the sockets, with heads and framing.
     """
 
@@ -99,6 +99,7 @@ class KindFigures:
     ttft: Spread = field(default_factory=Spread)
     gaps: Spread = field(default_factory=Spread)
     contents: int = 0
+    words: int = 0
     wire_bytes: int = 0
 
 
@@ -161,10 +162,11 @@ class Figures:
         if kind is Kind.FAST:
             self.seconds[-1].gaps.add(seconds)
 
-    def ended(self, kind: Kind, end: End, contents: int, wire_bytes: int) -> None:
+    def ended(self, kind: Kind, end: End, *, contents: int = 0, words: int = 0, wire_bytes: int = 0) -> None:
         figures = self.of(kind)
         figures.ends[end] += 1
         figures.contents += contents
+        figures.words += words
         figures.wire_bytes += wire_bytes
         self.live -= 1
         self.seconds[-1].ended += 1

@@ -67,6 +67,7 @@ PLAIN = Protocol(
     (b'{"done":',),
     (b'{"error":',),
     resumes=True,
+    counts_on=True,
 )
 MESSAGES = Protocol(
     "messages", "/v1/messages", _typed("content_block_delta"), _typed("message_stop"), _typed("error"), resumes=False
@@ -95,6 +96,7 @@ class Question:
         key: the caller's key; sent as `Authorization: Bearer`. None: no key.
         headers: further headers.
         base_path: what stands before the protocol's path, where a proxy serves it below one.
+        word: counted in what comes back; where every token holds it once, it says how many were delivered.
     """
 
     protocol: Protocol
@@ -105,6 +107,7 @@ class Question:
     key: str | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     base_path: str = ""
+    word: bytes = b""
 
     def ask(self, name: str, *, resumable: bool) -> bytes:
         """The request for an answer; `name` tells a chat from all others."""

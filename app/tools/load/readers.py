@@ -57,7 +57,7 @@ class Readers:
             end = End.UNREACHABLE
         finally:
             one.close()
-            self.figures.ended(kind, end, one.contents, one.wire_bytes)
+            self.figures.ended(kind, end, contents=one.contents, words=one.words, wire_bytes=one.wire_bytes)
         if end is End.REFUSED and one.reply is not None:
             told = one.reply.headers.get("retry-after", "")
             return min(float(told) if told.isdigit() else _RETRY_S, _RETRY_MAX_S)
@@ -77,13 +77,14 @@ class _Stream:
         self._began: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # done by the first content
         self._connection: Connection | None = None
         self.reply: Reply | None = None
-        self.contents = self.wire_bytes = 0
+        self.contents = self.words = self.wire_bytes = 0
 
     async def run(self) -> End:
         """Raises OSError where the service cannot be connected."""
         question = self._readers.question
         connection, reply = await self._connect(
-            question.ask(self._name, resumable=self._kind is Kind.RESUMING), Reply(question.protocol)
+            question.ask(self._name, resumable=self._kind is Kind.RESUMING),
+            Reply(question.protocol, word=question.word),
         )
         match self._kind:
             case Kind.FAST:
@@ -108,6 +109,7 @@ class _Stream:
             self._connection.leave()
             self.wire_bytes += self._connection.wire_bytes
             self.contents += self.reply.contents
+            self.words += self.reply.words
             self._connection = None
 
     async def _connect(self, request: bytes, reply: Reply) -> tuple[Connection, Reply]:
@@ -164,9 +166,10 @@ class _Stream:
         self.close()
         self._last_at = None  # the time away is no gap
         await asyncio.sleep(self._conduct.away_s)
-        protocol = self._readers.question.protocol
-        request = self._readers.question.resume(self._name, reply.headers.get("x-stream-id", ""), reply.last_id)
-        connection, rest = await self._connect(request, Reply(protocol, reply.last_id if protocol.counts_on else 0))
+        question = self._readers.question
+        request = question.resume(self._name, reply.headers.get("x-stream-id", ""), reply.last_id)
+        after_id = reply.last_id if question.protocol.counts_on else 0
+        connection, rest = await self._connect(request, Reply(question.protocol, after_id, question.word))
         await connection.over
         return connection, rest
 

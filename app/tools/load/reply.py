@@ -22,11 +22,12 @@ class Reply:
     Args:
         protocol: how its events are told apart.
         after_id: the frame that the reader has already; frames after it are expected to count on without a gap.
+        word: counted in events with content.
 
     Attributes:
         status: 0 until the head has come.
         headers: with names in lower case.
-        contents: how many events with content came.
+        contents, words: how many events with content came, and how often the word stood in them.
         last_id: the number of the newest frame.
         misnumbered: how many frames did not follow the one before them: lost, repeated or out of order.
         finished: the last event of a good answer came.
@@ -41,6 +42,7 @@ class Reply:
         "_length_left",
         "_protocol",
         "_wire",
+        "_word",
         "contents",
         "failed",
         "finished",
@@ -49,10 +51,12 @@ class Reply:
         "misnumbered",
         "status",
         "whole",
+        "words",
     )
 
-    def __init__(self, protocol: Protocol, after_id: int = 0) -> None:
+    def __init__(self, protocol: Protocol, after_id: int = 0, word: bytes = b"") -> None:
         self._protocol = protocol
+        self._word = word
         self._wire = b""  # not yet taken apart: the head's beginning, or a chunk's framing that was cut
         self._body = b""  # the unfinished event
         self._chunked = False
@@ -60,7 +64,7 @@ class Reply:
         self._length_left: int | None = None  # by content-length
         self.status = 0
         self.headers: dict[str, str] = {}
-        self.contents = self.misnumbered = 0
+        self.contents = self.misnumbered = self.words = 0
         self.last_id = after_id
         self.finished = self.failed = self.whole = False
 
@@ -145,6 +149,8 @@ class Reply:
             what = self._protocol.what(event)
             if what is What.CONTENT:
                 contents += 1
+                if self._word:
+                    self.words += event.count(self._word)
             elif what is What.LAST:
                 self.finished = True
             elif what is What.ERROR:

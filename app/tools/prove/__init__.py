@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from app.claude import Claude, UpstreamOptions
-from app.prices import load_prices
+from app.prices import Prices, load_prices
 from app.retry import RetryRule
 from app.tools.prove.design import CannotPlan
 from app.tools.prove.experiment import Experiment, Findings, Options
@@ -99,8 +101,23 @@ def command() -> click.Command:
         )
         admin_key = os.environ.get("ANTHROPIC_ADMIN_KEY") or None
         base_url = os.environ.get("ANTHROPIC_BASE_URL") or None
+
+        async def run() -> tuple[Findings, Reported | None]:
+            claude = Claude(upstream_options(key, base_url))
+            try:
+                return await examine(
+                    chosen,
+                    claude,
+                    load_prices(prices),
+                    admin_key=admin_key,
+                    base_url=base_url,
+                    report_delay_s=report_delay_s,
+                )
+            finally:
+                await claude.close()
+
         try:
-            found, reported = asyncio.run(_prove(chosen, prices, key, base_url, admin_key, report_delay_s))
+            found, reported = asyncio.run(run())
         except (CannotPlan, ValueError) as error:
             raise click.ClickException(str(error)) from None
         click.echo(json.dumps(as_json(found, reported), indent=2) if as_json_ else words(found, reported))
@@ -108,14 +125,27 @@ def command() -> click.Command:
     return prove
 
 
-async def _prove(
-    chosen: Options, prices: Path, key: str | None, base_url: str | None, admin_key: str | None, report_delay_s: float
+async def examine(
+    chosen: Options,
+    claude: Claude,
+    prices: Prices,
+    *,
+    admin_key: str | None,
+    base_url: str | None,
+    report_delay_s: float,
+    epoch: Callable[[], float] = time.time,
 ) -> tuple[Findings, Reported | None]:
-    claude = Claude(upstream_options(key, base_url))
-    try:
-        found = await Experiment(claude, load_prices(prices), chosen, say=_say).run()
-    finally:
-        await claude.close()
+    """The experiment, and the usage report of its time where there is an admin key. Cancelling is safe.
+
+    Args:
+        base_url: where the usage report is; None for the public API.
+        report_delay_s: seconds until the report is complete.
+        epoch: the time in seconds since the epoch.
+
+    Raises:
+        CannotPlan: the model has no price.
+    """
+    found = await Experiment(claude, prices, chosen, say=_say, epoch=epoch).run()
     if admin_key is None or not found.trials:
         return found, None
     _say(f"Waiting {report_delay_s:.0f} s for the usage report.")

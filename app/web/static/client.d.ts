@@ -60,8 +60,24 @@ export interface StreamResult {
  * read while it is pending. A callback that throws ends the stream, and the page's error handlers hear of it.
  */
 export interface StreamOptions {
-  /** Default `/api/stream`. */
+  /** Default `/api/stream`; without a query, because the paths of resume and stop begin with it. */
   url?: string | URL;
+  /**
+   * Asks for a stream that outlives its connection (the body's `resumable`). Where it is lost the client comes back by
+   * itself: after 0.13 to 0.25 s, then twice as long each time up to 10 s, with jitter, for ten tries without a frame
+   * in between; at once when the page comes to the front, out of the back-forward cache, or the network is back. It
+   * asks for every frame after the last one it has, so that nothing comes twice and nothing is missing. The POST
+   * itself is never repeated. Leaving the page lets go of the stream, and the service waits for its grace period.
+   */
+  resumable?: boolean;
+  /**
+   * Asks the service to run ahead of what was *shown* by a bounded window only (the body's `credits`): shown is what a
+   * callback has returned from, and what a loop has gone on from. A browser buffers megabytes that nobody reads;
+   * this is what holds generation back all the same. Every 16 kB of frames cost one small request.
+   */
+  credits?: boolean;
+  /** Keeps where the stream is found (not its text, not the key) in sessionStorage under this name; see `restore`. */
+  save?: string;
   /** The caller's key, sent as `Authorization: Bearer`. */
   key?: string;
   headers?: HeadersInit;
@@ -78,11 +94,15 @@ export interface StreamOptions {
   onText?(text: string): void | Promise<void>;
   onThinking?(text: string): void | Promise<void>;
   onTool?(event: ToolEvent): void | Promise<void>;
+  /** Each change of `state`; no reader in itself. */
+  onState?(state: StreamState): void;
   /** Last of a good stream. */
   onDone?(result: StreamResult): void | Promise<void>;
   /** Last of a failed stream, after all that came before the failure. Not called for an abort. */
   onError?(error: SluicewayError): void | Promise<void>;
 }
+
+export type StreamState = "connecting" | "open" | "reconnecting" | "detached" | "done" | "failed" | "aborted";
 
 /**
  * One request and its stream. It has one reader: the callbacks where there are any, else a `for await` loop, else
@@ -91,7 +111,11 @@ export interface StreamOptions {
 export interface StreamHandle extends AsyncIterable<StreamEvent> {
   /** The service's name for this stream (`X-Stream-Id`); null until the headers have come. */
   readonly id: string | null;
-  readonly state: "connecting" | "open" | "done" | "failed" | "aborted";
+  readonly state: StreamState;
+  /** Whoever has it may stop and acknowledge this stream (`X-Stop-Token`); null until the headers have come. */
+  readonly stopToken: string | null;
+  /** Whether the service keeps this stream for a reader that comes back. */
+  readonly resumable: boolean;
   /** Bytes of the body taken over from the browser so far. */
   readonly bytes: number;
   /** The number of the last frame that was handed on entirely; empty before the first. */
@@ -104,17 +128,43 @@ export interface StreamHandle extends AsyncIterable<StreamEvent> {
    */
   readonly done: Promise<StreamResult>;
   /**
-   * Ends the request; the service stops the generation. Nothing is handed on afterwards: no callback is called, a loop
-   * ends without an error, `done` rejects. Safe at any time and any number of times: the cleanup of a React effect.
-   * Leaving a loop (break, return, throw) and leaving the page do the same.
+   * Ends the stream for good, and the generation with it: a resumable one is told to stop, any other by closing its
+   * connection. Nothing is handed on afterwards: no callback is called, a loop ends without an error, `done` rejects.
+   * Safe at any time and any number of times: the cleanup of a React effect. Leaving a loop (break, return, throw)
+   * does the same, and so does leaving the page where the stream is not resumable (with a beacon beside it).
    */
   abort(reason?: unknown): void;
+  /** The same, and always says so to the service; tells whether the service took it. */
+  stop(reason?: unknown): Promise<boolean>;
+  /**
+   * Lets go of the connection of a resumable stream; the service holds the generation still for its grace period.
+   * A stream that is not resumable is aborted. Leaving the page does this by itself.
+   */
+  detach(): void;
+  /** Comes back after `detach`. Coming back to the page does this by itself. */
+  attach(): void;
   /** Throws TypeError where the stream has a reader already. */
   [Symbol.asyncIterator](): AsyncIterableIterator<StreamEvent>;
 }
 
 /** Sends the request, once, and returns its handle at once. A string is a prompt. */
 export function stream(input: string | StreamRequest, options?: StreamOptions): StreamHandle;
+
+/**
+ * Reads a stream that was begun elsewhere or before: every frame after `lastEventId` (default: all of them), then what
+ * is still to come. `result` holds what came through this handle. A second reader takes the stream over: the first one
+ * fails with a StreamError of type `taken_over`, and does not come back by itself.
+ */
+export function resume(
+  id: string,
+  options?: StreamOptions & { lastEventId?: string; stopToken?: string | null },
+): StreamHandle;
+
+/**
+ * After a reload of the tab: the stream that was saved under this name, from its first frame, or null where none is
+ * running any more. `const handle = restore("chat", options) ?? stream(prompt, { ...options, save: "chat" })`.
+ */
+export function restore(name: string, options?: StreamOptions): StreamHandle | null;
 
 export interface SluicewayErrorFields {
   /** Absent means "error". */
@@ -132,7 +182,7 @@ export class SluicewayError extends Error {
   readonly type: string;
   /** HTTP status, where the answer had one that matters. */
   readonly status: number | null;
-  /** Whether asking again may help. That is for the caller to do: this module never asks twice. */
+  /** Whether asking again may help. That is for the caller to do: this module never sends a question twice. */
   readonly retryable: boolean;
   /** The field of the request that is wrong, if one is. */
   readonly field: string | null;
@@ -144,9 +194,12 @@ export class SluicewayError extends Error {
 export class ConnectError extends SluicewayError {}
 /** The service refused, with a status of 400 or more. */
 export class HttpError extends SluicewayError {}
-/** The stream itself said that it failed. */
+/**
+ * The stream itself said that it failed, or why it ended: Claude's types, and `taken_over`, `stopped`, `expired`,
+ * `shutdown` (retryable: ask anew).
+ */
 export class StreamError extends SluicewayError {}
-/** The stream ended, or the connection was lost, before it was done: type `interrupted`. */
+/** The connection was lost before the stream was done, and coming back was not possible: type `interrupted`. */
 export class InterruptedError extends SluicewayError {}
 /** Not this protocol: type `protocol_error`. */
 export class ProtocolError extends SluicewayError {}

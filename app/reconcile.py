@@ -1,0 +1,56 @@
+"""Counts an aborted answer's text anew, by the free `count_tokens` call. Off unless given a rate.
+
+Anthropic calls its result an estimate, and so does the ledger; hidden thinking stays unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import anthropic
+
+from app.entry import Entry, ReconcileLimit
+from app.transcript import Transcript
+
+log = logging.getLogger(__name__)
+
+# What the call may take, in seconds; after that the estimate stands.
+_TIMEOUT_S = 5.0
+
+
+class Reconciler:
+    """Asks `count_tokens` about aborted answers, within a rate.
+
+    Args:
+        sdk: the way to the Messages API.
+        limit: how often.
+    """
+
+    def __init__(self, sdk: anthropic.AsyncAnthropic, limit: ReconcileLimit) -> None:
+        self._sdk = sdk
+        self._limit = limit
+        self._frames: dict[str, int] = {}  # what a message costs beyond its text, by model
+
+    async def reconcile(self, entry: Entry, transcript: Transcript) -> Entry:
+        """The entry with its answer counted anew; as it was, where that is not worth a call, or the call fails.
+
+        Cancelling is safe: the entry as it was can then be booked.
+        """
+        text = transcript.text
+        if text is None or not self._limit.allows(entry, asyncio.get_running_loop().time()):
+            return entry
+        model = entry.served_model or entry.model
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                if model not in self._frames:
+                    self._frames[model] = await self._count(model, "a") - 1
+                return entry.reconciled(max(0, await self._count(model, text) - self._frames[model]))
+        except (anthropic.AnthropicError, TimeoutError) as error:
+            log.info("an aborted answer of %s was not counted anew: %s", model, type(error).__name__)
+            return entry
+
+    async def _count(self, model: str, text: str) -> int:
+        # As a user's message: a conversation may not end with the assistant's.
+        counted = await self._sdk.messages.count_tokens(model=model, messages=[{"role": "user", "content": text}])
+        return counted.input_tokens

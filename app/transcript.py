@@ -1,0 +1,29 @@
+"""The text of one running answer, kept only where it may be counted anew after an abort. Pure."""
+
+from __future__ import annotations
+
+from app.events import ClaudeEvent, Delta
+
+# A longer answer is not kept: what is kept lies in memory while the answer runs. In characters.
+MOST_CHARS = 262_144
+
+
+class Transcript:
+    """The text of one running answer, kept only where it may be counted anew."""
+
+    __slots__ = ("_chars", "_texts")
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._chars = 0
+
+    def see(self, event: ClaudeEvent) -> None:
+        """Takes the next event."""
+        if isinstance(event, Delta) and self._chars <= MOST_CHARS:
+            self._texts.append(event.text)
+            self._chars += len(event.text)
+
+    @property
+    def text(self) -> str | None:
+        """All of it; None where it is too long, or there is none."""
+        return "".join(self._texts) if 0 < self._chars <= MOST_CHARS else None

@@ -1,0 +1,286 @@
+"""`/api/chat` as the AI SDK's client sees it, unchanged: in Node, and as `useChat` in Chromium, from another site."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from aiohttp import web
+from playwright.async_api import Page, expect
+
+from app.tools.answer import numbered_text
+from app.tools.scenario import Scenario
+from app.tools.simulator import Simulator
+from app.web.server import Running
+from app.wire.ui_messages import to_claude
+
+from .conftest import TRANSCRIPTS, Serve, transcript_names
+from .node import bundle, node
+from .web.browser import blameless, chromium
+
+ENDED = {"isAbort": False, "isDisconnect": False, "isError": False}
+
+
+async def chats(service: Running, *cases: dict[str, Any]) -> list[Any]:
+    results: list[Any] = await node("ai_sdk.mjs", {"base_url": service.url, "cases": cases})
+    return results
+
+
+def text_of(message: dict[str, Any]) -> str:
+    return "".join(part["text"] for part in message["parts"] if part["type"] == "text")
+
+
+def said(name: str) -> tuple[list[dict[str, Any]], str]:
+    """The content blocks of a recorded answer, and its stop reason."""
+    blocks: list[dict[str, Any]] = []
+    reason = ""
+    for line in Path(TRANSCRIPTS / f"{name}.jsonl").read_text("utf-8").split("\n"):
+        match json.loads(line or "{}"):
+            case {"type": "content_block_start", "content_block": block}:
+                blocks.append(block)
+            case {"index": index, "delta": {"type": "text_delta", "text": text}}:
+                blocks[index]["text"] += text
+            case {"index": index, "delta": {"type": "thinking_delta", "thinking": text}}:
+                blocks[index]["thinking"] += text
+            case {"index": index, "delta": {"type": "signature_delta", "signature": text}}:
+                blocks[index]["signature"] = text
+            case {"index": index, "delta": {"type": "citations_delta", "citation": citation}}:
+                blocks[index]["citations"] = [*(blocks[index].get("citations") or []), citation]
+            case {"index": index, "delta": {"type": "input_json_delta", "partial_json": text}}:
+                blocks[index]["partial"] = blocks[index].get("partial", "") + text
+            case {"type": "message_delta", "delta": {"stop_reason": str(stop)}}:
+                reason = stop
+    for block in blocks:
+        if "partial" in block:
+            block["input"] = json.loads(block.pop("partial") or "{}")
+    return blocks, reason
+
+
+def without_blank(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [block for block in blocks if block["type"] != "text" or block["text"].strip()]
+
+
+async def test_every_recorded_answer_arrives_and_could_be_sent_back_as_it_was(service: Running) -> None:
+    names = transcript_names()
+    cases = [{"way": "ask", "id": name, "say": f"{{{{transcript={name} chunking=random}}}}"} for name in names]
+
+    for name, chat in zip(names, await chats(service, *cases), strict=True):
+        blocks, reason = said(name)
+        assert chat["errors"] == [], name
+        assert chat["status"] == "ready", name
+        assert chat["finishes"] == [ENDED | {"finishReason": "tool-calls" if reason == "tool_use" else "stop"}], name
+        question, answer = chat["messages"]
+        assert answer["metadata"]["stopReason"] == reason, name
+        assert answer["metadata"]["usage"]["output_tokens"] > 0, name
+        _, turns = to_claude([question, answer])
+        assert turns[1] == {"role": "assistant", "content": without_blank(blocks)}, name
+        assert all(part.get("state") != "streaming" for part in answer["parts"]), name
+
+
+async def test_thinking_text_and_a_tool_call_arrive(service: Running) -> None:
+    say = "{{thinking=20 tokens=30 tool=10 text=numbered tokens_per_delta=1-4 rate=200}}"
+    (chat,) = await chats(service, {"way": "ask", "id": "1", "say": say})
+    step, thinking, text, tool = chat["messages"][1]["parts"]
+
+    assert chat["errors"] == []
+    assert step == {"type": "step-start"}
+    assert thinking["text"].endswith("thinking0020")
+    assert text["text"] == numbered_text(30)
+    assert tool["type"] == "tool-search"
+    assert tool["state"] == "input-available"
+    assert set(tool["input"]) == {"query"}
+    assert chat["messages"][1]["metadata"]["costUsd"] > 0
+
+
+async def test_the_page_runs_its_tool_and_the_answer_goes_on(service: Running, simulator: Simulator) -> None:
+    tools = {"search": {"found": ["a", "b"]}}
+    (chat,) = await chats(service, {"way": "tools", "id": "1", "say": "{{tokens=3 tool=8}}", "tools": tools})
+    question, answer = chat["messages"]
+
+    assert chat["errors"] == []
+    assert [finish["finishReason"] for finish in chat["finishes"]] == ["tool-calls", "stop"]
+    assert [part["type"] for part in answer["parts"]] == ["step-start", "text", "tool-search", "step-start", "text"]
+    assert answer["parts"][2]["output"] == tools["search"]
+    assert [book.finished for book in simulator.books] == [True, True]
+    roles = [turn["role"] for turn in to_claude([question, answer])[1]]
+    assert roles == ["user", "assistant", "user", "assistant"]
+
+
+async def test_several_turns_with_a_picture_and_fields_of_the_messages_api(service: Running) -> None:
+    picture = {"type": "file", "mediaType": "image/png", "url": "data:image/png;base64,QUJD"}
+    body = {"model": "claude-haiku-5-5", "max_tokens": 20, "system": "Be kind."}
+    asked = {"way": "ask", "id": "1", "say": "{{tokens=50 text=numbered}}", "file": picture, "body": body}
+    (first,) = await chats(service, asked)
+    (second,) = await chats(service, asked | {"messages": first["messages"], "say": "{{tokens=2 text=numbered}}"})
+
+    assert second["errors"] == []
+    assert first["finishes"] == [ENDED | {"finishReason": "length"}]
+    assert [message["role"] for message in second["messages"]] == ["user", "assistant"] * 2
+    assert text_of(second["messages"][1]) == numbered_text(20)
+    assert text_of(second["messages"][3]) == numbered_text(2)
+    assert second["messages"][3]["metadata"]["model"] == "claude-haiku-5-5"
+
+
+@pytest.mark.parametrize("keeps_page", [True, False])
+async def test_a_page_that_comes_back_gets_the_whole_answer(
+    keeps_page: bool, service: Running, simulator: Simulator
+) -> None:
+    say = "{{tokens=150 rate=100 text=numbered}}"
+    resumed = {"way": "resume", "id": "chat/1 ü", "say": say, "after": "token0020", "keeps_page": keeps_page}
+    (chat,) = await chats(service, resumed)
+
+    assert chat["errors"] == []
+    assert len(chat["partial"]) < len(numbered_text(150))
+    assert len(chat["messages"]) == 2
+    assert text_of(chat["messages"][1]) == numbered_text(150)
+    assert len(simulator.books) == 1, "nothing was asked anew"
+
+
+async def test_a_page_that_comes_back_in_the_second_step_gets_the_first_one_too(
+    service: Running, simulator: Simulator
+) -> None:
+    messages = [
+        {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "go"}]},
+        {
+            "id": "a1",
+            "role": "assistant",
+            "metadata": {"seen": True},
+            "parts": [
+                {"type": "step-start"},
+                {"type": "text", "text": "Let me look.", "state": "done"},
+                {"type": "tool-look", "toolCallId": "t1", "state": "output-available", "input": {"a": 1}, "output": 2},
+            ],
+        },
+    ]
+    # A tool's result holds no directive, so the defaults say how the answer goes.
+    simulator.defaults = Scenario(tokens=100, rate=100, text="numbered")
+    resumed = {"way": "resume_second_step", "id": "1", "messages": messages, "after": "token0020"}
+    (chat,) = await chats(service, resumed)
+    question, answer = chat["messages"]
+
+    assert chat["errors"] == []
+    assert (question["id"], answer["id"]) == ("u1", "a1")
+    assert answer["metadata"]["seen"] is True
+    assert [part["type"] for part in answer["parts"]] == ["step-start", "text", "tool-look", "step-start", "text"]
+    assert answer["parts"][2]["output"] == 2
+    assert answer["parts"][4]["text"] == numbered_text(100)
+    assert len(simulator.books) == 1
+
+
+async def test_where_nothing_runs_nothing_is_resumed(service: Running) -> None:
+    messages = [{"id": "u", "role": "user", "parts": [{"type": "text", "text": "x"}]}]
+    (chat,) = await chats(service, {"way": "only_resume", "id": "unknown", "messages": messages})
+
+    assert (chat["status"], chat["errors"], chat["messages"]) == ("ready", [], messages)
+
+
+async def test_stopping_ends_the_answer_for_the_page_and_for_claude(service: Running, simulator: Simulator) -> None:
+    say = "{{tokens=5000 rate=100 text=numbered}}"
+    (chat,) = await chats(service, {"way": "stop", "id": "1", "say": say, "after": "token0010"})
+    book = await simulator.book()
+    await book.ended.wait()
+
+    assert chat["answer"] == {"stopped": True}
+    assert chat["errors"] == []
+    assert chat["finishes"] == [ENDED | {"finishReason": "interrupted"}]
+    assert book.gone_at is not None
+    assert book.tokens < 200
+
+
+async def test_a_newer_question_in_a_chat_takes_the_older_ones_place(service: Running, simulator: Simulator) -> None:
+    say = "{{tokens=5000 rate=100 text=numbered}}"
+    (chat,) = await chats(
+        service, {"way": "again", "id": "1", "say": say, "after": "token0010", "then": "{{tokens=3 text=numbered}}"}
+    )
+
+    assert chat["first"]["errors"] == chat["second"]["errors"] == []
+    assert chat["first"]["finishes"] == [ENDED | {"finishReason": "interrupted"}]
+    assert text_of(chat["second"]["messages"][1]) == numbered_text(3)
+    assert [book.finished for book in simulator.books] == [False, True]
+
+
+async def test_failures_are_told_before_and_within_the_stream(serve: Serve) -> None:
+    service = await serve(retries=0)
+    refused, broken, cut = await chats(
+        service,
+        {"way": "ask", "id": "1", "say": "{{fault=http_529}}"},
+        {"way": "ask", "id": "2", "say": "{{tokens=30 rate=100 fault=overloaded after=10}}"},
+        {"way": "ask", "id": "3", "say": "{{tokens=30 tool=20 rate=100 fault=cut after=40}}"},
+    )
+
+    assert [chat["status"] for chat in (refused, broken, cut)] == ["error"] * 3
+    assert "was told to answer 529" in refused["errors"][0]
+    assert broken["errors"] == ["Error: Overloaded"]
+    assert text_of(broken["messages"][1])
+    assert cut["errors"] == ["Error: Claude's answer was cut off"]
+
+
+# --- in a browser --------------------------------------------------------------------------------------------------
+
+PAGE = '<!doctype html><meta charset="utf-8"><title>chat</title><div id="root"></div><script src="/page.js"></script>'
+
+
+@asynccontextmanager
+async def site() -> AsyncIterator[str]:
+    """Another site, with a page that uses `useChat`."""
+    script = await bundle("use_chat.mjs")
+
+    async def page(_request: web.Request) -> web.Response:
+        return web.Response(text=PAGE, content_type="text/html")
+
+    async def bundled(_request: web.Request) -> web.Response:
+        return web.Response(body=script, content_type="text/javascript", charset="utf-8")
+
+    app = web.Application()
+    app.add_routes([web.get("/", page), web.get("/page.js", bundled)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def ask(page: Page, url: str, say: str) -> None:
+    await page.goto(url)
+    await page.locator("input").fill(say)
+    await page.locator("#send").click()
+
+
+@pytest.mark.browser
+async def test_use_chat_in_a_browser_streams_resumes_after_a_reload_and_stops(
+    serve: Serve, simulator: Simulator
+) -> None:
+    async with site() as origin, chromium() as browser:
+        service = await serve(cors_origins=(origin,))
+        page = await browser.new_page()
+        url = f"{origin}/?{urlencode({'api': f'{service.url}/api/chat', 'id': 'chat 1'})}"
+        async with blameless(page):
+            await ask(page, url, "{{tokens=30 thinking=10 tool=5 text=numbered rate=300}}")
+            await expect(page.locator(".assistant .text")).to_have_text(numbered_text(30))
+            await expect(page.locator(".assistant .reasoning")).to_contain_text("thinking0010")
+            await expect(page.locator("#status")).to_have_text("ready")
+            await expect(page.locator(".assistant .part").last).to_have_text("tool-search")
+
+            await ask(page, url, "{{tokens=200 text=numbered rate=100}}")
+            await expect(page.locator(".assistant .text")).to_contain_text("token0020")
+            await page.goto(f"{url}&resume")
+            await expect(page.locator(".assistant .text")).to_contain_text("token0001")
+            await expect(page.locator(".assistant .text")).to_have_text(numbered_text(200))
+            await expect(page.locator("#status")).to_have_text("ready")
+
+            await ask(page, url, "{{tokens=9000 text=numbered rate=100}}")
+            await expect(page.locator(".assistant .text")).to_contain_text("token0010")
+            await page.locator("#stop").click()
+            await expect(page.locator("#status")).to_have_text("ready")
+            await expect(page.locator("#error")).to_have_text("")
+    book = await simulator.book(2)
+    await book.ended.wait()
+    assert book.gone_at is not None
+    assert len(simulator.books) == 3

@@ -1,0 +1,55 @@
+"""An aborted answer's text, counted anew by the simulated Claude's count_tokens."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import ClientSession
+
+from app.events import Delta, Event
+from app.transcript import MOST_CHARS, Transcript
+from tests.conftest import Serve
+
+
+def test_a_transcript_keeps_what_it_sees_in_order() -> None:
+    transcript = Transcript()
+    transcript.see(Delta(0, "text", "Hello"))
+    transcript.see(Event("ping", b"{}", {}))
+    transcript.see(Delta(0, "text", " world"))
+    assert transcript.text == "Hello world"
+
+
+def test_an_answer_that_is_too_long_or_empty_has_no_text() -> None:
+    transcript = Transcript()
+    assert transcript.text is None
+    for _ in range(3):
+        transcript.see(Delta(0, "text", "x" * (MOST_CHARS // 2)))
+    assert transcript.text is None
+
+
+async def _aborted_tokens(serve: Serve, client: ClientSession, per_minute: float) -> float:
+    """The tokens booked for one answer that its reader left, as the metrics show them."""
+    service = await serve(reconcile_per_minute=per_minute)
+    body = {"prompt": "{{tokens=40 text=numbered fault=silence after=40}}"}
+    async with client.post(f"{service.url}/api/stream", json=body) as response:
+        received = b""
+        while b"token0039" not in received:
+            received += await response.content.readany()
+    while True:
+        async with client.get(f"{service.admin_url}/metrics") as metrics:
+            text = await metrics.text()
+        name = 'sluiceway_aborted_tokens_total{model="claude-opus-4-8",reason="disconnected"}'
+        value = next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+        if value:
+            return value
+        await asyncio.sleep(0)  # lets the service settle
+
+
+async def test_an_aborted_answer_is_counted_anew_once_where_that_is_asked_for(
+    serve: Serve, client: ClientSession
+) -> None:
+    # 400 characters; the simulator's count_tokens says a quarter of that, the ledger's prior something else.
+    counted = await _aborted_tokens(serve, client, 60.0)
+    estimated = await _aborted_tokens(serve, client, 0.0)
+    assert abs(counted - 100) <= 5
+    assert estimated != counted
