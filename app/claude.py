@@ -38,8 +38,6 @@ from app.retry import RetryRule
 
 log = logging.getLogger(__name__)
 
-# What is still taken in from an aborted answer's socket, so that its tokens are counted: above any receive buffer.
-_SALVAGE_BYTES = 262_144
 # Taken from a resting socket at once: above any receive buffer that makes sense here.
 _DIRECT_READ_BYTES = 65_536
 # How long a whole answer's connection may take to end its body, so that it can be used again, in seconds.
@@ -401,14 +399,14 @@ class Answer:
         self._resume(0.0)
         for _ in range(3):
             await asyncio.sleep(0)
-            chunk = _buffered(response.content)
-            size_bytes += len(chunk)
-            try:
-                events += self._decoder.feed(chunk)
-            except SluicewayError:
-                break
-            if size_bytes > _SALVAGE_BYTES:
-                break
+            # Reading lets aiohttp parse on where it had held, so that there may be more after it. Above what the socket
+            # can have held, Claude's side goes on while we look.
+            while (chunk := _buffered(response.content)) and size_bytes < 2 * self._options.receive_buffer_bytes:
+                size_bytes += len(chunk)
+                try:
+                    events += self._decoder.feed(chunk)
+                except SluicewayError:
+                    return events
         return events
 
     async def _read_tail(self) -> None:

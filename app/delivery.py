@@ -8,6 +8,7 @@ no one is attached, delivery waits, the queue fills, and Claude is held still: a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Protocol
 
@@ -187,13 +188,13 @@ class Delivery:
     async def replay_to(self, connection: Connection) -> None:
         """Writes a finished stream's kept frames to one connection, from its `sent_id` on, in the caller's task.
 
-        Raises:
-            ConnectionError: the reader is gone.
+        Returns when it has them, or is gone.
         """
         connection.credits = None  # nothing is generated any more that the page could hold
         try:
-            while connection.sent_id < self._replay.last_id:
-                await self._write_some(connection)
+            with contextlib.suppress(ConnectionError):
+                while connection.sent_id < self._replay.last_id:
+                    await self._write_some(connection)
         except Expired as error:  # freed for others while this reader took its time
             await self._dismiss(connection, error)
 

@@ -28,8 +28,8 @@ class ReplayBudget:
 
     @property
     def has_room(self) -> bool:
-        """Whether a new stream may keep its frames."""
-        return self.used_bytes < self.max_bytes
+        """Whether a new stream may keep its frames; the last eighth is for those that run already."""
+        return self.used_bytes < self.max_bytes * 7 // 8
 
 
 class Replay:

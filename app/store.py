@@ -33,7 +33,7 @@ from app.wire import WireFormat
 log = logging.getLogger(__name__)
 
 # How often the readers are looked at, in seconds.
-WATCH_S = 1.0
+WATCH_S = 0.5
 # A caller's word for a model may be anything: so many are warned of, then none.
 _MOST_WARNINGS = 100
 _OUTCOME_OF = {Finding.STALLED: Outcome.STALLED, Finding.VANISHED: Outcome.VANISHED}
@@ -215,7 +215,9 @@ class Streams:
     @property
     def has_room(self) -> bool:
         """Whether a new stream may be resumable."""
-        return self.budget.has_room or self._relieve()
+        while not self.budget.has_room and self._relieve():
+            pass
+        return self.budget.has_room
 
     async def resume(self, stream_id: str, caller: str, connection: Connection) -> Session | None:
         """Gives the reader on `connection` every frame after its `sent_id`, then what is still to come.
@@ -225,7 +227,7 @@ class Streams:
 
         Raises:
             NotFound: no such stream, or another caller's. Expired: it, or the part asked for, is no longer kept.
-            BadRequest: it has not come that far. ConnectionError: the reader left meanwhile.
+            BadRequest: it has not come that far.
         """
         session, kept = self.live.get(stream_id), self._kept.get(stream_id)
         if session is not None:

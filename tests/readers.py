@@ -34,13 +34,14 @@ async def steady(value: Callable[[], int], quiet_s: float = 0.5) -> int:
     return seen
 
 
-def sockets() -> int:
-    """How many sockets this process holds."""
+def sockets(pid: int | None = None) -> int:
+    """How many sockets a process holds; without a pid, this one."""
+    folder = f"/proc/{pid or 'self'}/fd"
     count = 0
-    for fd in os.listdir("/proc/self/fd"):
+    for fd in os.listdir(folder):
         try:
-            count += os.readlink(f"/proc/self/fd/{fd}").startswith("socket:")
-        except FileNotFoundError:  # the listing's own descriptor
+            count += os.readlink(f"{folder}/{fd}").startswith("socket:")
+        except FileNotFoundError:  # closed in between; for this process, the listing's own
             continue
     return count
 

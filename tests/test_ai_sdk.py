@@ -94,7 +94,9 @@ async def test_thinking_text_and_a_tool_call_arrive(service: Running) -> None:
     assert tool["type"] == "tool-search"
     assert tool["state"] == "input-available"
     assert set(tool["input"]) == {"query"}
-    assert chat["messages"][1]["metadata"]["costUsd"] > 0
+    metadata = chat["messages"][1]["metadata"]
+    assert metadata["usage"]["output_tokens"] == 60
+    assert metadata["costUsd"] > 60 * 25 / 1_000_000, "the output, and the question"
 
 
 async def test_the_page_runs_its_tool_and_the_answer_goes_on(service: Running, simulator: Simulator) -> None:

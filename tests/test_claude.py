@@ -353,25 +353,20 @@ async def stopped(process: asyncio.subprocess.Process) -> None:
     await process.communicate()
 
 
-def sockets_of(pid: int) -> int:
-    folder = Path(f"/proc/{pid}/fd")
-    return sum(os.readlink(entry).startswith("socket:") for entry in folder.iterdir())
-
-
 async def test_an_abort_under_tls_does_not_wait_for_a_frozen_peer(certificate: Path) -> None:
     """A closing handshake would wait 30 s for an answer that never comes."""
     async with TlsPeer(certificate, freeze=True) as peer:
         process, url = await started(certificate, peer.port)
         try:
-            held = sockets_of(process.pid)
+            held = sockets(process.pid)
             reader = await Reader.connect(url)
             await reader.ask("")
             assert await reader.head() == 200
             await reader.until(b"0123456789")
-            assert sockets_of(process.pid) > held
+            assert sockets(process.pid) > held
             reader.leave()
             left_at = time.monotonic()
-            await eventually(lambda: sockets_of(process.pid) <= held, 5)
+            await eventually(lambda: sockets(process.pid) <= held, 5)
             print(f"both connections gone {time.monotonic() - left_at:.3f} s after the reader left")
             assert time.monotonic() - left_at < 1
         finally:

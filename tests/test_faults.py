@@ -21,7 +21,7 @@ from .conftest import Serve
 from .readers import Reader, Told, events_of, eventually, sockets
 
 # Small deadlines, so that the test is quick; the faults below name which one ends them.
-DEADLINES = {"idle_timeout_s": 0.8, "progress_timeout_s": 1.0, "retries": 0}
+DEADLINES = {"idle_timeout_s": 0.8, "progress_timeout_s": 1.0, "commit_s": 5.0, "retries": 0}
 IN_TIME_S = 3.0
 
 

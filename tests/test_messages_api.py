@@ -485,22 +485,37 @@ async def test_silence_in_a_stream_is_filled_with_pings(serve: Serve) -> None:
     assert b": keep-alive" not in body
 
 
-async def settled(service: Running, client: aiohttp.ClientSession) -> dict[str, float]:
+@pytest.mark.parametrize(
+    ("directive", "labels"),
+    [
+        ("tokens=50", 'outcome="completed",phase="done"'),
+        ("fault=http_529", 'outcome="upstream_error",phase="before_first_event"'),
+        ("fault=html", 'outcome="upstream_error",phase="before_first_event"'),
+    ],
+)
+async def test_a_whole_message_is_in_the_ledger(
+    directive: str, labels: str, service: Running, client: aiohttp.ClientSession
+) -> None:
+    async with sdk(service.url) as caller:
+        told = await outcome(whole(caller, directive))
     async with client.get(f"{service.admin_url}/metrics") as response:
-        lines = [line for line in (await response.text()).splitlines() if not line.startswith("#")]
-    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+        lines = (await response.text()).splitlines()
+
+    generated = told["usage"]["output_tokens"] if isinstance(told, dict) else 0
+    assert f'sluiceway_streams_total{{model="{MODEL}",{labels}}} 1.0' in sorted_labels(lines)
+    assert f'sluiceway_output_tokens_total{{basis="exact",model="{MODEL}"}} {generated:.1f}' in sorted_labels(lines)
 
 
-async def test_a_whole_message_is_in_the_ledger(service: Running, client: aiohttp.ClientSession) -> None:
-    async with sdk(service.url) as asking_client:
-        message = await whole(asking_client, "tokens=50")
-    figures = await settled(service, client)
-
-    tokens = {name: value for name, value in figures.items() if 'outcome="completed"' in name and value}
-    assert tokens, "the outcome is counted"
-    assert message["usage"]["output_tokens"] in [
-        value for name, value in figures.items() if "token" in name and MODEL in name
-    ]
+def sorted_labels(lines: list[str]) -> list[str]:
+    """The series with their labels in the alphabet's order, but the model first among three."""
+    made = []
+    for line in lines:
+        name, _, rest = line.partition("{")
+        labels, _, value = rest.partition("}")
+        parts = sorted(labels.split(","))
+        parts.sort(key=lambda part: not part.startswith("model=") if len(parts) == 3 else 0)
+        made.append(f"{name}{{{','.join(parts)}}}{value}")
+    return made
 
 
 async def test_a_shutdown_ends_a_whole_message_that_does_not_come(serve: Serve, simulator: Simulator) -> None:

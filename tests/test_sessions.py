@@ -164,10 +164,12 @@ async def test_a_lost_reader_holds_claude_still_and_the_grace_periods_end_aborts
         await asyncio.sleep(11.9)
         assert (source.reads, source.closed) == (held, 0)
         assert held * 10 < 100 + 1000 + 400  # what was sent, the queue, a batch
-        while not source.closed:
-            await asyncio.sleep(0.01)
-        assert loop().time() - lost_at == pytest.approx(12.0, abs=0.02)
+        await asyncio.sleep(lost_at + 11.999 - loop().time())
         await settled()
+        assert source.closed == 0
+        await asyncio.sleep(0.002)
+        await settled()
+        assert source.closed == 1
         assert session.outcome is Outcome.EXPIRED
         assert loop().timers() <= 3  # the store's own, not the stream's
 
@@ -353,7 +355,7 @@ def test_a_stalled_or_vanished_reader_is_lost_by_the_policy(finding: Finding, po
             connection = FakeConnection(stalls_at=200)
             session, source = opened.start(ENDLESS, connection, policy=policy)
             await asyncio.sleep(5.5)
-            assert connection.looks == 5
+            assert connection.looks >= 5
             connection.finding = finding
             await asyncio.sleep(1)
             assert connection.aborted

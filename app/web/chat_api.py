@@ -21,9 +21,9 @@ from app.sessions import Policy, Terms
 from app.store import Streams, new_stop_token
 from app.web.auth import Keys, check_content_type
 from app.web.bodies import Defaults, Question, parse_object, question_of
-from app.web.handlers import Reading, until_released
+from app.web.handlers import Reading, error_response, until_released
 from app.wire.ui_messages import continued, preface, to_claude, tool_calls
-from app.wire.ui_stream import UiFormat
+from app.wire.ui_stream import CostOf, UiFormat
 
 # The AI SDK's servers send it; its clients do not look (UI message stream, version 1).
 _MARK = {"X-Vercel-AI-UI-Message-Stream": "v1"}
@@ -77,7 +77,7 @@ class ChatApi:
         connection = self.reading.connection(request, headers)
         earlier = asked.continued
         message_id = earlier["id"] if earlier is not None else f"msg_{secrets.token_urlsafe(12)}"
-        wire = UiFormat(message_id, tool_calls(earlier) if earlier is not None else (), self._cost_usd)
+        wire = UiFormat(message_id, tool_calls(earlier) if earlier is not None else (), cost_of(self.prices))
         answer = self.claude.ask(question.params)
         before = preface(earlier) if earlier is not None and question.policy is not Policy.ABORT else []
         session = self.streams.start(terms, answer, wire, connection, question.max_tokens, before)
@@ -99,17 +99,25 @@ class ChatApi:
         return await until_released(connection, session)
 
     async def stop(self, request: web.Request) -> web.Response:
-        """`POST /api/chat/{id}/stop`: stop now, whoever reads."""
+        """`POST /api/chat/{id}/stop`: stop now, whoever reads. 404, returned and not raised: a sibling may have it."""
         caller = self.keys.check(request.headers)
         terms = self.streams.named(caller, request.match_info["id"])
-        session = self.streams.live.get(terms.stream_id) if terms is not None else None
+        if terms is None:
+            return error_response(NotFound("no chat of yours has this id"), request.path)
+        session = self.streams.live.get(terms.stream_id)
         if session is not None:
             session.stop(Outcome.STOPPED, Stopped("the stream was stopped"))
         return web.json_response({"stopped": session is not None})
 
-    def _cost_usd(self, model: str, usage: Mapping[str, Any]) -> float | None:
-        rate = self.prices.rate(model, usage)
+
+def cost_of(prices: Prices) -> CostOf:
+    """What an answer has cost, by a price table; None for a model that is not in it."""
+
+    def cost_usd(model: str, usage: Mapping[str, Any]) -> float | None:
+        rate = prices.rate(model, usage)
         return None if rate is None else rate.cost(usage, usage.get("output_tokens") or 0).total
+
+    return cost_usd
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ def _gauges(session: Session) -> dict[str, Any]:
         "paused": session.channel.paused,
         "paused_s": round(queue.paused_s, 3),
         "generated_tokens": entry.generated,
-        "generated_chars": sum(session.account.tally.chars.values()),
+        "generated_chars": dict(session.account.tally.chars),
         "delivered_tokens": entry.delivered,
         "basis": entry.basis,
         "cost_usd": entry.spent_usd.total if entry.priced else None,

@@ -28,7 +28,7 @@ from app.reconcile import Reconciler
 from app.relay import Pace
 from app.retry import RetryRule
 from app.sessions import Policy, SessionOptions
-from app.settings import Settings, SettingsError
+from app.settings import DEFAULT_CONFIG, Settings, SettingsError
 from app.store import StoreOptions, Streams
 from app.transcript import Transcript
 from app.web.auth import Keys
@@ -112,7 +112,7 @@ async def running(settings: Settings, credentials: Credentials, place: Place | N
     place = place or Place()
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    prices = load_prices()
+    prices = load_prices(*_price_files(settings))
     metrics = Metrics(registry, dict.fromkeys((settings.model, *prices.models)))
     metrics.show_prices(prices)
     claude = Claude(_upstream_options(settings, credentials), metrics.upstream_retry)
@@ -251,6 +251,10 @@ def _upstream_options(settings: Settings, credentials: Credentials) -> UpstreamO
         progress_timeout_s=settings.progress_timeout_s,
         retry=RetryRule(settings.retries, settings.retry_after_max_s),
     )
+
+
+def _price_files(settings: Settings) -> list[Path]:
+    return [DEFAULT_CONFIG.with_name("prices.toml"), *([Path(settings.prices_file)] if settings.prices_file else [])]
 
 
 def _defaults(settings: Settings) -> Defaults:

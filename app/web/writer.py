@@ -179,11 +179,18 @@ class SseConnection:
         Raises what could not be told in the stream. Cancelling is safe.
         """
         await asyncio.shield(self._released)
-        if not self.committed:
+        transport = self._request.transport
+        if not self.committed or transport is None:
+            return
+        if self._interrupted and self.response.waiting:
+            # The drain that was broken off left aiohttp's one waiter cancelled: nobody can wait there any more.
+            asyncio.get_running_loop().call_later(self._liveness.stall_s, transport.abort)
+            self.response.force_close()
             return
         try:
-            async with asyncio.timeout(self._liveness.stall_s):
-                await self.response.write_eof()
+            with contextlib.suppress(ConnectionError):  # who has left needs no end
+                async with asyncio.timeout(self._liveness.stall_s):
+                    await self.response.write_eof()
         except TimeoutError:  # nobody looks at it any more: without this, one taken over while it was stalled stays
             self.abort()
 

@@ -22,7 +22,7 @@ from app.tools.load import new_event_loop
 
 WORD = b" token"
 _SLOT_S = 0.001
-_BULK_TOKENS = 32  # a write of an answer without a pace
+_BULK_TOKENS = 64  # a write of an answer without a pace
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ def delta(number: int) -> bytes:
 
 
 _USAGE = {"input_tokens": 25, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
-_MESSAGE = {
+_MESSAGE: dict[str, Any] = {
     "id": "msg_bench", "type": "message", "role": "assistant", "model": "claude-opus-4-8", "content": [],
     "stop_reason": None, "stop_sequence": None, "usage": _USAGE | {"output_tokens": 1},
 }  # fmt: skip
@@ -183,7 +183,8 @@ class Connection(asyncio.Protocol):
     def pace(self) -> None:
         """The next token is due."""
         knobs = self._upstream.knobs
-        if not self._streaming or 0 < knobs.hold_after <= self._sent + self._owed:
+        so_far = self._sent + self._owed
+        if not self._streaming or so_far >= self._tokens or 0 < knobs.hold_after <= so_far:
             return
         self._owed += 1
         if not self._blocked:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from playwright.async_api import Browser, Page, async_playwright
@@ -39,6 +41,27 @@ async def chromium(*, without: Iterable[str] = ()) -> AsyncIterator[Browser]:
             yield browser
         finally:
             await browser.close()
+
+
+@contextmanager
+def standing_chromium(profile: Path) -> Iterator[str]:
+    """A headless Chromium that several connections share; yields where its DevTools listen."""
+    executable = shutil.which("chromium")
+    assert executable is not None, "the browser tests need Debian's package chromium"
+    command = [executable, "--headless=new", "--remote-debugging-port=0", f"--user-data-dir={profile}", *QUIET]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            for line in process.stderr:  # its own word that it is ready: nothing to poll
+                if line.startswith("DevTools listening on "):
+                    # Whatever else it says goes nowhere; an unread pipe would stop it.
+                    threading.Thread(target=process.stderr.read, daemon=True).start()
+                    yield line.removeprefix("DevTools listening on ").strip()
+                    return
+            raise AssertionError("Chromium ended before it was ready")
+        finally:
+            process.terminate()
+            process.wait(10)
 
 
 @asynccontextmanager

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
+import pytest
 import pytest_asyncio
 from aiohttp import web
-from playwright.async_api import Browser, Page
+from playwright.async_api import Browser, Page, async_playwright
 
-from .browser import blameless, chromium
+from .browser import blameless, chromium, standing_chromium
 from .scripted import Site, blank, static
 
 
@@ -44,3 +45,19 @@ async def page(browser: Browser, site: Site) -> AsyncIterator[Page]:
         await page.goto(site.url)
         yield page
         await page.close()
+
+
+@pytest.fixture(scope="session")
+def chromium_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One Chromium for the whole run, for the tests that each have a loop of their own."""
+    with standing_chromium(tmp_path_factory.mktemp("chromium")) as address:
+        yield address
+
+
+@pytest.fixture
+async def chrome(chromium_address: str) -> AsyncIterator[Browser]:
+    """A connection to it; every page made by it has a profile of its own."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.connect_over_cdp(chromium_address)
+        yield browser
+        await browser.close()

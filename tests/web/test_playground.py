@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Browser, Page, expect
 
 from app.tools.simulator import Simulator
 from app.web.server import Running
 
 from ..conftest import Serve
-from .browser import blameless, chromium
+from .browser import blameless
 
 pytestmark = pytest.mark.browser
 
@@ -22,11 +22,12 @@ LONG = "{{tokens=20000 rate=100}}"
 
 
 @pytest.fixture
-async def page() -> AsyncIterator[Page]:
-    async with chromium() as browser:
-        page = await browser.new_page()
-        async with blameless(page):
-            yield page
+async def page(chrome: Browser) -> AsyncIterator[Page]:
+    context = await chrome.new_context()
+    page = await context.new_page()
+    async with blameless(page):
+        yield page
+        await context.close()
 
 
 async def send(page: Page, service: Running, prompt: str) -> None:
@@ -97,13 +98,26 @@ async def test_stopping_before_the_first_token_ends_the_request(
     await state(page, "aborted")
 
 
-async def test_closing_the_tab_ends_the_generation(page: Page, service: Running, simulator: Simulator) -> None:
+async def test_closing_the_tab_holds_the_generation_still_or_ends_it_as_was_asked(
+    page: Page, service: Running, simulator: Simulator
+) -> None:
     await send(page, service, LONG)
     await begun(page)
+    other = await page.context.new_page()
+    await other.goto(service.url)
+    await other.get_by_text("Request options").click()
+    await other.get_by_label("Come back after a lost connection").uncheck()
+    await other.get_by_label("Your prompt").fill(LONG)
+    await other.keyboard.press("Control+Enter")
+    await begun(other)
+    await other.close()
+    ended = await simulator.book(1)
+    await asyncio.wait_for(ended.ended.wait(), 5)
+    assert not ended.finished
     await page.close()
-    book = await simulator.book()
-    await asyncio.wait_for(book.ended.wait(), 5)
-    assert not book.finished
+    held = await simulator.book(0)
+    await asyncio.wait_for(held.is_blocked.wait(), 20)
+    assert held.live
 
 
 async def test_sending_again_is_possible_after_a_stop(page: Page, service: Running, simulator: Simulator) -> None:

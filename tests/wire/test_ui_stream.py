@@ -333,6 +333,21 @@ def test_usage_and_cost_are_metadata_at_the_end() -> None:
     }
 
 
+def test_deltas_with_fields_unknown_here_are_told_too() -> None:
+    """The decoder joins only what it knows to the last field; the rest passes as events."""
+    blocks = start(0, "text", text=""), start(1, "thinking", thinking=""), start(2, "tool_use", id="t", name="n")
+    extended = [
+        of("content_block_delta", index=index, delta={"type": type, field: '{"a":1}', "brand_new": 1})
+        for index, (type, field) in enumerate(
+            [("text_delta", "text"), ("thinking_delta", "thinking"), ("input_json_delta", "partial_json")]
+        )
+    ]
+
+    assert [chunk.get("delta", chunk.get("inputTextDelta")) for chunk in told(*blocks, *extended)[3:]] == [
+        '{"a":1}'
+    ] * 3
+
+
 def test_a_refusal_says_why() -> None:
     delta = {"stop_reason": "refusal", "stop_details": {"type": "refusal", "category": "cyber"}}
     chunks = told(begin(), of("message_delta", delta=delta, usage={}))

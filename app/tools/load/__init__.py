@@ -70,12 +70,7 @@ def command() -> click.Command:
         console = Console(stderr=True)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             if not given["spend"] and not runner.run(_is_simulated(url, target)):
-                click.confirm(
-                    f"This service does not say that its Claude is simulated. {plan.streams} streams of up to "
-                    f"{question.max_tokens} tokens may cost money. Go on?",
-                    abort=True,
-                    err=True,
-                )
+                _confirm(plan, question)
             gc.collect()
             gc.freeze()
             with _shown(console) as progress:
@@ -124,6 +119,17 @@ def command() -> click.Command:
     for option in reversed(options):
         load = option(load)
     return click.command("load")(load)
+
+
+def _confirm(plan: Plan, question: Question) -> None:
+    """Asks before money is spent; where nobody can be asked, refuses."""
+    warning = (
+        f"This service does not say that its Claude is simulated. {plan.streams} streams of up to "
+        f"{question.max_tokens} tokens may cost money."
+    )
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{warning} --spend says that this is meant.")
+    click.confirm(f"{warning} Go on?", abort=True, err=True)
 
 
 def _name(measure: Measure) -> str:

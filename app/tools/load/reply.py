@@ -126,10 +126,12 @@ class Reply:
                     size = int(data[at:line_end].partition(b";")[0], 16)
                 except ValueError:
                     raise Garbled("a chunk without a size") from None
-                at = line_end + 2
                 if not size:
-                    self.whole = True
+                    # The last chunk and its blank line; what is cut between the two waits for the rest.
+                    self.whole = data.find(b"\r\n", line_end + 2) >= 0
+                    self._wire = b"" if self.whole else data[at:]
                     break
+                at = line_end + 2
                 self._chunk_left = size + 2
             piece = data[at : at + self._chunk_left]
             parts.append(piece[: max(0, self._chunk_left - 2)])  # without the chunk's own line end

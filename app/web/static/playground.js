@@ -1,15 +1,17 @@
 // The playground: one prompt, one answer, and a reader whose speed is a slider.
-import { stream } from "./client.js";
+import { restore, stream } from "./client.js";
+import { dollars, watch } from "./gauges.js";
+import { Markdown } from "./markdown.js";
 
 const at = (path) => new URL(path, import.meta.url);
 const $ = (id) => document.getElementById(id);
 
 const CHARS_PER_TOKEN = 4; // a rule of thumb; the exact count comes with the end of the answer
 const RATE_WINDOW_MS = 2000;
-const BLOCK_CHARS = 2000;
 const SLOWEST_CHARS_S = 5;
 const FASTEST_CHARS_S = 2000;
 const KEY = "sluiceway.key";
+const SAVED = "playground";
 
 const FAILURES = {
   overloaded_error: ["Claude is overloaded just now", "This passes, mostly within a minute."],
@@ -18,6 +20,11 @@ const FAILURES = {
   permission_error: ["This is not allowed", "The key does not open this."],
   invalid_request_error: ["The request was not accepted", ""],
   interrupted: ["The connection broke off", "What had come by then is kept above."],
+  taken_over: ["Another tab reads this answer now", "It goes on there, from its beginning. This tab keeps what it has."],
+  stopped: ["The answer was stopped elsewhere", "What had come by then is kept above."],
+  expired: ["The answer is no longer kept", "This page was away for longer than the service waits."],
+  not_found_error: ["The answer is no longer kept", "The service does not know it any more."],
+  shutdown: ["The service is restarting", "What had come by then is kept above. Send again in a moment."],
   connect_error: ["The service cannot be reached", "Is it running, and is there a network?"],
 };
 
@@ -25,35 +32,55 @@ const FAILURES = {
 
 class Paper {
   chars = 0;
+  following = true;
   #root;
   #scroll; // the element to keep at its end, as long as the reader has not scrolled away from it
-  #waiting = "";
-  #block = null;
+  #text;
   #due = false;
 
   constructor(root, scroll) {
     this.#root = root;
     this.#scroll = scroll;
+    this.#heed();
+    this.clear();
+  }
+
+  get parsed() {
+    return this.#text.counts.parsed;
   }
 
   clear() {
     this.#root.replaceChildren();
-    this.#block = null;
-    this.#waiting = "";
+    this.#text = new Markdown(this.#root);
     this.chars = 0;
+    this.following = true;
   }
 
   add(text) {
     this.chars += text.length;
-    this.#waiting += text;
+    this.#text.add(text);
     if (this.#due) return;
     this.#due = true;
     tick().then(() => this.flush());
   }
 
-  following() {
-    const { scrollHeight, scrollTop, clientHeight } = this.#scroll;
-    return scrollHeight - scrollTop - clientHeight < 40;
+  // Something that is not text stands between what came and what comes.
+  put(element) {
+    this.#text.close();
+    this.#root.append(element);
+  }
+
+  // Only the reader's own hand ends the following: blocks that are laid out late move the end as well.
+  #heed() {
+    const box = this.#scroll;
+    let handAt = -Infinity;
+    for (const hand of ["wheel", "touchmove", "pointerdown", "keydown"]) {
+      box.addEventListener(hand, () => (handAt = performance.now()), { passive: true });
+    }
+    box.addEventListener("scroll", () => {
+      const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
+      if (atEnd || performance.now() - handAt < 1000) this.following = atEnd;
+    });
   }
 
   toEnd() {
@@ -62,23 +89,42 @@ class Paper {
 
   flush() {
     this.#due = false;
-    if (this.#waiting === "") return;
-    const following = this.following();
-    // A block is closed at a line's end, so that the browser lays out only the last one again.
-    const end = this.#block && this.#block.length > BLOCK_CHARS ? this.#waiting.indexOf("\n") : -1;
-    if (end >= 0) {
-      this.#block.appendData(this.#waiting.slice(0, end));
-      this.#waiting = this.#waiting.slice(end + 1);
-      this.#block = null;
+    this.#text.draw();
+    if (this.following) this.toEnd();
+  }
+
+  end() {
+    this.#text.close();
+  }
+}
+
+// A tool call: its name, and its input as it comes.
+class Tool {
+  chars = 0;
+  #input = document.createTextNode("");
+
+  constructor(name) {
+    const box = document.createElement("details");
+    box.className = "tool";
+    const title = box.appendChild(document.createElement("summary"));
+    title.append("Tool call ", Object.assign(document.createElement("code"), { textContent: name }));
+    const input = box.appendChild(document.createElement("pre"));
+    Object.assign(input, { tabIndex: 0, role: "region", ariaLabel: `Input of ${name}` });
+    input.append(this.#input);
+    answer.put(box);
+  }
+
+  add(json) {
+    this.chars += json.length;
+    this.#input.appendData(json);
+  }
+
+  end() {
+    try {
+      this.#input.data = JSON.stringify(JSON.parse(this.#input.data), null, 2);
+    } catch {
+      // It was cut off: what there is stays as it came.
     }
-    if (!this.#block) {
-      const block = document.createElement("div");
-      this.#block = block.appendChild(document.createTextNode(""));
-      this.#root.append(block);
-    }
-    this.#block.appendData(this.#waiting);
-    this.#waiting = "";
-    if (following) this.toEnd();
   }
 }
 
@@ -132,7 +178,7 @@ async function read(text, paper, handle) {
 
 // --- one run ---------------------------------------------------------------------------------------------------------
 
-let current = null; // { handle, sentAt, firstAt, endAt, seen } of the run on the page
+let current = null; // the run on the page: see run()
 
 function request() {
   const body = { prompt: $("prompt").value };
@@ -141,36 +187,53 @@ function request() {
   return body;
 }
 
-async function run(body) {
+const options = () => ({ url: at("api/stream"), key: $("key").value || undefined, credits: $("credits").checked, onState: show });
+
+function send(body) {
   current?.handle.abort();
-  const handle = stream(body, { url: at("api/stream"), key: $("key").value || undefined });
-  const mine = { handle, body, sentAt: performance.now(), firstAt: null, endAt: null, seen: [], ended: null };
+  run(stream(body, { ...options(), resumable: $("resumable").checked, save: SAVED }), body);
+}
+
+async function run(handle, body = null) {
+  const mine = { handle, body, sentAt: performance.now(), firstAt: null, endAt: null, seen: [], tools: [], ended: null };
+  mine.figures = null;
   current = mine;
   begin();
   const meters = setInterval(show, 200);
+  const { url, key } = options();
+  const unwatch = watch(handle, { url, key, show: (figures) => current === mine && gauge(figures) });
   let failure = null;
   try {
     for await (const event of handle) {
-      if (event.type !== "text" && event.type !== "thinking") continue;
       mine.firstAt ??= performance.now();
-      if (event.type === "thinking") $("thinking-box").hidden = false;
-      await read(event.text, event.type === "text" ? answer : thoughts, handle);
+      await take(event, mine);
     }
   } catch (error) {
     failure = error;
   }
   clearInterval(meters);
+  unwatch();
   if (current !== mine) return;
   mine.endAt = performance.now();
   mine.ended = failure ? "failed" : handle.state;
   end(failure);
 }
 
+async function take(event, { handle, tools }) {
+  if (event.type === "thinking") $("thinking-box").hidden = false;
+  if (event.type === "text" || event.type === "thinking") {
+    await read(event.text, event.type === "text" ? answer : thoughts, handle);
+  } else if (event.type === "tool") {
+    if (event.name !== null) tools[event.index] = new Tool(event.name);
+    tools[event.index]?.add(event.partialJson);
+  }
+}
+
 function begin() {
   answer.clear();
   thoughts.clear();
   for (const id of ["empty", "error", "thinking-box"]) $(id).hidden = true;
-  swap(true);
+  gauge(null);
   if ([$("send"), $("again")].includes(document.activeElement)) $("stop").focus();
   $("send").disabled = true;
   $("scroll").hidden = false;
@@ -181,20 +244,32 @@ function begin() {
   show();
 }
 
-// While an answer runs it can be stopped; afterwards, if there is one, copied.
-function swap(running) {
-  $("stop").hidden = !running;
-  $("copy").hidden = running || answer.chars === 0;
+// While an answer runs it can be stopped, and cut off where it can be resumed; afterwards, if there is one, copied.
+function swap() {
+  const { handle, ended } = current;
+  const focused = document.activeElement;
+  $("stop").hidden = ended !== null;
+  $("copy").hidden = ended === null || answer.chars === 0;
+  $("cut").hidden = ended !== null || !handle.resumable || handle.state === "detached";
+  $("resume").hidden = ended !== null || handle.state !== "detached";
+  if (focused === $("cut") && $("cut").hidden && ended === null) $("resume").focus();
+  if (focused === $("resume") && $("resume").hidden && ended === null) $("cut").focus();
+}
+
+// The gauges of a stream that is over: only its cost stays.
+function settle() {
+  $("queue-bar").value = 0;
+  $("claude").dataset.paused = false;
+  $("claude").textContent = "at rest";
+  for (const id of ["queue", "ahead", "saved"]) $(id).textContent = "–";
 }
 
 function end(failure) {
-  answer.flush();
-  thoughts.flush();
-  const following = answer.following();
+  for (const part of [answer, thoughts, ...Object.values(current.tools)]) part.end();
   $("answer").removeAttribute("aria-busy");
+  settle();
   $("send").disabled = false;
-  if (document.activeElement === $("stop")) $("prompt").focus({ preventScroll: true });
-  swap(false);
+  if ([$("stop"), $("cut"), $("resume")].includes(document.activeElement)) $("prompt").focus({ preventScroll: true });
   if (failure) {
     fail(failure);
   } else if (current.ended === "aborted") {
@@ -204,7 +279,7 @@ function end(failure) {
     $("spoken").textContent = `The answer is complete: ${words} words.`;
   }
   $("scroll").hidden = failure !== null && answer.chars === 0;
-  if (following) answer.toEnd(); // the message below may have taken some of its room
+  if (answer.following) answer.toEnd(); // the message below may have taken some of its room
   show();
 }
 
@@ -217,7 +292,7 @@ function fail(error) {
   $("error-detail").textContent = [said, error.field && `field: ${error.field}`, error.status, error.type]
     .filter(Boolean)
     .join(" · ");
-  $("again").hidden = !error.retryable;
+  $("again").hidden = !error.retryable || !current.body;
   $("error").hidden = false;
   $("spoken").textContent = `${title}. ${$("error-text").textContent}`;
   if (error.type === "authentication_error") {
@@ -228,25 +303,62 @@ function fail(error) {
 
 // --- the figures -----------------------------------------------------------------------------------------------------
 
-const WORDS = { waiting: "Waiting", open: "Streaming", held: "Held still", done: "Complete", failed: "Failed", aborted: "Stopped" };
+const WORDS = {
+  waiting: "Waiting",
+  open: "Streaming",
+  held: "Held still",
+  reconnecting: "Coming back",
+  detached: "Cut off",
+  done: "Complete",
+  failed: "Failed",
+  aborted: "Stopped",
+};
 
-function stateOf({ ended, firstAt }) {
+function stateOf({ handle, ended, firstAt }) {
   if (ended) return ended;
+  if (handle.state === "reconnecting" || handle.state === "detached") return handle.state;
   if (firstAt === null) return "waiting";
   return speed() === 0 ? "held" : "open";
 }
 
+const onPage = () => answer.chars + thoughts.chars + Object.values(current.tools).reduce((sum, tool) => sum + tool.chars, 0);
+
+// What the service said last; after the end, what the answer came to.
+function gauge(figures) {
+  current.figures = figures;
+  const set = (id, text) => ($(id).textContent = text);
+  $("queue-bar").value = figures ? figures.queue_bytes / figures.queue_max_bytes : 0;
+  if (!figures) {
+    for (const id of ["claude", "queue", "ahead", "cost", "saved"]) set(id, "–");
+    return;
+  }
+  $("claude").dataset.paused = figures.paused;
+  set("claude", figures.paused ? `held, ${figures.paused_s.toFixed(1)} s` : "generating");
+  set("queue", size(figures.queue_bytes));
+  const { text, thinking, input_json: tool } = figures.generated_chars;
+  const all = text + thinking + tool;
+  const missing = Math.max(0, all - ($("thinking-box").hidden ? thinking : 0) - onPage());
+  set("ahead", `${Math.round(all ? (figures.generated_tokens * missing) / all : 0).toLocaleString("en")} tokens`);
+  const about = figures.basis === "exact" ? "" : "≈ ";
+  set("cost", figures.cost_usd === null ? "no price" : about + dollars(figures.cost_usd));
+  set("saved", figures.saved_usd_upper === null ? "no price" : `≤ ${dollars(figures.saved_usd_upper)}`);
+}
+
 function show() {
+  if (!current) return;
+  swap();
   const { handle, sentAt, firstAt, endAt, seen } = current;
   const state = stateOf(current);
   if ($("state").dataset.state !== state) {
     $("state").dataset.state = state;
     $("state").textContent = WORDS[state];
+    if (state === "reconnecting") $("spoken").textContent = "The connection is lost. Coming back.";
+    if (state === "detached") $("spoken").textContent = "Cut off. The service holds the answer still.";
   }
   const now = endAt ?? performance.now();
   $("first").textContent = firstAt === null ? "–" : duration(firstAt - sentAt);
   $("received").textContent = handle.bytes ? size(handle.bytes) : "–";
-  const chars = answer.chars + thoughts.chars;
+  const chars = onPage();
   const tokens = endAt === null ? null : handle.result.usage?.output_tokens;
   $("tokens-name").textContent = tokens ? "Tokens" : "On screen";
   $("shown").textContent = tokens ? tokens.toLocaleString("en") : chars ? `${chars.toLocaleString("en")} chars` : "–";
@@ -278,10 +390,12 @@ function showSpeed() {
 
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (!$("send").disabled && $("prompt").value.trim()) run(request());
+  if (!$("send").disabled && $("prompt").value.trim()) send(request());
 });
 $("stop").addEventListener("click", () => current?.handle.abort());
-$("again").addEventListener("click", () => run(current.body));
+$("again").addEventListener("click", () => send(current.body));
+$("cut").addEventListener("click", () => (current.handle.detach(), show()));
+$("resume").addEventListener("click", () => (current.handle.attach(), show()));
 $("speed").addEventListener("input", showSpeed);
 $("key").addEventListener("input", () => sessionStorage.setItem(KEY, $("key").value));
 $("copy").addEventListener("click", async () => {
@@ -306,5 +420,7 @@ async function configure() {
 
 $("key").value = sessionStorage.getItem(KEY) ?? "";
 showSpeed();
+const left = restore(SAVED, options()); // the tab was loaded anew in the middle of an answer
+if (left) run(left);
 configure().catch(() => {}); // without it the page works as well, it only says less
 $("prompt").focus({ preventScroll: true });

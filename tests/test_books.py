@@ -1,0 +1,80 @@
+"""The counters against the simulated Claude's own books, over a thousand streams that are left at random moments."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+
+import pytest
+from aiohttp import ClientSession, TCPConnector
+from prometheus_client.parser import text_string_to_metric_families
+
+from app.tools.simulator import Simulator
+from app.web.server import Running
+from tests.conftest import Serve
+
+STREAMS, AT_ONCE = 1000, 40
+# What may lie unread in the sockets of a stream that is cut: the simulator has written it, nobody will count it.
+UNREAD_TOKENS_EACH = 2.0
+
+
+async def _counters(service: Running, client: ClientSession) -> Counter[str]:
+    """Every counter of the service, its labels but `basis` summed up."""
+    async with client.get(f"{service.admin_url}/metrics") as response:
+        families = text_string_to_metric_families(await response.text())
+    sums: Counter[str] = Counter()
+    for family in families:
+        for sample in family.samples:
+            basis = sample.labels.get("basis", "")
+            sums[sample.name + (f":{basis}" if basis else "")] += sample.value  # type: ignore[assignment]
+    return sums
+
+
+async def _ask(client: ClientSession, url: str, prompt: str, leave_after_s: float | None) -> None:
+    try:
+        async with asyncio.timeout(leave_after_s), client.post(f"{url}/api/stream", json={"prompt": prompt}) as answer:
+            await answer.read()
+    except TimeoutError:
+        pass
+
+
+@pytest.mark.timeout(180)
+async def test_a_thousand_random_abandonments_add_up_to_the_simulators_books(
+    serve: Serve, simulator: Simulator
+) -> None:
+    luck = random.Random(20261122)
+    service = await serve()
+    async with ClientSession(connector=TCPConnector(limit=AT_ONCE)) as client:
+        for _ in range(60):  # what a token of this text is worth is learned from whole answers
+            await _ask(client, service.url, "{{tokens=50 text=numbered}}", None)
+        before, known_before = await _counters(service, client), sum(book.tokens for book in simulator.books)
+        assert before["sluiceway_output_tokens_total:exact"] == known_before == 60 * 50
+
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def one() -> None:
+            async with gate:
+                first_s = luck.choice(("", " ttft_s=0.05", " first_event_s=0.05"))
+                prompt = f"{{{{tokens=40 rate=200 text=numbered{first_s} seed={luck.randrange(10**6)}}}}}"
+                await _ask(client, service.url, prompt, luck.uniform(0.0, 0.35))
+
+        await asyncio.gather(*(one() for _ in range(STREAMS)))
+        while service.streams.live or any(book.live for book in simulator.books):  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0)
+        after = await _counters(service, client)
+    books = simulator.books[60:]
+    settled = after["sluiceway_streams_total"] - before["sluiceway_streams_total"]
+    # A reader that leaves before its request was read has no stream: none is settled, and none is in the books.
+    assert len(books) <= settled <= STREAMS
+    finished = sum(book.tokens for book in books if book.finished)
+    exact = after["sluiceway_output_tokens_total:exact"] - known_before
+    estimated = after["sluiceway_output_tokens_total:estimated"]
+    cut = [book for book in books if not book.finished]
+    written = sum(book.tokens for book in books)
+    print(f"{len(books)} streams, {len(cut)} cut; exact {exact}, estimated {estimated}, in the books {written}")
+    assert len(cut) > STREAMS / 4
+    # An answer whose usage came is exact, also where the reader left before it was told.
+    assert 0 < exact <= finished
+    assert written - UNREAD_TOKENS_EACH * len(cut) <= exact + estimated <= written + 0.5 * len(cut)
+    assert after["sluiceway_wasted_tokens_total"] <= exact + estimated

@@ -1,0 +1,167 @@
+"""SIGTERM to the real process: every stream is told by a typed last event, all are settled, and the exit is in time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+
+from app.tools.simulator import Simulator
+
+from .conftest import ROOT
+from .readers import Reader, eventually
+
+
+@dataclass
+class Served:
+    """The service as a process of its own.
+
+    Attributes:
+        log: its standard error so far.
+    """
+
+    process: asyncio.subprocess.Process
+    url: str
+    admin_url: str
+    log: list[str]
+
+    async def stopped(self) -> float:
+        """Waits for its exit; seconds since the epoch."""
+        async with asyncio.timeout(20):
+            assert await self.process.wait() == 0, "".join(self.log)
+        return time.time()
+
+
+@asynccontextmanager
+async def served(simulator: Simulator, drain_s: float) -> AsyncIterator[Served]:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("SLUICEWAY_")}
+    environ |= {"ANTHROPIC_API_KEY": "k", "ANTHROPIC_BASE_URL": simulator.url, "SLUICEWAY_DRAIN_S": str(drain_s)}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app", "serve", "--port", "0", "--admin-port", "0",
+        cwd=ROOT, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    log: list[str] = []
+
+    async def collect(stream: asyncio.StreamReader) -> None:
+        while line := await stream.readline():
+            log.append(line.decode())
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(collect(process.stderr))
+        try:
+            async with asyncio.timeout(20):
+                said = (await process.stdout.readline()).decode()
+            urls = re.findall(r"http://[\d.:]+", said)
+            assert len(urls) == 2, said
+            yield Served(process, urls[0], urls[1], log)
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+async def begun(url: str, directive: str, **body: object) -> Reader:
+    reader = await Reader.connect(url)
+    await reader.ask(directive, **body)
+    assert await reader.head() == 200
+    return reader
+
+
+async def lets_in(url: str) -> bool:
+    try:
+        reader = await Reader.connect(url)
+    except ConnectionRefusedError:
+        return False
+    reader.leave()
+    return True
+
+
+async def last_of(reader: Reader) -> dict[str, object]:
+    body = await reader.rest()
+    reader.leave()
+    assert reader.ended, "the response ended as HTTP says it should"
+    told: dict[str, object] = json.loads(body.rstrip().rpartition(b"data: ")[2])
+    return told
+
+
+async def test_200_streams_are_each_told_of_the_shutdown_and_settled(simulator: Simulator) -> None:
+    drain_s = 1.0
+    async with served(simulator, drain_s) as service:
+        async with asyncio.TaskGroup() as tasks:
+            asking = [
+                tasks.create_task(begun(service.url, "tokens=60000 rate=20", resumable=n % 2 == 0)) for n in range(200)
+            ]
+        readers = [task.result() for task in asking]
+        for gone in readers[:20:2]:  # ten are held for readers that have left
+            gone.leave()
+        short = await begun(service.url, "tokens=10 rate=20")
+        service.process.send_signal(signal.SIGTERM)
+        signalled_at = time.time()
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"{service.admin_url}/readyz") as response:
+                assert response.status == 503, "not ready while it drains"
+            async with session.get(f"{service.admin_url}/healthz") as response:
+                assert response.status == 200
+        assert "done" in await last_of(short), "who ends within the drain time is whole"
+        async with asyncio.TaskGroup() as tasks:
+            lasts = [
+                tasks.create_task(last_of(reader)) for place, reader in enumerate(readers) if place >= 20 or place % 2
+            ]
+        assert [task.result() for task in lasts] == [
+            {"error": "the service is shutting down", "type": "shutdown", "retryable": True}
+        ] * 190
+        exit_s = await service.stopped() - signalled_at
+        print(f"exit {exit_s:.2f} s after SIGTERM, drain time {drain_s} s")
+        assert drain_s <= exit_s <= drain_s + 1
+        assert sum("ended: shutdown" in line for line in service.log) == 200
+        assert sum("ended: " in line for line in service.log) == 201
+        assert not any("Traceback" in line for line in service.log), "".join(service.log)
+    assert not any(book.live for book in simulator.books)
+    assert [book.finished for book in simulator.books if book.gone_at is None] == [True]
+
+
+async def test_a_second_signal_ends_at_once(simulator: Simulator) -> None:
+    async with served(simulator, 60.0) as service:
+        reader = await begun(service.url, "tokens=60000 rate=20")
+        service.process.send_signal(signal.SIGTERM)
+        # Two signals at once would be one; the first has arrived once nobody is let in any more.
+        while await lets_in(service.url):
+            pass
+        service.process.send_signal(signal.SIGINT)
+        signalled_at = time.time()
+        assert (await last_of(reader))["type"] == "shutdown"
+        exit_s = await service.stopped() - signalled_at
+        print(f"exit {exit_s:.2f} s after the second signal")
+        assert exit_s < 1.5
+
+
+async def test_without_streams_it_ends_at_once(simulator: Simulator) -> None:
+    async with served(simulator, 60.0) as service:
+        service.process.send_signal(signal.SIGTERM)
+        signalled_at = time.time()
+        assert await service.stopped() - signalled_at < 1.5
+
+
+async def test_a_stalled_reader_does_not_put_off_the_exit(simulator: Simulator) -> None:
+    async with served(simulator, 0.5) as service:
+        reader = await Reader.connect(service.url, rcvbuf_bytes=4096)
+        await reader.ask("tokens=60000 text=numbered")
+        await reader.head()
+        await eventually(lambda: simulator.books[0].is_blocked.is_set())
+        service.process.send_signal(signal.SIGTERM)
+        signalled_at = time.time()
+        exit_s = await service.stopped() - signalled_at
+        print(f"exit {exit_s:.2f} s after SIGTERM with a stalled reader, drain time 0.5 s")
+        assert exit_s <= 0.5 + 1
+        reader.leave()

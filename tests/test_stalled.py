@@ -1,0 +1,108 @@
+"""Slow is not stalled: a reader that takes a little lives, beside one that takes nothing and is found."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from app.tools.answer import numbered_text
+from app.tools.simulator import Simulator
+from app.web.server import Running
+
+from .conftest import Serve
+from .nginx import free_port, nginx, shipped
+from .readers import Reader, Told, events_of
+
+
+async def outcomes(service: Running) -> dict[str, float]:
+    """Ended streams by outcome, as the admin port tells."""
+    async with aiohttp.ClientSession() as session, session.get(f"{service.admin_url}/metrics") as response:
+        lines = (await response.text()).splitlines()
+    found: dict[str, float] = {}
+    for line in lines:
+        if line.startswith("sluiceway_streams_total{") and not line.endswith(" 0.0"):
+            found[line.partition('outcome="')[2].partition('"')[0]] = float(line.rpartition(" ")[2])
+    return found
+
+
+async def side_by_side(url: str, service: Running, simulator: Simulator, stall_s: float, lives_s: float) -> None:
+    """One reader of 1 kB/s for `lives_s` seconds, which then hurries; one that reads 4 kB and stops."""
+    tokens = round(lives_s * 100 + 8000)
+    slow, stalled = [await Reader.connect(url, rcvbuf_bytes=4096) for _ in range(2)]
+    await slow.ask(f"tokens={tokens} text=numbered")
+    book = await simulator.book(0)
+    await stalled.ask(f"tokens={tokens} text=numbered")
+    other = await simulator.book(1)
+    await slow.head()
+    await stalled.head()
+    while stalled.body_bytes < 4000:
+        await stalled.some(500)
+    stopped_at = time.time()
+
+    await slow.at(1000, lives_s)
+    assert slow.body_bytes < 1000 * lives_s + 2000
+    assert book.live, "a reader that takes a little is left alone"
+    async with asyncio.timeout(stall_s):
+        await other.ended.wait()
+    assert other.gone_at is not None
+    found_s = other.gone_at - stopped_at
+    print(
+        f"stalled: found {found_s:.2f} s after its last read, with a deadline of {stall_s} s; {await outcomes(service)}"
+    )
+    assert stall_s <= found_s <= stall_s + 4
+    assert await outcomes(service) == {"stalled": 1}
+
+    told = Told.of(events_of(await slow.rest()))
+    assert told.text == numbered_text(tokens)
+    slow.leave()
+    stalled.leave()
+
+
+SOAK = [pytest.mark.soak, pytest.mark.timeout(300)]
+
+
+# A receiver tells of room only half a buffer at a time, and nginx asks for more only once a third of its own is free:
+# at 1 kB/s that is 2 s, and up to 11 s. A deadline below would take steps for a stall.
+@pytest.mark.parametrize(
+    ("through", "stall_s", "lives_s"),
+    [
+        ("tcp", 5.0, 10.0),
+        pytest.param("nginx", 13.0, 16.0, marks=pytest.mark.nginx),
+        pytest.param("tcp", 20.0, 120.0, marks=SOAK),
+        pytest.param("nginx", 20.0, 120.0, marks=[*SOAK, pytest.mark.nginx]),
+    ],
+)
+async def test_a_reader_of_1_kb_a_second_lives_while_a_stalled_one_is_found(
+    through: str, stall_s: float, lives_s: float, serve: Serve, simulator: Simulator, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {"stall_timeout_s": stall_s}
+    if through == "tcp":
+        service = await serve(**given)
+        await side_by_side(service.url, service, simulator, stall_s, lives_s)
+        return
+    port, unix = free_port(), f"unix:{tmp_path}/s"
+    service = await serve(**given, unix=unix.removeprefix("unix:"))
+    async with nginx(tmp_path, shipped(tmp_path, unix, port), port) as url:
+        await side_by_side(url, service, simulator, stall_s, lives_s)
+
+
+async def test_a_stalled_reader_of_a_finished_stream_is_found_too(serve: Serve) -> None:
+    service = await serve(stall_timeout_s=1.0)
+    first = await Reader.connect(service.url)
+    await first.ask("tokens=30000 text=numbered", resumable=True)
+    await first.head()
+    await first.rest()
+    first.leave()
+    again = await Reader.connect(service.url, rcvbuf_bytes=4096)
+    path = f"/api/stream/{first.headers['x-stream-id']}"
+    await again.send(again.request(b"", method="GET", path=path))
+    await again.head()
+    await asyncio.sleep(3.5)  # it takes nothing: there is nothing else to wait for
+    await again.rest()
+    assert not again.ended
+    again.leave()

@@ -1,0 +1,172 @@
+"""Readers that vanish: a network namespace whose link is cut, so that no FIN and no RST ever comes."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings
+from app.tools.simulator import Simulator
+
+from .conftest import Serve
+from .nginx import free_port, nginx, shipped
+from .readers import Reader
+from .test_stalled import outcomes
+
+_numbers = itertools.count(os.getpid() % 200)
+
+
+def ip(*words: str) -> None:
+    """Runs `ip`, which needs root."""
+    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=10)
+
+
+@dataclass(frozen=True)
+class Far:
+    """A network namespace that reaches us over one link.
+
+    Attributes:
+        host: our address on that link.
+    """
+
+    name: str
+    host: str
+
+    def cut(self) -> None:
+        """The link is gone, and nobody is told."""
+        ip("-n", self.name, "link", "set", "far", "down")
+
+    def socket(self) -> socket.socket:
+        """A TCP socket in there; made in a thread of its own, since a thread can change its namespace alone."""
+        made: list[socket.socket] = []
+
+        def make() -> None:
+            with open(f"/run/netns/{self.name}") as namespace:
+                _enter(namespace.fileno())
+            made.append(socket.socket(socket.AF_INET))
+
+        thread = threading.Thread(target=make)
+        thread.start()
+        thread.join()
+        (sock,) = made
+        sock.setblocking(False)
+        return sock
+
+    async def reader(self, port: int) -> Reader:
+        sock = self.socket()
+        await asyncio.get_running_loop().sock_connect(sock, (self.host, port))
+        return Reader(sock, self.host)
+
+
+def _enter(descriptor: int) -> None:
+    import ctypes
+
+    # os.setns is new in Python 3.12.
+    if ctypes.CDLL(None, use_errno=True).setns(descriptor, 0) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+@contextmanager
+def far_away() -> Iterator[Far]:
+    number = next(_numbers) % 250
+    name, near = f"sluiceway-{os.getpid()}-{number}", f"sw{os.getpid() % 100000}x{number}"
+    host = f"10.213.{number}.1"
+    ip("netns", "add", name)
+    try:
+        ip("link", "add", near, "type", "veth", "peer", "name", "far", "netns", name)
+        ip("address", "add", f"{host}/24", "dev", near)
+        ip("link", "set", near, "up")
+        ip("-n", name, "address", "add", f"10.213.{number}.2/24", "dev", "far")
+        ip("-n", name, "link", "set", "far", "up")
+        yield Far(name, host)
+    finally:
+        ip("netns", "delete", name)
+        subprocess.run(["ip", "link", "delete", near], check=False, capture_output=True)
+
+
+@pytest.fixture
+def far() -> Iterator[Far]:
+    with far_away() as made:
+        yield made
+
+
+TOKENS = "tokens=60000 rate=50 text=numbered"
+SILENT = "tokens=60 rate=50 text=numbered fault=silence after=50"
+
+
+async def vanish(reader: Reader, far: Far, simulator: Simulator, directive: str, within_s: float) -> float:
+    """Reads for a moment, cuts the link; seconds until the connection to Claude was closed."""
+    await reader.ask(directive)
+    await reader.head()
+    await reader.until(b"token0050")
+    far.cut()
+    cut_at = time.time()
+    book = simulator.books[0]
+    async with asyncio.timeout(within_s + 5):
+        await book.ended.wait()
+    assert book.gone_at is not None
+    return book.gone_at - cut_at
+
+
+@pytest.mark.parametrize("directive", [TOKENS, SILENT], ids=["tokens in flight", "Claude silent"])
+@pytest.mark.parametrize("quick", [True, False], ids=["quick", "default"])
+async def test_a_vanished_reader_is_found_within_its_bound(
+    directive: str, quick: bool, far: Far, serve: Serve, simulator: Simulator
+) -> None:
+    given: dict[str, float] = {"heartbeat_s": 1.0, "vanish_timeout_s": 2.0} if quick else {}
+    settings = Settings(**given)  # type: ignore[arg-type]
+    bound_s = settings.heartbeat_s + settings.vanish_timeout_s + 1
+    assert bound_s <= 20
+    service = await serve(host=far.host, auth="none", **given)
+    reader = await far.reader(int(service.url.rpartition(":")[2]))
+    found_s = await vanish(reader, far, simulator, directive, bound_s)
+    print(f"vanished: upstream closed {found_s:.2f} s after the cut; bound {bound_s} s")
+    assert found_s >= settings.vanish_timeout_s
+    assert found_s <= bound_s + 0.5
+    assert await outcomes(service) == {"vanished": 1}
+    reader.leave()
+
+
+@pytest.mark.nginx
+async def test_behind_nginx_a_vanished_reader_is_found_once_the_buffers_between_are_full(
+    far: Far, serve: Serve, simulator: Simulator, tmp_path: Path
+) -> None:
+    """nginx acknowledges for the reader: nothing is known until its socket and ours are full, and nothing moves."""
+    port, unix = free_port(), f"unix:{tmp_path}/s"
+    service = await serve(unix=unix.removeprefix("unix:"), stall_timeout_s=3.0)
+    config = shipped(tmp_path, unix, port).replace("listen 127.0.0.1:", "listen 0.0.0.0:")
+    async with nginx(tmp_path, config, port):
+        reader = await far.reader(port)
+        found_s = await vanish(reader, far, simulator, "tokens=60000 rate=4000 text=numbered", 20)
+        print(f"vanished behind nginx, 4,000 tokens/s, stall 3 s: closed {found_s:.2f} s after the cut")
+        assert 3 <= found_s <= 15
+        assert await outcomes(service) == {"stalled": 1}
+        reader.leave()
+
+
+@pytest.mark.soak
+@pytest.mark.nginx
+@pytest.mark.timeout(300)
+async def test_what_nginx_adds_with_defaults(far: Far, serve: Serve, simulator: Simulator, tmp_path: Path) -> None:
+    port, unix = free_port(), f"unix:{tmp_path}/s"
+    service = await serve(unix=unix.removeprefix("unix:"))
+    config = shipped(tmp_path, unix, port).replace("listen 127.0.0.1:", "listen 0.0.0.0:")
+    async with nginx(tmp_path, config, port):
+        reader = await far.reader(port)
+        found_s = await vanish(reader, far, simulator, TOKENS, 200)
+        print(
+            f"vanished behind nginx, 50 tokens/s, defaults: closed {found_s:.2f} s after the cut; {await outcomes(service)}"
+        )
+        assert found_s <= 150
+        reader.leave()

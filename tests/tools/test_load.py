@@ -1,0 +1,231 @@
+"""The load tester against the real service: every kind of reader, every protocol, the command and its exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.tools.load.connection import Target
+from app.tools.load.figures import End
+from app.tools.load.findings import Findings
+from app.tools.load.plan import Kind, Plan
+from app.tools.load.protocols import PROTOCOLS, Question
+from app.tools.load.run import run
+from app.tools.simulator import Simulator
+from app.web.server import Running
+
+from ..conftest import Serve
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+async def loaded(
+    service: Running, plan: Plan, directive: str, protocol: str = "plain", timeout_s: float = 30, **asked: Any
+) -> Findings:
+    target = Target.of(service.url)
+    question = Question(
+        PROTOCOLS[protocol],
+        target.host,
+        f"{{{{{directive}}}}}",
+        "claude-opus-4-8",
+        5000,
+        word=b" token",
+        **asked,
+    )
+    metrics = [f"{service.admin_url}/metrics"]
+    return await run(plan, target, question, where=service.url, metrics=metrics, timeout_s=timeout_s)
+
+
+def only(kind: Kind, streams: int = 5, **given: Any) -> Plan:
+    return Plan(streams, ramp_s=0.05, mix={kind: 1}, **given)
+
+
+def ends(found: Findings, kind: Kind) -> Mapping[End, int]:
+    return dict(found.figures.of(kind).ends)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("on_unix_socket", [False, True], ids=["tcp", "unix"])
+async def test_fast_readers_get_every_token(serve: Serve, tmp_path: Path, protocol: str, on_unix_socket: bool) -> None:
+    service = await serve(unix=str(tmp_path / "s") if on_unix_socket else "")
+    found = await loaded(service, only(Kind.FAST), "tokens=60 rate=200 text=numbered", protocol)
+
+    fast = found.figures.of(Kind.FAST)
+    assert dict(fast.ends) == {End.COMPLETE: 5}
+    assert fast.words == 5 * 60
+    assert fast.ttft.count == 5
+    assert fast.gaps.count > 5
+    assert found.service is not None
+    assert found.service.outcomes == {"completed": 5}
+    assert found.service.generated == 300
+
+
+async def test_a_reader_comes_again_until_the_duration_is_over(service: Running) -> None:
+    found = await loaded(service, only(Kind.FAST, 2, duration_s=0.4), "tokens=5")
+    assert found.figures.of(Kind.FAST).ends[End.COMPLETE] > 2
+    assert 0.4 <= found.elapsed_s < 5
+
+
+async def test_leaving_readers_leave_and_their_answers_stop(service: Running, simulator: Simulator) -> None:
+    plan = only(Kind.LEAVING, 12, turn_s=(0.1, 0.3))
+    found = await loaded(service, plan, "tokens=4000 rate=500 ttft_s=0.02")
+
+    assert ends(found, Kind.LEAVING) == {End.LEFT: 12}
+    assert {book.finished for book in simulator.books} == {False}
+    assert found.service is not None
+    assert found.service.outcomes.total() == len(simulator.books)
+    assert set(found.service.outcomes) == {"disconnected"}
+    assert found.samples[-1].upstreams == 0
+
+
+async def test_a_vanished_reader_is_to_the_service_one_that_vanished(serve: Serve) -> None:
+    """Not one that left or stalls: its kernel acknowledges nothing."""
+    service = await serve(vanish_timeout_s=1)
+    plan = only(Kind.VANISHING, 3, turn_s=(0.1, 0.2), vanish_s=5)
+    found = await loaded(service, plan, "tokens=4000 rate=200")
+
+    assert ends(found, Kind.VANISHING) == {End.LEFT: 3}
+    assert found.service is not None
+    assert found.service.outcomes == {"vanished": 3}
+    assert any("nothing is acknowledged" in note for note in found.notes)
+
+
+async def test_on_a_unix_socket_vanishing_is_only_not_reading_and_the_report_says_so(
+    serve: Serve, tmp_path: Path
+) -> None:
+    service = await serve(unix=str(tmp_path / "s"))
+    plan = only(Kind.VANISHING, 1, turn_s=(0.1, 0.2), vanish_s=0.2)
+    found = await loaded(service, plan, "tokens=4000 rate=200")
+    assert any("only stopped reading" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("protocol", ["plain", "chat"])
+async def test_resuming_readers_lose_no_frame_and_get_none_twice(service: Running, protocol: str) -> None:
+    plan = only(Kind.RESUMING, 5, turn_s=(0.05, 0.3))
+    found = await loaded(service, plan, "tokens=150 rate=200 text=numbered", protocol)
+
+    assert ends(found, Kind.RESUMING) == {End.COMPLETE: 5}
+    words = found.figures.of(Kind.RESUMING).words
+    assert words == 5 * 150 if protocol == "plain" else words > 5 * 150, "a chat comes again from its start"
+
+
+async def test_a_slow_reader_reads_at_its_speed_and_holds_the_answer_back(
+    service: Running, simulator: Simulator
+) -> None:
+    plan = only(Kind.SLOW, 2, slow_bytes_per_s=20_000)
+    found = await loaded(service, plan, "tokens=20000", timeout_s=2)
+
+    slow = found.figures.of(Kind.SLOW)
+    assert dict(slow.ends) == {End.TIMED_OUT: 2}
+    assert slow.wire_bytes <= 2 * 20_000 * 2.2
+    assert found.service is not None
+    assert found.service.pauses > 0
+    assert max(book.tokens for book in simulator.books) < 19_000
+
+
+async def test_a_stalling_reader_reads_on_to_the_end(service: Running) -> None:
+    plan = only(Kind.STALLING, 3, turn_s=(0.1, 0.2), stall_s=0.6)
+    found = await loaded(service, plan, "tokens=60 rate=100 text=numbered")
+
+    stalling = found.figures.of(Kind.STALLING)
+    assert dict(stalling.ends) == {End.COMPLETE: 3}
+    assert stalling.words == 180
+    assert stalling.gaps.most_s > 0.5
+
+
+@pytest.mark.parametrize(
+    ("directive", "end"),
+    [
+        ("fault=http_529", End.REFUSED),
+        ("fault=http_400", End.REJECTED),
+        ("tokens=20 fault=overloaded after=5", End.FAILED),
+        ("tokens=100 rate=1", End.TIMED_OUT),
+    ],
+)
+async def test_what_goes_wrong_is_told_apart(serve: Serve, directive: str, end: End) -> None:
+    service = await serve(retries=0)
+    found = await loaded(service, only(Kind.FAST, 2), directive, timeout_s=3)
+    assert ends(found, Kind.FAST) == {end: 2}
+
+
+async def test_a_wrong_key_is_rejected_and_the_right_one_is_sent(serve: Serve) -> None:
+    service = await serve(api_keys=("right",))
+    for key, end in (("wrong", End.REJECTED), ("right", End.COMPLETE)):
+        found = await loaded(service, only(Kind.FAST, 1), "tokens=5", key=key)
+        assert ends(found, Kind.FAST) == {end: 1}
+
+
+async def test_a_service_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
+    target = Target.of(f"unix:{tmp_path}/nobody")
+    question = Question(PROTOCOLS["plain"], target.host, "x", None, 9)
+    found = await run(only(Kind.FAST, 2), target, question, where="x", metrics=["http://127.0.0.1:1/metrics"])
+    assert ends(found, Kind.FAST) == {End.UNREACHABLE: 2}
+    assert found.figures.errors == 2
+    assert any("could not be read" in note for note in found.notes)
+
+
+# --- the command ---------------------------------------------------------------------------------------------------
+
+
+async def command(service: Running, *options: str) -> tuple[int, str]:
+    """`python -m app load` in a process of its own; gives its exit status and what it said."""
+    words = (service.url, "--metrics", f"{service.admin_url}/metrics", "--streams", "4", "--ramp", "0.1", *options)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app", "load", *words,
+        cwd=ROOT, env=os.environ | {"NO_COLOR": "1"}, stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    said, _ = await process.communicate()
+    assert process.returncode is not None, "it has ended"
+    return process.returncode, said.decode()
+
+
+async def test_the_command_reports_and_tells_by_its_status(service: Running, tmp_path: Path) -> None:
+    report, found = tmp_path / "r.html", tmp_path / "r.json"
+    status, said = await command(
+        service, "--prompt", "{{tokens=20 rate=100}}", "--mix", "fast=3,resuming",
+        "--max-errors", "0", "--max-wasted-tokens", "0", "--report", str(report), "--json", str(found),
+    )  # fmt: skip
+    assert status == 0, said
+    assert "kept" in said
+    assert report.read_text("utf-8").startswith("<!doctype html>")
+    told = json.loads(found.read_text("utf-8"))
+    assert told["readers"]["fast"]["ends"] == {"complete": 3}
+    assert [one["verdict"] for one in told["thresholds"]] == ["kept", "kept"]
+
+
+async def test_the_command_fails_where_a_threshold_is_exceeded(service: Running) -> None:
+    status, said = await command(service, "--prompt", "{{tokens=20 fault=cut after=5}}", "--max-errors", "3")
+    assert status == 1, said
+    assert "EXCEEDED" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--mix", "fats"), "fats"),
+        (("--protocol", "messages", "--mix", "resuming"), "cannot be resumed"),
+        (("--header", "nocolon"), "NAME: VALUE"),
+        (("--turn", "3", "1"), "earliest"),
+    ],
+)
+async def test_the_command_refuses_what_cannot_be_done(service: Running, options: tuple[str, ...], told: str) -> None:
+    status, said = await command(service, *options)
+    assert status == 2
+    assert told in said
+
+
+async def test_the_command_asks_before_it_spends_money(service: Running, serve: Serve, simulator: Simulator) -> None:
+    """The admin port does not say that answers are simulated, as any other server would not."""
+    unknown = Running(service.admin_url, service.admin_url, service.streams, service.listener)
+    status, said = await command(unknown, "--prompt", "x")
+    assert status == 2
+    assert "may cost money" in said
+    assert simulator.books == []

@@ -1,0 +1,204 @@
+"""What a load test makes of its figures: percentiles, thresholds, tables and the page."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from app.tools.load.charts import Line, chart, ticks
+from app.tools.load.figures import End, Figures, Spread, merged
+from app.tools.load.findings import Findings, Judgement, Measure, Verdict, exit_status, judge
+from app.tools.load.plan import Kind, Plan
+from app.tools.load.report import page, running, tables
+from app.tools.load.service import Sample, parse
+
+DURATIONS = st.lists(st.floats(1e-5, 1e4), min_size=1)
+
+
+def spread(*seconds: float) -> Spread:
+    found = Spread()
+    for one in seconds:
+        found.add(one)
+    return found
+
+
+def findings(
+    *,
+    late_s: float = 0.001,
+    cpu: float = 0.1,
+    samples: Sequence[Sample] = (),
+    where: str = "http://h",
+    gap_s: float = 0.1,
+) -> Findings:
+    figures = Figures()
+    for number in range(10):
+        figures.asked()
+        figures.first(Kind.FAST, 0.02)
+        figures.gap(Kind.FAST, gap_s)
+        figures.gap(Kind.SLOW, 5.0)
+        figures.lagged(late_s)
+        end = (End.COMPLETE, End.COMPLETE, End.REFUSED, End.CUT)[number % 4]
+        figures.ended(Kind.FAST, end, contents=3, wire_bytes=90)
+        figures.tick()
+    return Findings("2026-11-22T10:00:00+00:00", where, "plain", Plan(), figures, samples, 10.0, cpu, ("a note",))
+
+
+SAMPLES = (
+    Sample(0.0, memory_bytes=100 * 2**20, cpu_s=5, generated=1000, wasted=10),
+    Sample(1.0, memory_bytes=140 * 2**20, cpu_s=5.5, generated=2000, wasted=60, avoided=30, stalled=4, pauses=7),
+    Sample(2.0, memory_bytes=110 * 2**20, cpu_s=6, generated=3000, wasted=90, avoided=40, pauses=9),
+)
+
+
+@given(DURATIONS, st.floats(0.01, 1))
+def test_a_percentile_is_within_one_per_cent_of_the_true_one(seconds: list[float], share: float) -> None:
+    true = sorted(seconds)[math.ceil(share * len(seconds) - 1e-9) - 1]
+    found = spread(*seconds).at(share)
+    assert found is not None
+    assert true * 0.99 <= found <= true * 1.01
+
+
+@given(DURATIONS, DURATIONS)
+def test_merged_spreads_are_the_spread_of_all(one: list[float], other: list[float]) -> None:
+    whole, joined = spread(*one, *other), merged([spread(*one), spread(*other)])
+    assert [whole.at(share) for share in (0.1, 0.5, 0.99, 1)] == [joined.at(share) for share in (0.1, 0.5, 0.99, 1)]
+    assert (whole.count, whole.most_s) == (joined.count, joined.most_s)
+
+
+def test_nothing_measured_has_no_percentile() -> None:
+    assert Spread().at(0.5) is None
+
+
+def test_only_fast_readers_count_for_the_thresholds_on_time() -> None:
+    [judged] = judge(findings(), {Measure.GAP_P99_MS: 150})
+    assert judged.verdict is Verdict.KEPT
+    assert judged.value == pytest.approx(100, rel=0.01)
+
+
+def test_errors_and_refusals_are_counted_apart() -> None:
+    values = {one.measure: one.value for one in judge(findings(), {Measure.ERRORS: 0, Measure.REFUSED: 0})}
+    assert values == {Measure.ERRORS: 2, Measure.REFUSED: 2}
+
+
+@pytest.mark.parametrize(
+    ("measure", "value"),
+    [(Measure.MEMORY_ADDED_MB, 40), (Measure.WASTED_TOKENS, 80), (Measure.TTFT_P50_MS, 20), (Measure.TTFT_P99_MS, 20)],
+)
+def test_a_threshold_is_kept_up_to_its_limit(measure: Measure, value: float) -> None:
+    found = findings(samples=SAMPLES)
+    for limit, verdict in ((value * 1.02, Verdict.KEPT), (value * 0.98, Verdict.EXCEEDED)):
+        assert [one.verdict for one in judge(found, {measure: limit})] == [verdict]
+
+
+@pytest.mark.parametrize("measure", [Measure.MEMORY_ADDED_MB, Measure.WASTED_TOKENS])
+def test_what_was_not_measured_is_not_judged(measure: Measure) -> None:
+    assert judge(findings(), {measure: 1e9})[0].verdict is Verdict.UNCLEAR
+
+
+@pytest.mark.parametrize("late", [{"late_s": 0.05}, {"cpu": 0.95}])
+def test_a_load_tester_that_is_late_itself_judges_no_times_but_says_so(late: dict[str, float]) -> None:
+    found = findings(gap_s=1.0, **late)  # type: ignore[arg-type]
+    verdicts = {one.measure: one.verdict for one in judge(found, {Measure.GAP_P99_MS: 150, Measure.ERRORS: 0})}
+    assert verdicts == {Measure.GAP_P99_MS: Verdict.UNCLEAR, Measure.ERRORS: Verdict.EXCEEDED}
+    assert "The load tester was the bottleneck" in page(found, [])
+    assert "The load tester was the bottleneck" in printed(found, [])
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "status"),
+    [
+        ([], 0),
+        ([Verdict.KEPT], 0),
+        ([Verdict.KEPT, Verdict.UNCLEAR], 3),
+        ([Verdict.UNCLEAR, Verdict.EXCEEDED], 1),
+    ],
+)
+def test_the_exit_status_tells_exceeded_from_unclear(verdicts: list[Verdict], status: int) -> None:
+    assert exit_status([Judgement(Measure.ERRORS, 0, 1, verdict) for verdict in verdicts]) == status
+
+
+def printed(found: Findings, judged: Sequence[Judgement]) -> str:
+    console = Console(width=140, record=True, quiet=True)
+    with console.capture() as capture:
+        console.quiet = False
+        console.print(tables(found, judged))
+    return capture.get()
+
+
+def test_the_tables_tell_the_errors_the_tokens_and_the_verdicts() -> None:
+    found = findings(samples=SAMPLES)
+    text = printed(found, judge(found, {Measure.ERRORS: 0}))
+    for told in ("cut 2", "+40.0 MiB", "80 (4.0% of those generated)", "40 expected", "EXCEEDED", "a note"):
+        assert told in text
+
+
+def test_the_page_needs_nothing_else_and_survives_hostile_words() -> None:
+    found = findings(samples=SAMPLES, where="h</script><b>&")
+    text = page(found, judge(found, {Measure.ERRORS: 0, Measure.WASTED_TOKENS: 100}))
+    assert not re.search(r"https?://|src=|href=|@import|url\(", text)
+    assert "<b>" not in text
+    assert text.count("<svg") == 8
+    [data] = re.findall(r'<script type="application/json" id="findings">(.*?)</script>', text, re.S)
+    told: dict[str, Any] = json.loads(data)
+    assert told["where"] == "h</script><b>&"
+    assert told["service"]["tokens_wasted"] == 80
+
+
+def test_the_page_says_what_was_not_measured() -> None:
+    assert page(findings(), []).count("Not measured.") == 4
+
+
+def test_progress_can_be_shown_from_the_first_second_on() -> None:
+    console = Console(width=100)
+    for figures, sample in ((Figures(), None), (findings().figures, SAMPLES[1])):
+        with console.capture() as capture:
+            console.print(running(1.0, figures, sample))
+        assert "own lag" in capture.get()
+
+
+@given(st.floats(1e-6, 1e9))
+def test_ticks_are_few_and_cover_the_top(top: float) -> None:
+    found = ticks(top)
+    assert found[0] == 0
+    assert found[-1] >= top * 0.999
+    assert 2 <= len(found) <= 7
+
+
+def test_a_line_is_broken_where_values_are_missing() -> None:
+    drawn = chart("t", "u", [Line("a", [(0, 1), (1, 2), (2, None), (3, 1)]), Line("b", [(0, None)])])
+    assert drawn.count("<polyline") == 2
+    assert ">b<" not in drawn
+
+
+METRICS = """\
+# HELP process_cpu_seconds_total Total user and system CPU time spent in seconds.
+process_cpu_seconds_total 1.5
+process_resident_memory_bytes 1.048576e+06
+sluiceway_streams_active 3.0
+sluiceway_wasted_tokens_total{model="a"} 5.0
+sluiceway_wasted_tokens_total{model="other"} 2.0
+sluiceway_streams_total{model="a",outcome="completed",phase="done"} 2.0
+sluiceway_streams_total{model="a",outcome="vanished",phase="text"} 1.0
+sluiceway_streams_total{model="a",outcome="stopped",phase="text"} 0.0
+"""
+
+
+def test_the_metrics_of_all_workers_are_added_up() -> None:
+    sample = parse([METRICS, METRICS], 7.0)
+    assert (sample.at_s, sample.cpu_s, sample.memory_bytes, sample.streams, sample.wasted) == (7, 3, 2**21, 6, 14)
+    assert sample.outcomes == {"completed": 4, "vanished": 2}
+
+
+def test_counters_are_told_as_what_was_added_and_gauges_as_they_are() -> None:
+    before, after = parse([METRICS], 1.0), parse([METRICS, METRICS], 2.0)
+    change = after.since(before)
+    assert (change.cpu_s, change.memory_bytes, change.streams, change.wasted) == (1.5, 2**21, 6, 7)
+    assert change.outcomes == {"completed": 2, "vanished": 1}

@@ -1,0 +1,133 @@
+"""Responses taken apart as they come: however they are cut, by whichever protocol."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.tools.load.figures import End
+from app.tools.load.protocols import CHAT, MESSAGES, PLAIN, PROTOCOLS, Protocol, Question, What
+from app.tools.load.readers import end_of
+from app.tools.load.reply import MAX_HEAD_BYTES, Garbled, Reply
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-Stream-Id: s1\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def chunked(*frames: bytes) -> bytes:
+    return b"".join(b"%x\r\n%b\r\n" % (len(frame), frame) for frame in frames) + b"0\r\n\r\n"
+
+
+WHOLE = HEAD + chunked(
+    b": keep-alive\n\n",
+    b'id: 1\ndata: {"text":"a word"}\n\n',
+    b'id: 2\ndata: {"text":" a word word, and data: {\\"error\\":"}\n\n',
+    b'id: 3\ndata: {"done":true}\n\n',
+)
+
+
+def fed(raw: bytes, cuts: list[int], protocol: Protocol = PLAIN, after_id: int = 0) -> Reply:
+    reply = Reply(protocol, after_id, b"word")
+    places = sorted({0, len(raw), *(cut % (len(raw) + 1) for cut in cuts)})
+    for begin, end in pairwise(places):
+        reply.feed(raw[begin:end])
+    return reply
+
+
+@given(cuts=st.lists(st.integers(0, 1000)))
+def test_a_response_is_the_same_however_it_is_cut(cuts: list[int]) -> None:
+    reply = fed(WHOLE, cuts)
+    assert (reply.status, reply.headers["x-stream-id"]) == (200, "s1")
+    assert (reply.contents, reply.words, reply.last_id, reply.misnumbered) == (2, 3, 3, 0)
+    assert (reply.finished, reply.failed, reply.whole) == (True, False, True)
+    assert end_of(reply) is End.COMPLETE
+
+
+def test_a_response_can_come_byte_for_byte() -> None:
+    assert end_of(fed(WHOLE, list(range(len(WHOLE))))) is End.COMPLETE
+
+
+@pytest.mark.parametrize("length", range(len(HEAD), len(WHOLE)))
+def test_a_response_that_is_cut_off_anywhere_is_not_complete(length: int) -> None:
+    assert end_of(fed(WHOLE[:length], [])) is End.CUT
+
+
+@pytest.mark.parametrize("numbers", [(1, 3), (1, 1), (2, 1), (2,)])
+def test_lost_repeated_and_disordered_frames_are_noticed(numbers: tuple[int, ...]) -> None:
+    raw = HEAD + chunked(*(b'id: %d\ndata: {"text":"x"}\n\n' % number for number in numbers))
+    assert end_of(fed(raw, [])) is End.GARBLED
+
+
+def test_a_resumed_stream_counts_on_from_where_it_was_lost() -> None:
+    raw = HEAD + chunked(b'id: 8\ndata: {"text":"x"}\n\n', b'id: 9\ndata: {"done":true}\n\n')
+    assert end_of(fed(raw, [], after_id=7)) is End.COMPLETE
+    assert end_of(fed(raw, [], after_id=6)) is End.GARBLED
+    assert end_of(fed(raw, [], after_id=8)) is End.GARBLED
+
+
+@pytest.mark.parametrize(
+    ("status", "end"), [(429, End.REFUSED), (503, End.REFUSED), (529, End.REFUSED), (401, End.REJECTED)]
+)
+def test_a_status_is_refused_or_rejected(status: int, end: End) -> None:
+    reply = fed(b"HTTP/1.1 %d X\r\ncontent-length: 2\r\nretry-after: 3\r\n\r\n{}" % status, [])
+    assert (reply.whole, reply.headers["retry-after"]) == (True, "3")
+    assert end_of(reply) is end
+
+
+def test_an_answer_without_body_is_whole_with_its_head() -> None:
+    assert fed(b"HTTP/1.1 204 No Content\r\n\r\n", []).whole
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"SSH-2.0-OpenSSH\r\n\r\n",
+        b"HTTP/1.1 ok\r\n\r\n",
+        HEAD + b"zz\r\n",
+        HEAD + b"0" * 100,
+        b"a" * (MAX_HEAD_BYTES + 1),
+    ],
+)
+def test_what_is_no_response_is_garbled(raw: bytes) -> None:
+    with pytest.raises(Garbled):
+        fed(raw, [])
+
+
+def test_an_error_in_the_stream_is_a_failure() -> None:
+    reply = fed(HEAD + chunked(b'id: 1\ndata: {"error":"x","type":"overloaded_error"}\n\n'), [])
+    assert end_of(reply) is End.FAILED
+
+
+@pytest.mark.parametrize(
+    ("protocol", "event", "what"),
+    [
+        (PLAIN, b'id: 1\ndata: {"thinking":"x"}', What.CONTENT),
+        (PLAIN, b": keep-alive", What.OTHER),
+        (MESSAGES, b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0}', What.CONTENT),
+        (MESSAGES, b'event: content_block_delta\ndata: {"type": "content_block_delta", "index": 0}', What.CONTENT),
+        (MESSAGES, b'event: ping\ndata: {"type": "ping"}', What.OTHER),
+        (MESSAGES, b'event: message_stop\ndata: {"type":"message_stop"}', What.LAST),
+        (MESSAGES, b'event: error\ndata: {"type":"error","error":{}}', What.ERROR),
+        (CHAT, b'data: {"type":"text-delta","id":"1","delta":"x"}', What.CONTENT),
+        (CHAT, b'data: {"type":"finish"}', What.OTHER),
+        (CHAT, b"id: 9\ndata: [DONE]", What.LAST),
+        (CHAT, b'data: {"type":"error","errorText":"x"}', What.ERROR),
+    ],
+)
+def test_events_are_told_apart(protocol: Protocol, event: bytes, what: What) -> None:
+    assert protocol.what(event) is what
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=list(PROTOCOLS))
+def test_a_request_says_its_length_and_carries_the_key(protocol: Protocol) -> None:
+    question = Question(protocol, "h:1", "Grüße", "m", 9, "secret", {"x-more": "1"}, "/base")
+    head, _, body = question.ask("chat-1", resumable=False).partition(b"\r\n\r\n")
+    assert head.startswith(f"POST /base{protocol.path} HTTP/1.1\r\n".encode())
+    assert f"content-length: {len(body)}".encode() in head
+    assert b"authorization: Bearer secret" in head
+    assert b"x-more: 1" in head
+    assert json.loads(body)["max_tokens"] == 9
+    assert "secret" not in repr(question)
