@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 HOST   ?= 127.0.0.1
 PORT   ?= 8080
 # What the tests drive for real: a proxy, a browser, a metrics server, network namespaces.
-DEBIAN := nginx:nginx-light chromium:chromium prometheus:prometheus ip:iproute2
+DEBIAN := nginx:nginx-light chromium:chromium prometheus:prometheus ip:iproute2 openssl:openssl
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test soak check cover bench load audit lock clean
@@ -56,7 +56,7 @@ audit: $(VENV)/.tests ## Compare the ledger's estimates with known truth, on sim
 	$(BIN)/python -m app.tools.audit --out build/audit
 
 bench: $(VENV)/.tests system ## Measure the service beside nginx's plain pass-through (some minutes, a quiet machine)
-	$(BIN)/python -m tests.bench.bench
+	$(BIN)/python -m tests.bench.bench $(ARGS)
 
 load: $(VENV)/.tests ## Load a deployment: make load ARGS="--url http://127.0.0.1:8080 --preset slow-readers"
 	$(BIN)/python -m app load $(ARGS)

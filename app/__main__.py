@@ -1,4 +1,4 @@
-"""The command line: `python -m app serve | simulate | prove`."""
+"""The command line: `python -m app serve | simulate | load | prove`."""
 
 from __future__ import annotations
 

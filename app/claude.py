@@ -403,10 +403,7 @@ class Answer:
             # can have held, Claude's side goes on while we look.
             while (chunk := _buffered(response.content)) and size_bytes < 2 * self._options.receive_buffer_bytes:
                 size_bytes += len(chunk)
-                try:
-                    events += self._decoder.feed(chunk)
-                except SluicewayError:
-                    return events
+                events += self._decoder.feed(chunk)
         return events
 
     async def _read_tail(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from app.errors import UpstreamGarbled, UpstreamRefused
+from app.errors import UpstreamError, UpstreamGarbled, UpstreamRefused
 from app.events import ClaudeEvent, Delta, DeltaKind, Event
 from app.sse import EventTooLarge, SseDecoder
 
@@ -70,7 +70,7 @@ class EventDecoder:
 
     Attributes:
         ended: `message_stop` has come; whatever follows is ignored.
-        error: the `error` event that ended the stream, if one did; raise it after the events before it were used.
+        error: what ended the stream early, if anything did; raise it after the events before it were used.
     """
 
     __slots__ = ("_sse", "ended", "error")
@@ -78,13 +78,12 @@ class EventDecoder:
     def __init__(self) -> None:
         self._sse = SseDecoder()
         self.ended = False
-        self.error: UpstreamRefused | None = None
+        self.error: UpstreamError | None = None
 
     def feed(self, chunk: bytes) -> list[ClaudeEvent]:
         """Takes the next bytes and returns the events that they complete. Pings are dropped: they only say "alive".
 
-        Raises:
-            UpstreamGarbled: the data is no JSON object, or one event is above the decoder's bound.
+        What cannot be read (no JSON object, an event above the decoder's bound) becomes `error`, as an `error` event does.
         """
         if self.ended or self.error:
             return []
@@ -96,11 +95,19 @@ class EventDecoder:
                 decoded = _decode_deltas(b"[%b]" % chunk[len(_DELTA) : -2].replace(b"\n\n" + _DELTA, b","))
                 if len(decoded) == chunk.count(_DELTA):
                     return list(_runs(decoded))
+        events: list[ClaudeEvent] = []
+        try:
+            for event in self._events(chunk):
+                events.append(event)  # noqa: PERF402 - one by one: those before an error count
+        except UpstreamError as error:
+            self.error = error
+        return events
+
+    def _events(self, chunk: bytes) -> Iterator[ClaudeEvent]:
         try:
             blocks = self._sse.feed(chunk)
         except EventTooLarge as error:
             raise UpstreamGarbled(f"Claude's stream could not be read: {error}") from error
-        events: list[ClaudeEvent] = []
         run: list[bytes] = []
         for name, data in blocks:
             if not data:
@@ -109,21 +116,19 @@ class EventDecoder:
                 run.append(data)
                 continue
             if run:
-                events.extend(_joined(run))
+                yield from _joined(run)
                 run = []
             event = _event(data)
             if event.type == "error":
-                self.error = refusal(event.data)
-                return events
+                raise refusal(event.data)
             if event.type == "ping":
                 continue
-            events.append(event)
+            yield event
             if event.type == "message_stop":
                 self.ended = True
-                return events
+                return
         if run:
-            events.extend(_joined(run))
-        return events
+            yield from _joined(run)
 
 
 def refusal(

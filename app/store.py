@@ -127,7 +127,8 @@ class Streams:
         await self._empty.wait()
         if self._watcher is not None:
             self._watcher.cancel()
-        await self._tasks.__aexit__(kind, error, trace)
+        # Not handed the block's own error: it would come out wrapped in a group.
+        await self._tasks.__aexit__(None, None, None)
 
     def new_id(self) -> str:
         """An id for a stream that is to be started here."""

@@ -9,7 +9,7 @@ from app.errors import SluicewayError
 from app.events import ClaudeEvent, Delta, Event
 
 # One step of a scripted source: events of one read, a wait in seconds, a wait for an event, or a failure.
-Step = list[ClaudeEvent] | float | asyncio.Event | Exception
+Step = Sequence[ClaudeEvent] | float | asyncio.Event | Exception
 
 
 def text(characters: str, index: int = 0, count: int = 1) -> Delta:
@@ -91,8 +91,8 @@ class ScriptedSource:
 async def _play(steps: list[Step]) -> list[ClaudeEvent]:
     while steps:
         step = steps.pop(0)
-        if isinstance(step, list):
-            return step
+        if isinstance(step, Sequence):
+            return list(step)
         if isinstance(step, Exception):
             raise step
         if isinstance(step, asyncio.Event):

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.decoding import MAX_JOINED_CHARS, EventDecoder, refusal
-from app.errors import UpstreamGarbled
+from app.errors import UpstreamGarbled, UpstreamRefused
 from app.events import ClaudeEvent, Delta, DeltaKind, Event
 
 from .conftest import TRANSCRIPTS, transcript_names
@@ -35,13 +35,11 @@ def decoded(*chunks: bytes) -> list[ClaudeEvent]:
     """What the chunks hold: as a stream's beginning, and the same in its middle, where whole deltas take a short way."""
     beginning, middle = EventDecoder(), EventDecoder()
     middle.feed(wire({"type": "ping"}))
-    try:
-        events = [event for chunk in chunks for event in beginning.feed(chunk)]
-    except UpstreamGarbled:
-        with pytest.raises(UpstreamGarbled):
-            [middle.feed(chunk) for chunk in chunks]
-        raise
+    events = [event for chunk in chunks for event in beginning.feed(chunk)]
     assert [event for chunk in chunks for event in middle.feed(chunk)] == events
+    assert type(middle.error) is type(beginning.error)
+    if isinstance(beginning.error, UpstreamGarbled):
+        raise beginning.error
     return events
 
 
@@ -183,7 +181,7 @@ def test_an_error_event_ends_the_stream_after_the_events_before_it() -> None:
     assert decoder.feed(wire(delta_of(0, "text", "a")) + wire(error) + wire(delta_of(0, "text", "b"))) == [
         Delta(0, "text", "a")
     ]
-    assert decoder.error is not None
+    assert isinstance(decoder.error, UpstreamRefused)
     assert decoder.error.as_dict() == {"error": "Overloaded", "type": "overloaded_error", "retryable": True}
     assert (decoder.error.status, decoder.error.request_id) == (529, "req_1")
     assert not decoder.ended
@@ -200,6 +198,13 @@ def test_an_error_event_ends_the_stream_after_the_events_before_it() -> None:
 def test_garbage_is_an_error_of_claudes_side(payload: bytes, name: str) -> None:
     with pytest.raises(UpstreamGarbled):
         decoded(wire(payload, name))
+
+
+def test_what_came_before_garbage_in_one_read_is_kept() -> None:
+    decoder = EventDecoder()
+    assert decoder.feed(wire(delta_of(0, "text", "a")) + wire(b"{garbage", "x")) == [Delta(0, "text", "a")]
+    assert isinstance(decoder.error, UpstreamGarbled)
+    assert decoder.feed(wire(delta_of(0, "text", "b"))) == []
 
 
 def test_two_broken_deltas_that_only_a_comma_makes_whole_are_garbage() -> None:

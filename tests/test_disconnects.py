@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -212,8 +211,11 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-async def test_a_thousand_random_abandonments_leave_nothing_behind(serve: Serve, simulator: Simulator) -> None:
-    service = await serve(commit_s=0.1, retries=1, log_level="error")
+async def test_a_thousand_random_abandonments_leave_nothing_behind(
+    serve: Serve, simulator: Simulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("CRITICAL")  # every line kept for pytest's report would count as growth
+    service = await serve(commit_s=0.1, retries=1)
     rng = random.Random(2026)
     at_once = asyncio.Semaphore(40)
 
@@ -229,15 +231,15 @@ async def test_a_thousand_random_abandonments_leave_nothing_behind(serve: Serve,
     def all_gone() -> bool:
         return not service.streams.live and not any(book.live for book in simulator.books)
 
-    await crowd(200)  # fills caches and pools
+    await crowd(500)  # fills caches and pools, as high as they get
     await eventually(all_gone)
     simulator.reset()
     before, tasks, resident = census(), len(asyncio.all_tasks()), resident_bytes()
 
-    await crowd(800)
+    await crowd(500)
     await eventually(all_gone)
     asked = len(simulator.books)
-    assert asked > 300
+    assert asked > 150
     assert all(book.gone_at or book.finished or book.status != 200 or book.fault == "cut" for book in simulator.books)
     simulator.reset()
 
@@ -249,4 +251,4 @@ async def test_a_thousand_random_abandonments_leave_nothing_behind(serve: Serve,
     assert not {kind: count for kind, count in after.items() if count > before[kind] + 40}
     grown_bytes = resident_bytes() - resident
     print(f"{asked} streams abandoned; resident memory grew by {grown_bytes} bytes")
-    assert grown_bytes < 24_000_000 or sys.gettrace() is not None
+    assert grown_bytes < 16_000_000

@@ -139,7 +139,7 @@ async def held(url: str, simulator: Simulator, record_property: Any) -> None:
 async def test_without_grace_the_disconnect_aborts_at_once(
     body: dict[str, object], service: Running, simulator: Simulator
 ) -> None:
-    reader = await ask(service.url, "tokens=60000 rate=100", **body)
+    reader = await ask(service.url, "tokens=60000 rate=100", ONE, **body)
     await reader.until(b"\n\n")
     reader.leave()
     book = simulator.books[0]

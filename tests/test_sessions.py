@@ -19,7 +19,7 @@ from .fakes import ScriptedSource, Step, event, text
 
 START, STOP = event("message_start"), event("message_stop")
 ENDLESS: list[Step] = [[text("x" * 10)] for _ in range(1000)]
-PACED: list[Step] = [step for _ in range(1000) for step in ([text("x" * 10)], 1.0)]
+PACED: list[Step] = [[text("x" * 10)], 1.0] * 1000
 
 
 def answer(rng: random.Random) -> tuple[list[Step], str]:
@@ -205,7 +205,9 @@ async def test_who_leaves_before_the_status_was_sent_cannot_come_back_so_nothing
 async def test_drain_goes_on_without_a_reader_and_stays_readable() -> None:
     async with house() as opened:
         connection = FakeConnection(cut_at=50)
-        steps: list[Step] = [[START], *[step for n in range(200) for step in ([text(f"{n} ")], 0.1)], [STOP]]
+        steps: list[Step] = [[START]]
+        for n in range(200):
+            steps += [[text(f"{n} ")], 0.1]
         session, _ = opened.start(steps, connection, policy=Policy.DRAIN, grace_s=0.0)
         await asyncio.sleep(60)
         assert session.account.settled

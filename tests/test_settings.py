@@ -213,4 +213,4 @@ def test_a_value_that_is_refused_is_not_repeated() -> None:
 
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError):
-        DEFAULTS.port = 1
+        DEFAULTS.port = 1  # type: ignore[misc]

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import aiohttp
 
@@ -19,6 +20,13 @@ from app.tools.simulator import Simulator
 
 from .conftest import ROOT
 from .readers import Reader, eventually
+
+
+class HasUrl(Protocol):
+    """A simulated Claude, wherever it runs."""
+
+    @property
+    def url(self) -> str: ...
 
 
 @dataclass
@@ -42,9 +50,10 @@ class Served:
 
 
 @asynccontextmanager
-async def served(simulator: Simulator, drain_s: float) -> AsyncIterator[Served]:
+async def served(simulator: HasUrl, drain_s: float, **settings: object) -> AsyncIterator[Served]:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("SLUICEWAY_")}
     environ |= {"ANTHROPIC_API_KEY": "k", "ANTHROPIC_BASE_URL": simulator.url, "SLUICEWAY_DRAIN_S": str(drain_s)}
+    environ |= {f"SLUICEWAY_{name.upper()}": str(value) for name, value in settings.items()}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "app", "serve", "--port", "0", "--admin-port", "0",
         cwd=ROOT, env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
@@ -71,9 +80,9 @@ async def served(simulator: Simulator, drain_s: float) -> AsyncIterator[Served]:
             await process.wait()
 
 
-async def begun(url: str, directive: str, **body: object) -> Reader:
+async def begun(url: str, directive: str, **body: bool) -> Reader:
     reader = await Reader.connect(url)
-    await reader.ask(directive, **body)
+    await reader.ask(directive, version="1.1", **body)
     assert await reader.head() == 200
     return reader
 

@@ -125,7 +125,7 @@ async def test_a_vanished_reader_is_found_within_its_bound(
     directive: str, quick: bool, far: Far, serve: Serve, simulator: Simulator
 ) -> None:
     given: dict[str, float] = {"heartbeat_s": 1.0, "vanish_timeout_s": 2.0} if quick else {}
-    settings = Settings(**given)  # type: ignore[arg-type]
+    settings = Settings(**given)
     bound_s = settings.heartbeat_s + settings.vanish_timeout_s + 1
     assert bound_s <= 20
     service = await serve(host=far.host, auth="none", **given)

@@ -60,7 +60,7 @@ class _Page:
 
     async def serve(self, request: web.Request) -> web.Response:
         headers = _HEADERS | {"Cache-Control": self.cache} | ({"Link": self.link} if self.link else {})
-        etag = ETag(self.digest)
+        etag = ETag(self.digest, is_weak=True)  # the same for both encodings
         known = request.if_none_match or ()
         if any(tag.value in (self.digest, "*") for tag in known):
             response = web.Response(status=304, headers=headers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import time
@@ -227,6 +228,8 @@ async def _listen(
     else:
         site = web.TCPSite(runner, host, port, backlog=BACKLOG)
     await site.start()
+    if unix and listen_fd is None:
+        os.chmod(unix, 0o660)  # nginx's user gets in by the group
     if unix:
         return f"unix:{unix}", site
     bound_port = sock.getsockname()[1] if listen_fd is not None else runner.addresses[-1][1]

@@ -62,6 +62,7 @@ def listen_sockets(settings: Settings, count: int) -> list[socket.socket]:
         Path(settings.unix).unlink(missing_ok=True)
         shared = socket.socket(socket.AF_UNIX)
         shared.bind(settings.unix)
+        os.chmod(settings.unix, 0o660)  # nginx's user gets in by the group
         shared.listen(BACKLOG)
         return [shared] * count
     sockets: list[socket.socket] = []

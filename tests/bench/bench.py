@@ -6,7 +6,6 @@ nothing else; about 20 minutes. `--quick` shows in a minute that all of it works
 
 from __future__ import annotations
 
-import resource
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -190,9 +189,6 @@ def main(
         bulk=chosen.bulk,
         memory=memory_streams or chosen.memory,
     )
-    # Readers are files here; the children inherit the limit and hold two for each.
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     results = Results(datetime.now(UTC).isoformat(timespec="seconds"), quick)
     Bench(size, results).run(parts or PARTS)
     table = results.write(out)

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import resource
 import shutil
 import socket
 import subprocess
@@ -152,6 +153,9 @@ def free_port() -> int:
 
 @contextmanager
 def _process(command: list[str], port: int, environ: Mapping[str, str] | None = None) -> Iterator[int]:
+    # Every stream is two open files to those in the middle; children inherit the limit.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("SLUICEWAY_", "ANTHROPIC_"))}
     with subprocess.Popen(
         command, cwd=ROOT, env=clean | dict(environ or {}), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE

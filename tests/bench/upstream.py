@@ -116,7 +116,8 @@ class Upstream:
                 connection.pace()
             self._slot = (self._slot + 1) % len(self._slots)
             self._due += _SLOT_S
-        loop.call_at(self._due, self._tick)
+        # A whole slot: uvloop counts in milliseconds, and turns at once for the part of one.
+        loop.call_later(_SLOT_S, self._tick)
 
 
 class Connection(asyncio.Protocol):

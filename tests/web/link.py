@@ -25,6 +25,11 @@ class Link:
         self.url = ""
         self.up = True
 
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._writers) // 2
+
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=4096)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"

@@ -122,13 +122,14 @@ def refuses(status: int, kind: str) -> Script:
     return script
 
 
-@pytest.mark.parametrize(("status", "kind"), [(404, "not_found_error"), (410, "expired"), (401, "authentication_error")])
+@pytest.mark.parametrize(
+    ("status", "kind"), [(404, "not_found_error"), (410, "expired"), (401, "authentication_error")]
+)
 async def test_a_refusal_ends_the_coming_back_with_its_word(page: Page, site: Site, status: int, kind: str) -> None:
     site.script, site.resume_script = Answer([60]), refuses(status, kind)
     got = await run(
         page,
-        HASTY
-        + "return stream('hi', { resumable: true }).done.catch((e) => [e.name, e.type, e.status])",
+        HASTY + "return stream('hi', { resumable: true }).done.catch((e) => [e.name, e.type, e.status])",
     )
     assert got == ["HttpError", kind, status]
     assert len(site.resumed) == 1

@@ -51,7 +51,7 @@ def service_rows(found: Findings) -> list[Row]:
     share = service.wasted / service.generated if service.generated else 0.0
     ends = ", ".join(f"{outcome} {count:,}" for outcome, count in service.outcomes.most_common())
     return [
-        ("memory at its fullest", f"{peak / _MIB:,.1f} MiB, {added / _MIB:+,.1f} by the test"),
+        ("memory at its fullest", f"{peak / _MIB:,.1f} MiB, {added / _MIB:+,.1f} MiB by the test"),
         ("CPU", f"{service.cpu_s:,.1f} s, {service.cpu_s / found.elapsed_s:.0%} of a core"),
         ("tokens generated", f"{service.generated:,.0f}"),
         ("tokens wasted", f"{service.wasted:,.0f} ({share:.1%} of those generated)"),

@@ -11,7 +11,7 @@ const INLINE =
 const OPENER = /`|\*(?!\s)|(?<!\w)_(?!\s)|\[(?![^\]\n]*\][^(])|~(?=~|$)|<(?=h|$)|\\$|!$|https?:/;
 const BULLET = /^(\s*)([-*+]|\d{1,9}[.)])(\s+|$)/;
 // The beginning of a line of which nothing can be said yet.
-const UNDECIDED = /^[ \t>]*(?:(?:[-*_+] ?)*|#{1,6}|\d{1,9}[.)]?|[`~]{1,2}|(?:`{3}|~{3})[^\n]*|\|[^\n]*)$/;
+const UNDECIDED = /^[ \t>]*(?:(?:[-*_+] ?)*|[-*+] \[[ xX]?\]?|#{1,6}|\d{1,9}[.)]?|[`~]{1,2}|(?:`{3}|~{3})[^\n]*|\|[^\n]*)$/;
 const ROW_END = /^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$/;
 
 const make = (name, parent) => parent.appendChild(document.createElement(name));
@@ -340,7 +340,7 @@ export class Markdown {
     const name = language.trim().split(/\s/)[0];
     if (name) box.dataset.language = name;
     box.setAttribute("aria-label", name ? `Code, ${name}` : "Code");
-    box.setAttribute("role", "region");
+    box.setAttribute("role", "group");
     this.#leaf = new Code(make("code", box));
     this.#kind = "code";
     this.#fence = {
@@ -361,7 +361,7 @@ export class Markdown {
       const frame = document.createElement("div");
       frame.className = "wide";
       frame.tabIndex = 0;
-      frame.setAttribute("role", "region");
+      frame.setAttribute("role", "group");
       frame.setAttribute("aria-label", "Table");
       frame.append(table);
       box.replaceWith(frame);

@@ -109,7 +109,7 @@ class Tool {
     const title = box.appendChild(document.createElement("summary"));
     title.append("Tool call ", Object.assign(document.createElement("code"), { textContent: name }));
     const input = box.appendChild(document.createElement("pre"));
-    Object.assign(input, { tabIndex: 0, role: "region", ariaLabel: `Input of ${name}` });
+    Object.assign(input, { tabIndex: 0, role: "group", ariaLabel: `Input of ${name}` });
     input.append(this.#input);
     answer.put(box);
   }

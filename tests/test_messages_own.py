@@ -1,0 +1,173 @@
+"""`/v1` where it is ours: keys, refusals, readers that leave, signs of life, the ledger, the shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+import anthropic
+import pytest
+
+from app.tools.simulator import Simulator
+from app.web.server import Running
+
+from .anthropic_sdk import (
+    KEY,
+    MODEL,
+    asking,
+    final,
+    outcome,
+    raw_events,
+    sdk,
+    whole,
+)
+from .conftest import Serve
+from .readers import Reader, eventually
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "type"),
+    [
+        ("POST", "/v1/messages", "{", 400, "invalid_request_error"),
+        ("POST", "/v1/messages", "[]", 400, "invalid_request_error"),
+        ("POST", "/v1/messages/count_tokens", "", 400, "invalid_request_error"),
+        ("GET", "/v1/messages", None, 405, "invalid_request_error"),
+        ("GET", "/v1/nothing", None, 404, "not_found_error"),
+        ("POST", "/v1/messages", json.dumps({"x": "y" * 2000}), 413, "request_too_large"),
+    ],
+)
+async def test_our_own_errors_are_told_in_the_apis_shape(
+    method: str, path: str, body: str | None, status: int, type: str, serve: Serve, client: aiohttp.ClientSession
+) -> None:
+    service = await serve(max_body_bytes=1024)
+    headers = {"Content-Type": "application/json"}
+    async with client.request(method, f"{service.url}{path}", data=body, headers=headers) as response:
+        told = await response.json()
+
+    assert response.status == status
+    assert told["type"] == "error"
+    assert told["error"]["type"] == type
+    assert told["error"]["message"]
+
+
+@pytest.mark.parametrize("header", ["authorization", "x-api-key"])
+async def test_callers_keys_are_taken_in_either_header(header: str, serve: Serve) -> None:
+    service = await serve(api_keys=(KEY,))
+    auth: dict[str, Any] = {} if header == "authorization" else {"Authorization": anthropic.omit, "X-Api-Key": KEY}
+    async with (
+        sdk(service.url, default_headers=auth) as client,
+        anthropic.AsyncAnthropic(api_key="wrong", base_url=service.url, max_retries=0) as stranger,
+    ):
+        assert (await final(client, "tokens=2"))["stop_reason"] == "end_turn"
+        assert (await whole(client, "tokens=2"))["stop_reason"] == "end_turn"
+        for ask in (raw_events, whole):
+            assert (await outcome(ask(stranger, "tokens=2")))[:3] == (
+                anthropic.AuthenticationError,
+                401,
+                "authentication_error",
+            )
+        with pytest.raises(anthropic.AuthenticationError):
+            await stranger.models.list()
+        with pytest.raises(anthropic.AuthenticationError):
+            await stranger.messages.count_tokens(model=MODEL, messages=asking(""))
+
+
+async def ask_raw(service: Running, directive: str, *, stream: bool) -> Reader:
+    reader = await Reader.connect(service.url)
+    body = {"model": MODEL, "max_tokens": 99999, "messages": asking(directive), "stream": stream}
+    await reader.send(reader.request(json.dumps(body).encode(), path="/v1/messages"))
+    return reader
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("directive", ["tokens=9 ttft_s=30", "tokens=9999 rate=50"])
+async def test_a_reader_that_leaves_ends_the_answer_at_once(
+    stream: bool, directive: str, service: Running, simulator: Simulator
+) -> None:
+    reader = await ask_raw(service, directive, stream=stream)
+    book = await simulator.book()
+    if "rate" in directive:
+        await eventually(lambda: book.tokens > 2)
+    reader.leave()
+    await book.ended.wait()
+
+    assert book.gone_at is not None
+    assert book.gone_at - reader.left_at <= 0.1
+    await eventually(lambda: not service.streams.live)
+
+
+async def test_nothing_is_sent_before_claudes_own_headers(serve: Serve) -> None:
+    service = await serve(commit_s=0.05, heartbeat_s=0.05, retries=0)
+    reader = await ask_raw(service, "ttft_s=0.4 fault=http_529", stream=True)
+
+    assert await reader.head() == 529
+    reader.leave()
+
+
+async def test_silence_in_a_stream_is_filled_with_pings(serve: Serve) -> None:
+    service = await serve(heartbeat_s=0.1)
+    reader = await ask_raw(service, "tokens=2 rate=2 text=numbered", stream=True)
+    assert await reader.head() == 200
+    body = await reader.rest()
+    reader.leave()
+
+    first, last = body.index(b"token0001"), body.index(b"token0002")
+    assert 3 <= body[first:last].count(b'event: ping\ndata: {"type": "ping"}\n\n') <= 5
+    assert b": keep-alive" not in body
+
+
+@pytest.mark.parametrize(
+    ("directive", "labels"),
+    [
+        ("tokens=50", 'outcome="completed",phase="done"'),
+        ("fault=http_529", 'outcome="upstream_error",phase="before_first_event"'),
+        ("fault=html", 'outcome="upstream_error",phase="before_first_event"'),
+    ],
+)
+async def test_a_whole_message_is_in_the_ledger(
+    directive: str, labels: str, service: Running, client: aiohttp.ClientSession
+) -> None:
+    async with sdk(service.url) as caller:
+        told = await outcome(whole(caller, directive))
+    async with client.get(f"{service.admin_url}/metrics") as response:
+        lines = (await response.text()).splitlines()
+
+    generated = told["usage"]["output_tokens"] if isinstance(told, dict) else 0
+    assert f'sluiceway_streams_total{{model="{MODEL}",{labels}}} 1.0' in sorted_labels(lines)
+    assert f'sluiceway_output_tokens_total{{basis="exact",model="{MODEL}"}} {generated:.1f}' in sorted_labels(lines)
+    assert f'sluiceway_wasted_tokens_total{{model="{MODEL}"}} 0.0' in sorted_labels(lines)
+
+
+def sorted_labels(lines: list[str]) -> list[str]:
+    """The series with their labels in the alphabet's order, but the model first among three."""
+    made = []
+    for line in lines:
+        name, _, rest = line.partition("{")
+        labels, _, value = rest.partition("}")
+        parts = sorted(labels.split(","))
+        parts.sort(key=lambda part: not part.startswith("model=") if len(parts) == 3 else 0)
+        made.append(f"{name}{{{','.join(parts)}}}{value}")
+    return made
+
+
+async def test_a_shutdown_ends_a_whole_message_that_does_not_come(serve: Serve, simulator: Simulator) -> None:
+    service = await serve(drain_s=0.1)
+    async with sdk(service.url) as client:
+        waiting = asyncio.create_task(outcome(whole(client, "tokens=9 ttft_s=30")))
+        await simulator.book()
+        await service.drain()
+        error = await waiting
+
+    assert error[:4] == (anthropic.ServiceUnavailableError, 503, "api_error", "shutdown")
+
+
+async def test_a_shutdown_waits_for_a_whole_message(serve: Serve, simulator: Simulator) -> None:
+    service = await serve(drain_s=20.0)
+    async with sdk(service.url) as client:
+        waiting = asyncio.create_task(whole(client, "tokens=9 ttft_s=0.3"))
+        await simulator.book()
+        await service.drain()
+
+    assert (await waiting)["stop_reason"] == "end_turn"

@@ -1,0 +1,199 @@
+"""Every stream that a reader can ask for, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+
+from app.errors import BadRequest, Expired, Forbidden, NotFound, ShuttingDown
+from app.liveness import Finding
+from app.outcome import Outcome
+from app.sessions import Policy
+from app.store import new_stop_token
+
+from .clock import jumping, loop, run, settled
+from .connections import FakeConnection, House, Page, house
+from .fakes import Step, event, text
+
+SHORT: list[Step] = [[event("message_start")], [text("all of it")], [event("message_stop")]]
+ENDLESS: list[Step] = [[text("x" * 10)] for _ in range(1000)]
+
+
+async def whole(opened: House, stream_id: str = "st_1", steps: list[Step] = SHORT) -> bytes:
+    """A stream that has ended."""
+    opened.start(steps, connection := FakeConnection(), stream_id=stream_id)
+    await connection.over.wait()
+    await settled()
+    assert stream_id not in opened.streams.live
+    return connection.received
+
+
+@jumping
+async def test_an_ended_stream_is_there_for_its_time_and_then_not() -> None:
+    async with house(replay_s=60.0) as opened:
+        sent = await whole(opened)
+        await asyncio.sleep(59.9)
+        await opened.streams.resume("st_1", "c", again := FakeConnection())
+        assert again.received == sent
+        await asyncio.sleep(0.2)
+        with pytest.raises(NotFound):
+            await opened.streams.resume("st_1", "c", FakeConnection())
+        assert opened.streams.budget.used_bytes == 0
+
+
+@jumping
+async def test_only_the_same_caller_finds_a_stream_living_or_ended() -> None:
+    async with house() as opened:
+        await whole(opened)
+        opened.start(ENDLESS, FakeConnection(stalls_at=0), stream_id="st_2")
+        await settled()
+        for stream_id in ("st_1", "st_2", "st_3"):
+            with pytest.raises(NotFound):
+                await opened.streams.resume(stream_id, "another", FakeConnection())
+            with pytest.raises(NotFound):
+                opened.streams.find(stream_id, "another", None)
+
+
+@dataclass
+class Steering:
+    caller: str
+    token: str | None
+    error: type[Exception] | None
+
+
+@pytest.mark.parametrize(
+    "steering",
+    [
+        Steering("c", None, None),
+        Steering("", "token of st_1", None),
+        Steering("", "token of st_2", Forbidden),
+        Steering("", "", Forbidden),
+        Steering("", "é\ud800\udcff", Forbidden),
+        Steering("", None, Forbidden),
+        Steering("é", None, NotFound),
+    ],
+)
+def test_a_stream_is_steered_by_its_caller_or_its_token(steering: Steering) -> None:
+    async def scene() -> None:
+        async with house() as opened:
+            session, _ = opened.start(ENDLESS, FakeConnection(stalls_at=0))
+            await settled()
+            if steering.error is None:
+                assert opened.streams.find("st_1", steering.caller, steering.token) is session
+            else:
+                with pytest.raises(steering.error):
+                    opened.streams.find("st_1", steering.caller, steering.token)
+
+    run(scene())
+
+
+@jumping
+async def test_places_that_are_gone_or_not_there_yet_are_refused() -> None:
+    async with house(replay_bytes=400) as opened:
+        steps: list[Step] = []
+        for n in range(9):
+            steps += [[text(f"{n}" * 90)], 1.0]
+        last_id = (await whole(opened, steps=steps)).count(b"\n\n")
+        with pytest.raises(Expired):
+            await opened.streams.resume("st_1", "c", FakeConnection(1))
+        with pytest.raises(BadRequest, match=f"last, {last_id}"):
+            await opened.streams.resume("st_1", "c", FakeConnection(last_id + 1))
+        await opened.streams.resume("st_1", "c", end := FakeConnection(last_id))
+        assert end.released
+        assert end.received == b""
+
+
+@jumping
+async def test_a_stream_that_keeps_nothing_is_not_resumed() -> None:
+    async with house() as opened:
+        opened.start(ENDLESS, FakeConnection(stalls_at=0), policy=Policy.ABORT)
+        await settled()
+        with pytest.raises(Expired):
+            await opened.streams.resume("st_1", "c", FakeConnection())
+
+
+@jumping
+async def test_what_ended_longest_ago_makes_room_for_what_runs() -> None:
+    async with house(replay_total_bytes=4000) as opened:
+        for place in range(8):
+            await whole(opened, f"st_{place}", [[text("x" * 900)], [event("message_stop")]])
+        with pytest.raises(Expired):
+            await opened.streams.resume("st_0", "c", FakeConnection())
+        await opened.streams.resume("st_7", "c", last := FakeConnection())
+        page = Page()
+        page.take(last.received)
+        assert page.text == "x" * 900
+        assert opened.streams.budget.used_bytes <= 4000
+        assert opened.streams.has_room
+
+
+@jumping
+async def test_a_stalled_reader_of_an_ended_stream_is_dropped() -> None:
+    async with house() as opened:
+        await whole(opened)
+        stalled = FakeConnection(stalls_at=0)
+        reading = asyncio.create_task(opened.streams.resume("st_1", "c", stalled))
+        await asyncio.sleep(3)
+        assert not reading.done()
+        stalled.finding = Finding.STALLED
+        await asyncio.sleep(1.1)
+        assert stalled.aborted
+        assert reading.done()
+        assert await reading is None
+
+
+@jumping
+async def test_a_drain_takes_nobody_in_and_ends_who_is_left_when_its_time_is_over() -> None:
+    async with house(drain_s=10.0) as opened:
+        opened.start([*SHORT[:2], 900.0], long := FakeConnection())
+        opened.start([[text("y")], 5.0], short := FakeConnection(), stream_id="st_2")
+        await asyncio.sleep(1)
+        began = loop().time()
+        draining = asyncio.create_task(opened.streams.drain())
+        await settled()
+        assert not opened.streams.accepting
+        with pytest.raises(ShuttingDown):
+            opened.start(SHORT, FakeConnection(), stream_id="st_3")
+        await draining
+        assert loop().time() - began == pytest.approx(10.0)
+        await long.over.wait()
+        for connection, told in ((short, "done"), (long, "error")):
+            page = Page()
+            page.take(connection.received)
+            assert told in page.last
+        await settled()
+        assert opened.settled() == {"completed": 1, "shutdown": 1}
+
+
+@jumping
+async def test_a_drain_is_over_when_the_last_stream_is_or_in_a_hurry() -> None:
+    async with house(drain_s=1000.0) as opened:
+        opened.start([[text("y")], 5.0], FakeConnection())
+        await asyncio.sleep(1)
+        began = loop().time()
+        await opened.streams.drain()
+        assert loop().time() - began == pytest.approx(4.0)
+    async with house(drain_s=1000.0) as opened:
+        opened.start([500.0, [text("y")]], FakeConnection())
+        draining = asyncio.create_task(opened.streams.drain())
+        await asyncio.sleep(1)
+        opened.streams.hurry()
+        await draining
+        assert loop().time() - began == pytest.approx(5.0)
+
+
+@jumping
+async def test_leaving_the_store_ends_and_settles_all() -> None:
+    async with house() as opened:
+        for place in range(20):
+            opened.start(ENDLESS, FakeConnection(stalls_at=place * 20), stream_id=f"st_{place}")
+        await asyncio.sleep(1)
+    assert opened.settled() == {Outcome.SHUTDOWN.value: 20}
+
+
+def test_stop_tokens_are_long_and_differ() -> None:
+    tokens = {new_stop_token() for _ in range(100)}
+    assert len(tokens) == 100
+    assert min(map(len, tokens)) >= 24
