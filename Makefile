@@ -39,7 +39,7 @@ run: $(VENV)/.service ## Serve on http://127.0.0.1:8080, with a simulated Claude
 
 test: $(VENV)/.tests system ## Check the code and run every test (some minutes)
 	$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 soak: $(VENV)/.tests system ## Run the tests that take longer than `make test` may
 	$(BIN)/python -m pytest -m soak --timeout 1800

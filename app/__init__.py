@@ -1,9 +1,10 @@
 """Sluiceway: streams Claude to the browser with backpressure that is real from end to end.
 
-    Claude ─▶ claude.py ─▶ produce() ─▶ Channel ─▶ consume() ─▶ wire/ ─▶ web/writer.py ─▶ the reader
+    Claude ─▶ claude.py ─▶ produce() ─▶ Channel ─▶ consume() ─▶ wire/ ─▶ delivery.py ─▶ web/writer.py ─▶ the reader
 
-Start at `relay.py`: the heart is one bounded queue and two tasks. `batching.py` decides when a batch goes out,
-`sessions.py` owns the tasks, `claude.py` and `web/` are the edges. Rules (`batching`, `sse`, `tally`) are pure.
+Start at `relay.py`: the heart is one bounded queue (`channel.py`) and two tasks. `sessions.py` owns the tasks and moves
+each stream through `lifecycle.py`; `store.py` finds streams again; `ledger.py` settles them. Rules are pure and say so;
+`claude.py` and `web/` are the edges; `tools/` are programs that nothing imports.
 """
 
 __version__ = "0.1.0"

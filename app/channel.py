@@ -43,7 +43,7 @@ class Channel(asyncio.Queue[Item]):
     def __init__(self, max_items: int, max_bytes: int, on_pause: Callable[[float], None] = lambda _s: None) -> None:
         super().__init__(max_items)
         self._on_pause = on_pause
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._size_bytes = 0
         self._incoming_bytes = 0  # size of the item that the producer wants to put
         self._peak_items = self._peak_bytes = 0
@@ -130,7 +130,7 @@ class Channel(asyncio.Queue[Item]):
 
     def full(self) -> bool:
         """Whether the item that the producer wants to put has no room."""
-        return super().full() or (not self.empty() and self._size_bytes + self._incoming_bytes > self._max_bytes)
+        return super().full() or (not self.empty() and self._size_bytes + self._incoming_bytes > self.max_bytes)
 
     @property
     def paused(self) -> bool:
@@ -165,4 +165,4 @@ class Channel(asyncio.Queue[Item]):
 
     def __repr__(self) -> str:
         state = " paused" if self.paused else ""
-        return f"<Channel {self.qsize()}/{self.maxsize} items {self._size_bytes}/{self._max_bytes} bytes{state}>"
+        return f"<Channel {self.qsize()}/{self.maxsize} items {self._size_bytes}/{self.max_bytes} bytes{state}>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import json
 import os
@@ -22,10 +23,12 @@ async def installed() -> None:
     """Returns when `node_modules` is what the lock file says. Cancelling is safe: the next call begins anew."""
     wanted = hashlib.sha256((JS / "package-lock.json").read_bytes()).hexdigest()
     mark = _MODULES / ".installed"
-    if mark.exists() and mark.read_text() == wanted:
-        return
-    await _run(_NODE, str(_NPM), "ci", "--ignore-scripts")
-    mark.write_text(wanted)
+    with (JS / ".lock").open("w") as lock:
+        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)  # the tests run in several processes
+        if mark.exists() and mark.read_text() == wanted:
+            return
+        await _run(_NODE, str(_NPM), "ci", "--ignore-scripts")
+        mark.write_text(wanted)
 
 
 async def node(script: str, asked: Any) -> Any:

@@ -25,7 +25,7 @@ PACED: list[Step] = [[text("x" * 10)], 1.0] * 1000
 def answer(rng: random.Random) -> tuple[list[Step], str]:
     """A script of reads and silences, and the text that it says."""
     whole, steps = "", list[Step]([[START]])
-    for _ in range(rng.randrange(1, 25)):
+    for _ in range(rng.randrange(1, 16)):
         said = ["".join(rng.choices("ab é😀\n", k=rng.randrange(1, 60))) for _ in range(rng.randrange(1, 6))]
         whole += "".join(said)
         steps.append([text(part, index=rng.randrange(2)) for part in said])

@@ -90,7 +90,7 @@ async def begun(url: str, directive: str, **body: bool) -> Reader:
 async def lets_in(url: str) -> bool:
     try:
         reader = await Reader.connect(url)
-    except ConnectionRefusedError:
+    except ConnectionError:  # refused, or reset where the listener closed meanwhile
         return False
     reader.leave()
     return True
@@ -117,6 +117,8 @@ async def test_200_streams_are_each_told_of_the_shutdown_and_settled(simulator: 
         short = await begun(service.url, "tokens=10 rate=20")
         service.process.send_signal(signal.SIGTERM)
         signalled_at = time.time()
+        while await lets_in(service.url):  # a signal takes a moment
+            pass
         async with aiohttp.ClientSession() as session:
             async with session.get(f"{service.admin_url}/readyz") as response:
                 assert response.status == 503, "not ready while it drains"

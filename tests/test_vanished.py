@@ -119,8 +119,15 @@ async def vanish(reader: Reader, far: Far, simulator: Simulator, directive: str,
     return book.gone_at - cut_at
 
 
-@pytest.mark.parametrize("directive", [TOKENS, SILENT], ids=["tokens in flight", "Claude silent"])
-@pytest.mark.parametrize("quick", [True, False], ids=["quick", "default"])
+@pytest.mark.parametrize(
+    ("directive", "quick"),
+    [
+        pytest.param(TOKENS, True, id="tokens in flight"),
+        pytest.param(SILENT, True, id="Claude silent"),
+        pytest.param(SILENT, False, id="Claude silent, defaults"),
+        pytest.param(TOKENS, False, id="tokens in flight, defaults", marks=pytest.mark.soak),
+    ],
+)
 async def test_a_vanished_reader_is_found_within_its_bound(
     directive: str, quick: bool, far: Far, serve: Serve, simulator: Simulator
 ) -> None:

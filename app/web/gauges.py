@@ -33,7 +33,7 @@ def _gauges(session: Session) -> dict[str, Any]:
     return {
         "queue_items": queue.items,
         "queue_bytes": queue.size_bytes,
-        "queue_max_bytes": session.channel._max_bytes,
+        "queue_max_bytes": session.channel.max_bytes,
         "paused": session.channel.paused,
         "paused_s": round(queue.paused_s, 3),
         "generated_tokens": entry.generated,

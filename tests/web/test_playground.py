@@ -101,7 +101,7 @@ async def test_stopping_before_the_first_token_ends_the_request(
 async def test_closing_the_tab_holds_the_generation_still_or_ends_it_as_was_asked(
     page: Page, service: Running, simulator: Simulator
 ) -> None:
-    await send(page, service, LONG)
+    await send(page, service, "{{tokens=60000 rate=1500}}")
     await begun(page)
     other = await page.context.new_page()
     await other.goto(service.url)
