@@ -50,8 +50,11 @@ class LagMeter:
 
     @property
     def lag_s(self) -> float:
-        """How late the loop is: by its last beats, or by the one that is overdue right now."""
-        return max(self._average_s, self._clock() - self._due_at)
+        """How late the loop is: by its last beats, or by the one that is overdue right now.
+
+        That one counts half: it may be a hiccup that is just over.
+        """
+        return max(self._average_s, (self._clock() - self._due_at) / 2)
 
     async def run(self) -> None:
         """Beats until cancelled."""

@@ -40,13 +40,17 @@ async def simulator() -> AsyncIterator[Simulator]:
         yield running_simulator
 
 
+# Free ports; and no one is refused because the loop is late: here it also runs the simulator and the test itself.
+_DEFAULTS = {"port": 0, "admin_port": 0, "max_lag_s": 60.0}
+
+
 @pytest.fixture
 async def serve(simulator: Simulator) -> AsyncIterator[Serve]:
     """Starts the service in front of `simulator`, with settings given by keyword; stops it at the test's end."""
     async with AsyncExitStack() as stack:
 
         async def start(**given: object) -> Running:
-            settings = Settings(**({"port": 0, "admin_port": 0} | given))
+            settings = Settings(**(_DEFAULTS | given))
             credentials = Credentials(api_key="sk-ant-secret-of-the-service", base_url=simulator.url, simulated=True)
             return await stack.enter_async_context(running(settings, credentials))
 
