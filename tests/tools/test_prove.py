@@ -210,7 +210,7 @@ def test_the_report_is_read_with_an_admin_key_and_its_absence_costs_only_the_rep
             )
             assert found.abort_verdict is Verdict.AT_ONCE
             assert (reported is not None) == (admin and not way)
-            assert any("usage report was refused" in why for why in found.why) == bool(way)
+            assert any("usage report" in why for why in found.why) == bool(way)
             if reported is not None:
                 assert rest_by_report(found, reported) == pytest.approx(0.0, abs=0.05)
 
