@@ -1,0 +1,78 @@
+"""Whatever ends a stream, at whichever await of its two tasks: it is settled once, and its source is closed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from app.errors import Stopped, UpstreamCut
+from app.outcome import Outcome
+from app.sessions import Policy, Session
+
+from .clock import run
+from .connections import FakeConnection, House, house
+from .fakes import ScriptedSource, Step, event, text
+
+# Four turns in every fiftieth of a second, to beyond a stream's end.
+TURNS = 80
+
+
+def _stopped(session: Session, _connection: FakeConnection) -> None:
+    session.stop(Outcome.STOPPED, Stopped("stopped"))
+
+
+def _left(session: Session, connection: FakeConnection) -> None:
+    session.lost(connection)
+
+
+def _stalled(session: Session, connection: FakeConnection) -> None:
+    session.lost(connection, Outcome.STALLED)
+    connection.abort()
+
+
+def _cancelled(session: Session, _connection: FakeConnection) -> None:
+    session._cancel()
+
+
+def _everything(session: Session, connection: FakeConnection) -> None:
+    for end in (_stopped, _left, _cancelled, _stopped):
+        end(session, connection)
+
+
+def _script(whole: bool) -> list[Step]:
+    words: list[Step] = [[text(f"word{place} ")] for place in range(6)]
+    last: list[Step] = [[event("message_stop")]] if whole else [UpstreamCut("cut")]
+    return [[event("message_start")], 0.2, *words[:3], 0.05, *words[3:], *last]
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "failing"])
+@pytest.mark.parametrize("policy", list(Policy), ids=lambda policy: policy.value)
+@pytest.mark.parametrize("end", [_stopped, _left, _stalled, _cancelled, _everything])
+def test_a_stream_that_ends_at_any_turn_of_the_loop_is_settled_once(
+    end: Callable[[Session, FakeConnection], None], policy: Policy, whole: bool
+) -> None:
+    async def scene(turn: int) -> tuple[Session, ScriptedSource]:
+        async with house(replay_s=1.0) as opened:
+            session, source = await _ended_at(opened, turn)
+        # House has made sure that nothing is left, and that the books were closed once.
+        return session, source
+
+    async def _ended_at(opened: House, turn: int) -> tuple[Session, ScriptedSource]:
+        connection = FakeConnection()
+        session, source = opened.start(_script(whole), connection, policy=policy, grace_s=1.0)
+        for _ in range(turn // 4):
+            await asyncio.sleep(0.02)  # of the jumping clock
+        for _ in range(turn % 4):
+            await asyncio.sleep(0)  # and the single turns after it
+        end(session, connection)
+        return session, source
+
+    outcomes = set()
+    for turn in range(TURNS):
+        session, source = run(scene(turn))
+        assert session.outcome is not None
+        assert source.closed or not source.opened
+        outcomes.add(session.outcome)
+    assert len(outcomes) >= 2, "it was ended in mid-stream, and at its own end"
