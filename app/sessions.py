@@ -138,6 +138,11 @@ class Session:
         """Whether a reader may come back."""
         return self.replay.keeps
 
+    @property
+    def held(self) -> bool:
+        """Whether no reader is attached, and Claude is held still for one to come back."""
+        return self.lifecycle.reader is ReaderState.LOST and self.terms.policy is Policy.GRACE
+
     def start(self, tasks: asyncio.TaskGroup, connection: Connection, on_end: Callable[[Session], None]) -> None:
         """Starts the stream in `tasks`, its owner; `on_end` is called once, when both of its tasks have ended."""
         self.delivery.attach(connection)

@@ -273,8 +273,14 @@ class Streams:
         return session
 
     async def drain(self) -> None:
-        """Takes no new streams, gives the running ones the drain time, then ends them with a typed last event."""
+        """Takes no new streams, gives the running ones the drain time, then ends them with a typed last event.
+
+        A stream that is held for a lost reader is ended at once: nobody can come back to it any more.
+        """
         self.accepting = False
+        for session in list(self.live.values()):
+            if session.held:
+                session.stop(Outcome.SHUTDOWN, ShuttingDown("the service is shutting down"))
         waits = [asyncio.ensure_future(event.wait()) for event in (self._empty, self._hurry)]
         try:
             await asyncio.wait(waits, timeout=self._options.drain_s, return_when=asyncio.FIRST_COMPLETED)
