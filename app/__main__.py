@@ -68,9 +68,11 @@ def serve(
             main_coroutine = supervise(loaded, workers, arguments, _environment(credentials))
         else:
             main_coroutine = server.serve_until_signal(loaded, credentials, place)
-        # What is alive now lives for ever: the collector need not look at it again and again.
+        # What is alive now lives for ever: the collector need not look at it again. And streams make few cycles but many
+        # objects: at the ordinary thresholds it would run all the time, and hold everybody up.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(100_000, 20, 20)
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             try:
                 runner.run(main_coroutine)
