@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -59,7 +60,7 @@ class Channel(asyncio.Queue[Item]):
         """Puts `item` as soon as there is room. Cancelling is safe: the item is then not in the channel."""
         self._incoming_bytes = item.size_bytes
         if not self.full():
-            self.put_nowait(item)
+            super().put_nowait(item)
             return
         loop = asyncio.get_running_loop()
         self._pauses += 1
@@ -130,7 +131,8 @@ class Channel(asyncio.Queue[Item]):
 
     def full(self) -> bool:
         """Whether the item that the producer wants to put has no room."""
-        return super().full() or (not self.empty() and self._size_bytes + self._incoming_bytes > self.max_bytes)
+        held = len(self._queue)
+        return held >= self.maxsize or (held > 0 and self._size_bytes + self._incoming_bytes > self.max_bytes)
 
     @property
     def paused(self) -> bool:
@@ -149,17 +151,20 @@ class Channel(asyncio.Queue[Item]):
             paused_s=self._paused_s + waiting_s,
         )
 
-    # The two hooks that asyncio.Queue documents for subclasses.
+    # The three hooks that asyncio.Queue has for subclasses.
+
+    def _init(self, maxsize: int) -> None:
+        self._queue: deque[Item] = deque()
 
     def _put(self, item: Item) -> None:
-        super()._put(item)
+        self._queue.append(item)
         self._size_bytes += item.size_bytes
-        self._peak_items = max(self._peak_items, self.qsize())
+        self._peak_items = max(self._peak_items, len(self._queue))
         self._peak_bytes = max(self._peak_bytes, self._size_bytes)
         self.nudge()
 
     def _get(self) -> Item:
-        item = super()._get()
+        item = self._queue.popleft()
         self._size_bytes -= item.size_bytes
         return item
 

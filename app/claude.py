@@ -30,6 +30,7 @@ from aiohttp.connector import AddrInfoType, Connection
 from aiohttp.tracing import Trace
 from httpx_aiohttp.httpx2 import AiohttpTransport
 
+from app.chunks import whole_chunks
 from app.decoding import EventDecoder, refusal
 from app.errors import SluicewayError, UpstreamCut, UpstreamGarbled, UpstreamTimeout, UpstreamUnreachable
 from app.events import ClaudeEvent, Delta
@@ -182,7 +183,9 @@ class Answer:
         self._paced = False  # from the first text on: it must never be held back
         # A receive buffer holds about half its size in text: small packets take more room in it than their bytes.
         self._pace = ReadPace(self._options.window_s, self._options.receive_buffer_bytes // 4)
+        self._flows = True  # the event loop reads the socket
         self._resume_at = 0.0  # loop time from which the socket may be read again
+        self._between_chunks = False  # aiohttp's parser stands between two chunks of the body
         self._without_progress_s = 0.0  # spent waiting in read() since the last event that was no ping
         self._closed = False
         self.headers: Mapping[str, str] = {}
@@ -199,7 +202,7 @@ class Answer:
             attempt += 1
             try:
                 await self._ask()
-                self._ready = await self._read()
+                self._ready = await self.read()
                 if not self._ready:
                     raise UpstreamCut("Claude's answer ended before its first event")
                 break
@@ -212,7 +215,8 @@ class Answer:
                 self._claude.on_retry()
             await asyncio.sleep(delay_s)
             self._call, self._decoder = _Call(), EventDecoder()
-            self._paced, self._resume_at, self._without_progress_s = False, 0.0, 0.0
+            self._flows, self._paced, self._between_chunks = True, False, False
+            self._resume_at = self._without_progress_s = 0.0
         self._params = None
 
     async def read(self) -> list[ClaudeEvent]:
@@ -228,7 +232,21 @@ class Answer:
         if self._ready:
             ready, self._ready = self._ready, []
             return ready
-        return await self._read()
+        response = self._call.response
+        assert response is not None, "open() comes before read()"
+        while not self._decoder.ended:
+            if self._decoder.error is not None:
+                raise self._decoder.error
+            chunk = await self._read_chunk(response.content)
+            if not chunk:
+                raise UpstreamCut("Claude's answer ended without its last event")
+            events = self._decoder.feed(chunk)
+            self._pause(len(chunk))
+            if events:
+                self._without_progress_s = 0.0
+                self._paced = self._paced or Delta in map(type, events)
+                return events
+        return []
 
     async def close(self) -> list[ClaudeEvent]:
         """Ends the answer and returns the events that had arrived but were not read. Idempotent.
@@ -279,33 +297,20 @@ class Answer:
         if transport is not None and hasattr(transport, "set_read_buffer_limits"):  # TLS transports only
             transport.set_read_buffer_limits(high=_TLS_READ_AHEAD_BYTES)
 
-    async def _read(self) -> list[ClaudeEvent]:
-        response = self._call.response
-        assert response is not None, "open() comes before read()"
-        while not self._decoder.ended:
-            if self._decoder.error is not None:
-                raise self._decoder.error
-            chunk = await self._read_chunk(response.content)
-            if not chunk:
-                raise UpstreamCut("Claude's answer ended without its last event")
-            events = self._decoder.feed(chunk)
-            self._pause(len(chunk))
-            if events:
-                self._without_progress_s = 0.0
-                self._paced = self._paced or any(isinstance(event, Delta) for event in events)
-                return events
-        return []
-
     async def _read_chunk(self, content: aiohttp.StreamReader) -> bytes:
-        """The bytes that are there, or the next ones to come; none at the end."""
+        """The bytes that came while the socket rested, or the next ones to come; none at the end."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        self._resume(began)
-        progress_left_s = self._options.progress_timeout_s - self._without_progress_s
-        self._reading_since, self._read_left_s = began, min(self._options.idle_timeout_s, progress_left_s)
-        if self._watchdog is None or self._watch_at > began + self._read_left_s:
-            self._arm(began + self._read_left_s)
         try:
+            if self._resume_at > began:
+                await self._claude.pacer.until(self._resume_at)
+                if chunk := self._take_waiting(content):
+                    return chunk
+            self._resume()
+            progress_left_s = self._options.progress_timeout_s - self._without_progress_s
+            self._reading_since, self._read_left_s = began, min(self._options.idle_timeout_s, progress_left_s)
+            if self._watchdog is None or self._watch_at > began + self._read_left_s:
+                self._arm(began + self._read_left_s)
             return await content.readany()
         except _Silence as error:
             if progress_left_s < self._options.idle_timeout_s:
@@ -342,48 +347,53 @@ class Answer:
         self._watchdog = asyncio.get_running_loop().call_at(when, self._watch)
 
     def _pause(self, size_bytes: int) -> None:
-        """Stops the socket until the next read, and decides when that may resume it."""
+        """Stops the socket until the next read, and decides how long it rests until then."""
         connection = self._connection()
         if connection is None or connection.transport is None:
             return
-        connection.transport.pause_reading()
+        if self._flows:
+            self._flows = False
+            connection.transport.pause_reading()
         if self._paced:
             now = asyncio.get_running_loop().time()
             self._resume_at = now + self._claude.pacer.stretched(self._pace.rest_s(size_bytes, now))
 
-    def _resume(self, now: float) -> None:
-        """Lets the socket be read: now, or by the pacer when the window is over."""
-        if self._resume_at > now:
-            self._claude.pacer.at(self._resume_at, self._tick)
-        elif (connection := self._connection()) is not None and connection.transport is not None:
+    def _resume(self) -> None:
+        """Lets the event loop read the socket."""
+        if (connection := self._connection()) is not None and connection.transport is not None:
+            self._flows, self._between_chunks = True, False
             connection.transport.resume_reading()
 
-    def _tick(self) -> None:
-        if self._reading_since is not None:
-            self._resume_at = 0.0
-            if not self._take_waiting():
-                self._resume(0.0)
-
-    def _take_waiting(self) -> bool:
+    def _take_waiting(self, content: aiohttp.StreamReader) -> bytes:
         """Takes what waits in the paused socket, past the event loop: one system call instead of five.
 
-        Returns False where that is not possible, or nothing came: then the loop is to tell when something does.
+        Empty where that is not possible, or nothing came: then the loop is to tell when something does. While reads
+        hold whole chunks, as they mostly do, aiohttp's parser is passed by as well; it stands between two of them, and
+        takes over again for whatever else comes, be it the end of the body.
         """
-        connection, response = self._connection(), self._call.response
+        connection = self._connection()
         transport = connection and connection.transport
-        if connection is None or response is None or transport is None or transport.is_closing():
-            return False
+        if connection is None or transport is None or transport.is_closing():
+            return b""
         if transport.get_extra_info("sslcontext") is not None:
-            return False  # what waits there is encrypted
+            return b""  # what waits there is encrypted
         try:
             data = os.read(transport.get_extra_info("socket").fileno(), _DIRECT_READ_BYTES)
         except OSError:
-            return False
+            return b""
         if not data:
-            return False  # the end: the transport will find it too
+            return b""  # the end: the transport will find it too
+        body = whole_chunks(data)
+        if body is not None and self._between_chunks:
+            return body
         assert connection.protocol is not None, "the connection is ours"
         connection.protocol.data_received(data)
-        return bool(response.content._buffer) or response.content.is_eof()
+        chunk = _buffered(content)
+        self._flows = True  # for aiohttp resumes what is read from
+        # It made of this read just what we did: it stands where the read ended. Above what it takes at once it may have
+        # held something back.
+        self._between_chunks = chunk == body and len(data) < self._options.read_buffer_bytes
+        return chunk
 
     def _connection(self) -> Connection | None:
         """The connection while it is ours: aiohttp hands it on as soon as the body has ended."""
@@ -395,8 +405,7 @@ class Answer:
         assert response is not None, "only a begun answer has something to salvage"
         events: list[ClaudeEvent] = []
         size_bytes = 0
-        self._resume_at = 0.0
-        self._resume(0.0)
+        self._resume()
         for _ in range(3):
             await asyncio.sleep(0)
             # Reading lets aiohttp parse on where it had held, so that there may be more after it. Above what the socket
@@ -409,8 +418,7 @@ class Answer:
     async def _read_tail(self) -> None:
         response = self._call.response
         assert response is not None, "an ended answer has begun"
-        self._resume_at = 0.0
-        self._resume(0.0)
+        self._resume()
         try:
             async with asyncio.timeout(_TAIL_S):
                 while await response.content.readany():

@@ -6,7 +6,6 @@ the number of deltas in it.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -39,19 +38,19 @@ RETRYABLE_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 _SPENT = frozenset({"enforced_spend_limit_reached", "contract_spend_limit_reached"})
 
 
-class _TextDelta(msgspec.Struct, tag="text_delta", tag_field="type", forbid_unknown_fields=True):
+class _TextDelta(msgspec.Struct, tag="text_delta", tag_field="type", forbid_unknown_fields=True, gc=False):
     text: str
 
 
-class _ThinkingDelta(msgspec.Struct, tag="thinking_delta", tag_field="type", forbid_unknown_fields=True):
+class _ThinkingDelta(msgspec.Struct, tag="thinking_delta", tag_field="type", forbid_unknown_fields=True, gc=False):
     thinking: str
 
 
-class _JsonDelta(msgspec.Struct, tag="input_json_delta", tag_field="type", forbid_unknown_fields=True):
+class _JsonDelta(msgspec.Struct, tag="input_json_delta", tag_field="type", forbid_unknown_fields=True, gc=False):
     partial_json: str
 
 
-class _BlockDelta(msgspec.Struct, tag="content_block_delta", tag_field="type", forbid_unknown_fields=True):
+class _BlockDelta(msgspec.Struct, tag="content_block_delta", tag_field="type", forbid_unknown_fields=True, gc=False):
     index: int
     delta: _TextDelta | _ThinkingDelta | _JsonDelta
 
@@ -91,10 +90,12 @@ class EventDecoder:
             # A read in mid-answer holds nothing but whole deltas. Their JSON has no raw line feed, so that what lies
             # between two of them is unmistakable; if anything else does, the array is no JSON, or has not as many
             # elements as there are events, and the long way is taken.
-            with contextlib.suppress(*_NOT_A_DELTA):
+            try:
                 decoded = _decode_deltas(b"[%b]" % chunk[len(_DELTA) : -2].replace(b"\n\n" + _DELTA, b","))
-                if len(decoded) == chunk.count(_DELTA):
-                    return list(_runs(decoded))
+            except _NOT_A_DELTA:
+                decoded = []
+            if len(decoded) == chunk.count(_DELTA):
+                return list(_runs(decoded))
         events: list[ClaudeEvent] = []
         try:
             for event in self._events(chunk):

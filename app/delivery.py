@@ -206,7 +206,8 @@ class Delivery:
     async def _deliver(self, *, farewell: bool = False) -> None:
         """Returns when the attached reader has everything; waits for one to come, if the policy does."""
         while True:
-            await self._tell_the_leaving()
+            if self._leaving:
+                await self._tell_the_leaving()
             connection = self._connection
             if connection is None:
                 if farewell or not self._holds:
@@ -216,8 +217,10 @@ class Delivery:
                 continue
             try:
                 if connection.sent_id < self._replay.last_id:
-                    await self._credit(connection)
+                    if connection.credits is not None:
+                        await self._credit(connection, connection.credits)
                     self._observer.batch(await self._write_some(connection))
+                    self._committed = True
                 elif connection.committed:
                     break
                 else:
@@ -244,9 +247,9 @@ class Delivery:
         self._replay.delivered(connection.sent_id)
         return len(data)
 
-    async def _credit(self, connection: Connection) -> None:
+    async def _credit(self, connection: Connection, credits: Credits) -> None:
         """Waits until the page has shown enough, with signs of life meanwhile."""
-        while connection.credits is not None and connection.credits.exhausted and self._connection is connection:
+        while credits.exhausted and self._connection is connection:
             self._changed.clear()
             try:
                 async with asyncio.timeout(self._heartbeat_s):

@@ -5,8 +5,9 @@ Both carry `size_bytes`, the unit in which the queue is bounded.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
+
+import msgspec
 
 from app.errors import SluicewayError
 
@@ -16,8 +17,7 @@ DeltaKind = Literal["text", "thinking", "input_json"]
 OVERHEAD_BYTES = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(msgspec.Struct, frozen=True, gc=False):
     """A run of characters of one content block; neighbours of the same block and kind may be joined.
 
     Attributes:
@@ -38,8 +38,7 @@ class Delta:
         return len(self.text) + OVERHEAD_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """Any other event of the Messages API, kept as it came; order matters, nothing is merged across it.
 
     Attributes:
@@ -60,8 +59,7 @@ class Event:
 ClaudeEvent = Delta | Event
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(msgspec.Struct, frozen=True):
     """The last item of every stream: nothing comes after it.
 
     Attributes:

@@ -6,10 +6,6 @@ A socket that rests for a window gives everything that came in one wake-up, wher
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable
-
-log = logging.getLogger(__name__)
 
 
 class ReadPace:
@@ -47,12 +43,9 @@ class ReadPace:
 
 
 class Pacer:
-    """Runs callbacks at slot boundaries; all that fall into one slot share one timer.
-
-    Sockets that resume in the same slot also come back from the same poll, which is where most of the saving is.
-
+    """Ends rests at slot boundaries; all that end in one slot share one timer.
     Args:
-        slot_s: the width of a slot in seconds; a callback runs up to half of it before or after the time asked for.
+        slot_s: the width of a slot in seconds; a rest ends up to half of it before or after the time asked for.
     """
 
     # Lateness below this is the ordinary life of an event loop, in seconds.
@@ -62,7 +55,7 @@ class Pacer:
 
     def __init__(self, slot_s: float = 0.01) -> None:
         self._slot_s = slot_s
-        self._slots: dict[int, list[Callable[[], None]]] = {}
+        self._slots: dict[int, list[asyncio.Future[None]]] = {}
         self.lag_s = 0.0  # how late slots have lately been
 
     def stretched(self, rest_s: float) -> float:
@@ -70,21 +63,21 @@ class Pacer:
         surplus_s = self.lag_s - self.ORDINARY_LAG_S
         return rest_s if surplus_s <= 0 else min(rest_s + self.STRETCH * surplus_s, rest_s * self.MOST_STRETCHED)
 
-    def at(self, when: float, callback: Callable[[], None]) -> None:
-        """Runs `callback` (quick, must not raise) at the beginning of the slot nearest to `when` (loop time, s)."""
+    def until(self, when: float) -> asyncio.Future[None]:
+        """Done at the beginning of the slot nearest to `when` (loop time, s). Cancelling it is safe."""
+        loop = asyncio.get_running_loop()
+        rest: asyncio.Future[None] = loop.create_future()
         slot = round(when / self._slot_s)
-        callbacks = self._slots.get(slot)
-        if callbacks is None:
-            callbacks = self._slots[slot] = []
-            loop = asyncio.get_running_loop()
+        rests = self._slots.get(slot)
+        if rests is None:
+            rests = self._slots[slot] = []
             due_at = max(slot * self._slot_s, loop.time())
             loop.call_at(due_at, self._tick, slot, due_at)
-        callbacks.append(callback)
+        rests.append(rest)
+        return rest
 
     def _tick(self, slot: int, due_at: float) -> None:
         self.lag_s += 0.2 * (asyncio.get_running_loop().time() - due_at - self.lag_s)
-        for callback in self._slots.pop(slot):
-            try:
-                callback()
-            except Exception:  # one stream's trouble must not stop the others of its slot
-                log.exception("a paced callback failed")
+        for rest in self._slots.pop(slot):
+            if not rest.done():
+                rest.set_result(None)

@@ -140,7 +140,7 @@ async def consume(channel: Channel, window: Window, reader: Reader, pace: Pace) 
             await reader.send(events)
             sent_at = clock()
             # Only text opens a window: the message's start is not to hold the first word back.
-            if any(isinstance(event, Delta) for event in events):
+            if Delta in map(type, events):
                 window.sent(began, sent_at)
         if isinstance(item, End):
             if item.error and not reader.committed:

@@ -38,21 +38,22 @@ class Replay:
     Args:
         max_bytes: the cap for a stream that keeps its answer; 0 keeps a frame only until it is delivered.
         budget: the bound over all streams.
+
+    Attributes:
+        keeps: delivered frames are kept, so that a reader may come back for them.
+        last_id: the newest frame's.
+        size_bytes: held now.
     """
 
-    __slots__ = ("_budget", "_frames", "_max_bytes", "last_id", "size_bytes")
+    __slots__ = ("_budget", "_frames", "_max_bytes", "keeps", "last_id", "size_bytes")
 
     def __init__(self, max_bytes: int, budget: ReplayBudget) -> None:
         self._max_bytes = max_bytes
         self._budget = budget
+        self.keeps = max_bytes > 0
         self._frames: list[bytes] = []  # the newest, without a gap; the last one has `last_id`
         self.last_id = 0
         self.size_bytes = 0
-
-    @property
-    def keeps(self) -> bool:
-        """Whether delivered frames are kept, so that a reader may come back for them."""
-        return self._max_bytes > 0
 
     @property
     def first_id(self) -> int:
@@ -81,9 +82,9 @@ class Replay:
         Raises:
             Expired: some of them are gone.
         """
-        if frame_id + 1 < self.first_id:
-            raise Expired("the frames after this id are no longer kept")
         place = frame_id + 1 - self.first_id
+        if place < 0:
+            raise Expired("the frames after this id are no longer kept")
         frames = self._frames[place:]
         taken_bytes = 0
         for count, frame in enumerate(frames):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import random
+import re
 import socket
 import ssl
 import subprocess
@@ -63,6 +66,20 @@ def text_of(events: list[ClaudeEvent]) -> str:
     return "".join(event.text for event in events if isinstance(event, Delta) and event.kind == "text")
 
 
+def transcript_of(text: str) -> list[bytes]:
+    """The events of an answer of this text, a delta a word, as they come on the wire."""
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {"id": "msg_1", "role": "assistant", "usage": {"input_tokens": 1}}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    ]
+    deltas = [{"type": "text_delta", "text": word} for word in re.findall(r"^\S+|\s\S+", text)]
+    events += [{"type": "content_block_delta", "index": 0, "delta": delta} for delta in deltas]
+    events.append({"type": "content_block_stop", "index": 0})
+    events.append({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 9}})
+    events.append({"type": "message_stop"})
+    return [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events]
+
+
 async def read_all(answer: Answer) -> list[ClaudeEvent]:
     events: list[ClaudeEvent] = []
     while more := await answer.read():
@@ -92,6 +109,46 @@ async def test_pacing_loses_nothing(window_s: float, claude_for: MakeClaude) -> 
     await answer.close()
 
     assert text_of(events) == numbered_text(3000)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_chunks_cut_anywhere_between_two_rests_lose_nothing(claude_for: MakeClaude, seed: int) -> None:
+    """Whole chunks pass by aiohttp's parser, other pieces do not: it must go on just where the body stands."""
+    dice = random.Random(seed)
+    body = transcript_of(numbered_text(300))
+    chunks = [b"%x\r\n%b\r\n" % (len(event), event) for event in body]
+    pieces: list[bytes] = []
+    while chunks:
+        piece = b"".join(chunks[: (some := dice.randint(1, 8))])
+        del chunks[:some]
+        cut = dice.choice([0, 0, 1, 2, dice.randrange(len(piece))])
+        pieces += (
+            [piece[:cut], piece[cut:]] if dice.random() < 0.5 else [piece[: -cut or None], piece[len(piece) - cut :]]
+        )
+    pieces.append(b"0\r\n\r\n")
+
+    closed = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        for piece in filter(None, pieces):
+            writer.write(piece)
+            await asyncio.sleep(dice.choice([0, 0.012]))  # within a rest, or beyond it
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        closed.set()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        claude = claude_for(base_url=f"http://127.0.0.1:{port}", window_s=0.01)
+        answer = ask(claude, "")
+        await answer.open()
+        assert text_of(await read_all(answer)) == numbered_text(300)
+        await answer.close()
+        await claude.close()
+        await closed.wait()
 
 
 async def test_deadlines_do_not_run_while_the_reader_holds_the_stream(claude_for: MakeClaude) -> None:

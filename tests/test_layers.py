@@ -14,7 +14,7 @@ APP = Path(__file__).resolve().parent.parent / "app"
 # is in it; a new module beside the packages is added here.
 LAYERS = {
     "words": "errors events outcome",
-    "rules": "batching credits decoding entry ledger lifecycle liveness prices rates replay retry sse survival tally transcript wire",
+    "rules": "batching chunks credits decoding entry ledger lifecycle liveness prices rates replay retry sse survival tally transcript wire",
     "settings": "settings",
     "names": "metrics",
     "heart": "channel delivery memory overload pacer relay sessions store",

@@ -1,9 +1,8 @@
-"""Paced reading: rests that cost no speed, and callbacks that share a timer."""
+"""Paced reading: rests that cost no speed, and that share a timer."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 
 import pytest
 from hypothesis import given, settings
@@ -83,60 +82,65 @@ def test_a_model_that_slows_down_is_rested_again() -> None:
 # The ticker
 
 
+async def ended_at(rest: asyncio.Future[None]) -> float:
+    await rest
+    return loop().time()
+
+
 @settings(deadline=None)
 @given(st.lists(st.floats(0.001, 5), min_size=1, max_size=20), st.sampled_from([0.01, 0.1]))
-def test_each_callback_runs_once_within_half_a_slot_of_its_time(delays: list[float], slot_s: float) -> None:
+def test_each_rest_ends_within_half_a_slot_of_its_time(delays: list[float], slot_s: float) -> None:
     async def scene() -> None:
-        pacer, began, ran = Pacer(slot_s), loop().time(), dict[int, float]()
-        for place, delay_s in enumerate(delays):
-            pacer.at(began + delay_s, lambda place=place: ran.update({place: loop().time()}))  # type: ignore[misc]
+        pacer, began = Pacer(slot_s), loop().time()
+        rests = [pacer.until(began + delay_s) for delay_s in delays]
         assert loop().timers() <= len({round((began + delay_s) / slot_s) for delay_s in delays})
-        await asyncio.sleep(6)
-        assert sorted(ran) == list(range(len(delays)))
-        for place, delay_s in enumerate(delays):
-            assert abs(ran[place] - (began + delay_s)) <= slot_s / 2 + 1e-6
+        ends = await asyncio.gather(*map(ended_at, rests))
+        for delay_s, end in zip(delays, ends, strict=True):
+            assert abs(end - (began + delay_s)) <= slot_s / 2 + 1e-6
 
     run(scene())
 
 
 @jumping
 async def test_all_of_one_slot_share_one_timer() -> None:
-    pacer, ran = Pacer(0.01), list[int]()
-    for place in range(100):
-        pacer.at(1999.9951 + place * 0.00009, lambda place=place: ran.append(place))  # type: ignore[misc]
+    pacer = Pacer(0.01)
+    rests = [pacer.until(1999.9951 + place * 0.00009) for place in range(100)]
     assert loop().timers() == 1
-    await asyncio.sleep(2000)
-    assert ran == list(range(100))
+    assert set(await asyncio.gather(*map(ended_at, rests))) == {2000.0}
     assert loop().timers() == 0
 
 
 @jumping
-async def test_a_time_that_is_past_runs_at_the_next_turn() -> None:
-    ran = asyncio.Event()
+async def test_a_time_that_is_past_is_no_rest() -> None:
     began = loop().time()
-    Pacer().at(began - 5, ran.set)
-    await ran.wait()
-    assert loop().time() == began
+    assert await ended_at(Pacer().until(began - 5)) == began
+
+
+@jumping
+async def test_a_rest_that_was_given_up_does_not_stop_its_neighbours() -> None:
+    pacer = Pacer()
+    given_up, kept = pacer.until(1000.5), pacer.until(1000.5)
+    given_up.cancel()
+    assert await ended_at(kept) == pytest.approx(1000.5)
 
 
 @jumping
 async def test_lateness_is_known_and_forgotten_again() -> None:
     pacer = Pacer(0.01)
-    pacer.at(1001.0, lambda: None)
+    pacer.until(1001.0)
     loop().call_at(1000.9, loop().pass_time, 0.6)  # the loop is kept busy past the slot
     await asyncio.sleep(2)
     assert pacer.lag_s == pytest.approx(0.2 * 0.5)
     for slot in range(40):
-        pacer.at(1010.0 + slot, lambda: None)
+        pacer.until(1010.0 + slot)
     await asyncio.sleep(100)
     assert pacer.lag_s < 0.001
 
 
 @jumping
 async def test_a_time_that_is_past_is_no_lateness() -> None:
-    pacer, ran = Pacer(), asyncio.Event()
-    pacer.at(loop().time() - 5, ran.set)
-    await ran.wait()
+    pacer = Pacer()
+    await pacer.until(loop().time() - 5)
     assert pacer.lag_s == 0
 
 
@@ -157,31 +161,3 @@ def test_a_rest_grows_by_four_times_what_the_lag_has_above_the_ordinary() -> Non
     pacer = Pacer()
     pacer.lag_s = 0.02
     assert pacer.stretched(0.1) == pytest.approx(0.14)
-
-
-def test_a_callback_that_fails_does_not_stop_its_neighbours(caplog: pytest.LogCaptureFixture) -> None:
-    async def scene() -> None:
-        pacer, ran = Pacer(), asyncio.Event()
-        pacer.at(1000.5, lambda: [][0])
-        pacer.at(1000.5, ran.set)
-        await ran.wait()
-
-    with caplog.at_level(logging.ERROR, "app.pacer"):
-        run(scene())
-    assert [record.getMessage() for record in caplog.records] == ["a paced callback failed"]
-
-
-@jumping
-async def test_a_callback_may_ask_for_its_own_slot_again() -> None:
-    pacer, times, done = Pacer(0.01), list[float](), asyncio.Event()
-
-    def again() -> None:
-        times.append(loop().time())
-        if len(times) < 3:
-            pacer.at(loop().time(), again)
-        else:
-            done.set()
-
-    pacer.at(1001.0, again)
-    await done.wait()
-    assert times == pytest.approx([1001.0] * 3, abs=0.021)
