@@ -13,6 +13,8 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,13 @@ async def read_all(answer: Answer) -> list[ClaudeEvent]:
     return events
 
 
+async def read_whole(answer: Answer) -> str:
+    await answer.open()
+    text = text_of(await read_all(answer))
+    await answer.close()
+    return text
+
+
 # --- pressure ----------------------------------------------------------------------------------------------------------
 
 
@@ -115,55 +124,64 @@ def chunked(events: list[bytes]) -> list[bytes]:
     return [b"%x\r\n%b\r\n" % (len(event), event) for event in events]
 
 
-async def read_in_pieces(claude_for: MakeClaude, pieces: list[bytes], apart_s: list[float]) -> str:
-    """The text of an answer whose body comes in these pieces, so far apart: within a rest, or a rest."""
-    dice = random.Random(1)
+@asynccontextmanager
+async def sending() -> AsyncIterator[tuple[str, Callable[[bytes], None]]]:
+    """A peer that answers one request with what it is given, piece by piece: its URL, and what gives it a piece."""
+    pieces: asyncio.Queue[bytes] = asyncio.Queue()
     closed = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
-        for piece in pieces:
+        while piece := await pieces.get():
             writer.write(piece)
-            await asyncio.sleep(dice.choice(apart_s))
-        await reader.read()
         writer.close()
         await writer.wait_closed()
         closed.set()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        claude = claude_for(base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", window_s=0.01)
-        answer = ask(claude, "")
-        await answer.open()
-        text = text_of(await read_all(answer))
-        await answer.close()
-        await claude.close()
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", pieces.put_nowait
+        pieces.put_nowait(b"")
         await closed.wait()
-    return text
 
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_chunks_cut_anywhere_lose_nothing(claude_for: MakeClaude, seed: int) -> None:
-    """Whole chunks pass by aiohttp's parser, other pieces do not: it must go on just where the body stands."""
     dice = random.Random(seed)
     chunks = chunked(transcript_of(numbered_text(300)))
-    pieces: list[bytes] = []
-    while chunks:
-        piece = b"".join(chunks[: (some := dice.randint(1, 8))])
-        del chunks[:some]
-        cut = dice.choice([0, 0, 1, 2, len(piece) - 1, dice.randrange(len(piece))])
-        pieces += [piece[:cut], piece[cut:]] if cut else [piece]
-    assert await read_in_pieces(claude_for, [*pieces, b"0\r\n\r\n"], [0, 0.012]) == numbered_text(300)
+    async with sending() as (url, send):
+        answer = ask(claude_for(base_url=url, window_s=0.01), "")
+        reading = asyncio.create_task(read_whole(answer))
+        while chunks:
+            piece = b"".join(chunks[: (some := dice.randint(1, 8))])
+            del chunks[:some]
+            cut = dice.choice([0, 1, 2, len(piece) - 1, dice.randrange(len(piece))])
+            for part in filter(None, (piece[:cut], piece[cut:])):
+                send(part)
+                await asyncio.sleep(dice.choice([0, 0.012]))  # within a rest, or beyond it
+        send(b"0\r\n\r\n")
+        assert await reading == numbered_text(300)
 
 
 async def test_what_looks_like_a_chunk_within_one_is_none(claude_for: MakeClaude) -> None:
-    """An event stream may hold line ends as the chunked coding has them."""
-    body = transcript_of(numbered_text(30))
-    before, event, after = chunked(body[:20]), body[20], chunked(body[21:])
-    comment, inner = b": a\n", b"3\r\n:ab\r\n"  # the latter an unknown field and a comment
-    head = b"%x\r\n" % len(comment + inner + event)
-    pieces = [*before, head + comment, inner, event + b"\r\n", *after, b"0\r\n\r\n"]
-    assert await read_in_pieces(claude_for, pieces, [0.03]) == numbered_text(30)
+    """Whole chunks pass by aiohttp's parser, other pieces do not: it must go on just where the body stands."""
+    events = transcript_of(numbered_text(30))
+    inner = chunked([events[21] + events[22]])[0]  # as an event stream: an unknown field, two events, an empty line
+    outer = b"%x\r\n%b" % (len(events[20] + inner + events[23]), events[20])
+    pieces = [*chunked(events[:20]), outer, inner]
+    rest = [b"-" + events[23] + b"\r\n", *chunked(events[24:]), b"0\r\n\r\n"]
+    pieces += [former[1:] + latter[:1] for former, latter in pairwise(rest)]  # none of them whole chunks
+    pieces[-1] += rest[-1][1:]
+    async with sending() as (url, send):
+        answer = ask(claude_for(base_url=url), "")
+        send(pieces[0])
+        await answer.open()
+        found = await answer.read()
+        for piece in pieces[1:]:
+            send(piece)  # comes while the socket rests, and is all that comes
+            found += await answer.read()
+        await answer.close()
+    assert text_of(found) == numbered_text(30)
 
 
 async def test_deadlines_do_not_run_while_the_reader_holds_the_stream(claude_for: MakeClaude) -> None:
