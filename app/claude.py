@@ -185,6 +185,7 @@ class Answer:
         self._pace = ReadPace(self._options.window_s, self._options.receive_buffer_bytes // 4)
         self._flows = True  # the event loop reads the socket
         self._resume_at = 0.0  # loop time from which the socket may be read again
+        self._plain_fd: int | None = None  # the socket, where nothing encrypts what waits in it
         self._between_chunks = False  # aiohttp's parser stands between two chunks of the body
         self._without_progress_s = 0.0  # spent waiting in read() since the last event that was no ping
         self._closed = False
@@ -215,7 +216,7 @@ class Answer:
                 self._claude.on_retry()
             await asyncio.sleep(delay_s)
             self._call, self._decoder = _Call(), EventDecoder()
-            self._flows, self._paced, self._between_chunks = True, False, False
+            self._flows, self._paced, self._between_chunks, self._plain_fd = True, False, False, None
             self._resume_at = self._without_progress_s = 0.0
         self._params = None
 
@@ -294,7 +295,11 @@ class Answer:
         if response.content_type != "text/event-stream":
             raise UpstreamGarbled(f"Claude's side answered with {response.content_type}, not with a stream of events")
         transport = self._call.connection and self._call.connection.transport
-        if transport is not None and hasattr(transport, "set_read_buffer_limits"):  # TLS transports only
+        if transport is None:
+            return  # the whole answer came with its head
+        if transport.get_extra_info("sslcontext") is None:
+            self._plain_fd = transport.get_extra_info("socket").fileno()
+        elif hasattr(transport, "set_read_buffer_limits"):
             transport.set_read_buffer_limits(high=_TLS_READ_AHEAD_BYTES)
 
     async def _read_chunk(self, content: aiohttp.StreamReader) -> bytes:
@@ -348,10 +353,7 @@ class Answer:
 
     def _pause(self, size_bytes: int) -> None:
         """Stops the socket until the next read, and decides how long it rests until then."""
-        connection = self._connection()
-        if connection is None or connection.transport is None:
-            return
-        if self._flows:
+        if self._flows and (connection := self._connection()) is not None and connection.transport is not None:
             self._flows = False
             connection.transport.pause_reading()
         if self._paced:
@@ -373,12 +375,10 @@ class Answer:
         """
         connection = self._connection()
         transport = connection and connection.transport
-        if connection is None or transport is None or transport.is_closing():
+        if self._plain_fd is None or connection is None or transport is None or transport.is_closing():
             return b""
-        if transport.get_extra_info("sslcontext") is not None:
-            return b""  # what waits there is encrypted
         try:
-            data = os.read(transport.get_extra_info("socket").fileno(), _DIRECT_READ_BYTES)
+            data = os.read(self._plain_fd, _DIRECT_READ_BYTES)
         except OSError:
             return b""
         if not data:
