@@ -16,15 +16,18 @@ from urllib.parse import urlsplit
 
 JSON = {"Content-Type": "application/json"}
 
+# What is promised at once takes milliseconds; a busy machine is given more, and who forgets the promise needs longer yet.
+AT_ONCE_S = 3.0
 
-async def eventually(condition: Callable[[], bool], within_s: float = 10.0) -> None:
+
+async def eventually(condition: Callable[[], bool], within_s: float = 20.0) -> None:
     """Waits for what no event tells: other processes, sockets, what the loop cleans up behind itself."""
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0.002)
 
 
-async def steady(value: Callable[[], int], quiet_s: float = 0.5) -> int:
+async def steady(value: Callable[[], int], quiet_s: float = 1.0) -> int:
     """The value, once it has not changed for `quiet_s` seconds."""
     seen, since = value(), time.monotonic()
     while time.monotonic() - since < quiet_s:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from app.web.chat_api import cost_of
 from app.web.server import Running
 
 from .conftest import ROOT, Serve
-from .readers import Reader, eventually
+from .readers import AT_ONCE_S, Reader, eventually, steady
 
 ALICE, BOB = {"Authorization": "Bearer alice"}, {"x-api-key": "bob"}
 JSON = {"Content-Type": "application/json"}
@@ -70,7 +69,7 @@ async def test_an_answer_has_the_headers_and_the_frames_of_the_protocol(
 async def test_a_chat_is_replayed_from_its_start_while_it_runs_and_for_a_while_after(
     serve: Serve, client: aiohttp.ClientSession
 ) -> None:
-    service = await serve(replay_s=0.5)
+    service = await serve(replay_s=2.0)
     first = await asking(service, "tokens=60 rate=100 text=numbered")
     first.leave()
     async with client.get(f"{service.url}/api/chat/c1/stream") as response:
@@ -97,7 +96,7 @@ async def test_nothing_is_kept_of_a_chat_where_the_policy_is_abort(
     await book.ended.wait()
 
     assert book.gone_at is not None
-    assert book.gone_at - reader.left_at <= 0.1
+    assert book.gone_at - reader.left_at <= AT_ONCE_S
     await eventually(lambda: service.streams.named("", "c1") is None)
 
 
@@ -111,7 +110,7 @@ async def test_a_chat_that_nobody_comes_back_to_is_ended(
     await book.ended.wait()
 
     assert book.gone_at is not None
-    assert 0.2 <= book.gone_at - reader.left_at <= 0.5
+    assert 0.2 <= book.gone_at - reader.left_at <= 0.2 + AT_ONCE_S
     async with client.get(f"{service.url}/api/chat/c1/stream") as response:
         assert response.status == 204
 
@@ -191,10 +190,11 @@ async def test_a_chat_that_no_one_reads_holds_claude_still(service: Running, sim
     reader = await asking(service, "tokens=50000 text=numbered")
     reader.leave()
     book = await simulator.book()
-    await asyncio.wait_for(book.is_blocked.wait(), 5)
+    await book.is_blocked.wait()
+    made = await steady(lambda: book.tokens)
 
     assert not book.ended.is_set()
-    assert book.tokens < 20_000
+    assert made < 20_000
 
 
 @pytest.mark.parametrize(
@@ -230,11 +230,11 @@ async def test_a_system_prompt_is_given_once(service: Running, client: aiohttp.C
 
 
 async def test_silence_is_filled_with_comments(serve: Serve, client: aiohttp.ClientSession) -> None:
-    service = await serve(commit_s=0.1, heartbeat_s=0.1)
-    async with client.post(f"{service.url}/api/chat", json=body("tokens=2 ttft_s=0.5")) as response:
+    service = await serve(commit_s=0.2, heartbeat_s=0.2)
+    async with client.post(f"{service.url}/api/chat", json=body("tokens=2 ttft_s=2")) as response:
         raw = await response.read()
 
-    assert 3 <= raw.count(b": keep-alive\n\n") <= 5
+    assert 3 <= raw.count(b": keep-alive\n\n") <= 15  # ten, on a machine that has time
 
 
 def test_an_answer_costs_what_the_price_table_says() -> None:

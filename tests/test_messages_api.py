@@ -163,7 +163,7 @@ async def test_a_web_page_instead_of_an_answer_is_an_error(ask: Ask, once: Runni
 
 @pytest.mark.parametrize("ask", [raw_events, whole])
 async def test_an_unreachable_claude_is_an_error(ask: Ask) -> None:
-    settings = Settings.model_validate({"port": 0, "admin_port": 0, "retries": 0})
+    settings = Settings.model_validate({"port": 0, "admin_port": 0, "retries": 0, "max_lag_s": 60})
     async with (
         running(settings, Credentials(api_key="k", base_url="http://127.0.0.1:9")) as service,
         sdk(service.url) as client,
@@ -254,7 +254,7 @@ class Upstream:
         await site.start()
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         try:
-            settings = Settings.model_validate({"port": 0, "admin_port": 0, "retries": 0})
+            settings = Settings.model_validate({"port": 0, "admin_port": 0, "retries": 0, "max_lag_s": 60})
             async with running(settings, Credentials(api_key="sk-the-service", base_url=url)) as service:
                 yield service.url
         finally:

@@ -24,7 +24,7 @@ from .anthropic_sdk import (
     whole,
 )
 from .conftest import Serve
-from .readers import Reader, eventually
+from .readers import AT_ONCE_S, Reader, eventually
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ async def test_a_reader_that_leaves_ends_the_answer_at_once(
     await book.ended.wait()
 
     assert book.gone_at is not None
-    assert book.gone_at - reader.left_at <= 0.1
+    assert book.gone_at - reader.left_at <= AT_ONCE_S
     await eventually(lambda: not service.streams.live)
 
 
@@ -107,14 +107,15 @@ async def test_nothing_is_sent_before_claudes_own_headers(serve: Serve) -> None:
 
 
 async def test_silence_in_a_stream_is_filled_with_pings(serve: Serve) -> None:
-    service = await serve(heartbeat_s=0.1)
-    reader = await ask_raw(service, "tokens=2 rate=2 text=numbered", stream=True)
+    service = await serve(heartbeat_s=0.2)
+    reader = await ask_raw(service, "tokens=2 rate=0.5 text=numbered", stream=True)
     assert await reader.head() == 200
     body = await reader.rest()
     reader.leave()
 
     first, last = body.index(b"token0001"), body.index(b"token0002")
-    assert 3 <= body[first:last].count(b'event: ping\ndata: {"type": "ping"}\n\n') <= 5
+    pings = body[first:last].count(b'event: ping\ndata: {"type": "ping"}\n\n')
+    assert 3 <= pings <= 15  # ten, on a machine that has time
     assert b": keep-alive" not in body
 
 

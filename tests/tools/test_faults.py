@@ -15,6 +15,7 @@ from app.tools.answer import numbered_text
 from app.tools.performance import Book
 from app.tools.simulator import Simulator
 
+from ..readers import AT_ONCE_S, steady
 from .peer import Peer, body_of, eventually, simulated, streamed, text_of, with_jumping_clock
 
 # --- faults in the middle ------------------------------------------------------------------------------------------
@@ -210,8 +211,7 @@ async def blocked_peer(simulator: Simulator) -> tuple[Peer, Book]:
     while tokens != book.tokens:
         tokens = book.tokens
         await book.is_blocked.wait()
-        for _ in range(100):
-            await asyncio.sleep(0)  # the loop polls its sockets: whatever the kernel can take, it takes now
+        await steady(lambda: book.tokens, 0.1)  # whatever the kernel can take, it takes now
     return peer, book
 
 
@@ -222,7 +222,7 @@ def test_a_reader_that_stops_reading_halts_generation(loop_factory: Callable[[],
             peer, book = await blocked_peer(simulator)
             held = book.tokens
             # What the kernel's two buffers take, and nothing above them: 138 events of 142 bytes when measured.
-            assert 10 < held < 300
+            assert 10 < held < 600
             assert book.live
             await eventually(lambda: book.entry(asyncio.get_running_loop().time())["paused_s"] > 0)
             assert book.tokens == held
@@ -290,8 +290,7 @@ def test_a_gone_peer_ends_generation_at_once_in_every_phase(
             await book.ended.wait()
 
             assert book.gone_at is not None
-            # Milliseconds; the bound leaves room for a busy machine.
-            assert book.gone_at - left_at < 0.1
+            assert book.gone_at - left_at < AT_ONCE_S
             assert book.gone_reason in ("eof", "reset")
             assert (book.finished, book.live) == (False, False)
             assert book.tokens < book.would_have
