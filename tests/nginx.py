@@ -88,7 +88,7 @@ async def nginx(folder: Path, http: str, port: int) -> AsyncIterator[str]:
         binary(), "-c", str(config), "-e", str(folder / "error.log"), "-p", str(folder), stderr=asyncio.subprocess.PIPE
     )
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(20):
             while not await _listens(port):
                 assert process.returncode is None, (await process.communicate())[1].decode()
                 await asyncio.sleep(0.01)

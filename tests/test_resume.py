@@ -19,7 +19,7 @@ from app.web.server import Running
 from .conftest import Serve
 from .connections import Page
 from .nginx import free_port, nginx, shipped
-from .readers import Reader, eventually, sockets, steady
+from .readers import AT_ONCE_S, Reader, eventually, sockets, steady
 
 KEYS = "key-of-one,key-of-two"
 ONE = {"Content-Type": "application/json", "Authorization": "Bearer key-of-one"}
@@ -35,9 +35,11 @@ async def proxied(serve: Serve, tmp_path: Path) -> AsyncIterator[str]:
         yield url
 
 
-async def ask(url: str, directive: str, headers: Mapping[str, str] = ONE, **body: object) -> Reader:
+async def ask(
+    url: str, directive: str, headers: Mapping[str, str] = ONE, rcvbuf_bytes: int | None = None, **body: object
+) -> Reader:
     """Asks, and reads the head."""
-    reader = await Reader.connect(url)
+    reader = await Reader.connect(url, rcvbuf_bytes)
     raw = json.dumps({"prompt": f"{{{{{directive}}}}}", "resumable": True} | body).encode()
     await reader.send(reader.request(raw, headers=headers))
     await reader.head()
@@ -116,7 +118,7 @@ async def test_generation_is_held_while_no_one_reads_and_aborted_at_the_grace_pe
 
 
 async def held(url: str, simulator: Simulator, record_property: Any) -> None:
-    reader = await ask(url, "tokens=60000 text=numbered", grace_s=2.5)
+    reader = await ask(url, "tokens=60000 text=numbered", rcvbuf_bytes=4096, grace_s=4)
     while reader.body_bytes < 20_000:
         await reader.some(2000)
     seen = reader.body.count(b" token")
@@ -125,33 +127,33 @@ async def held(url: str, simulator: Simulator, record_property: Any) -> None:
     held_at = await steady(lambda: book.tokens)
     record_property("tokens ahead", held_at - seen)
     print("tokens ahead of the reader:", held_at - seen)
-    assert held_at - seen <= 2500
-    async with asyncio.timeout(10):
+    assert held_at - seen <= 4500
+    async with asyncio.timeout(20):
         await book.ended.wait()
     assert book.tokens == held_at
     assert book.gone_at is not None
-    late_s = book.gone_at - reader.left_at - 2.5
+    late_s = book.gone_at - reader.left_at - 4
     print("aborted after the grace period's end, in s:", round(late_s, 4))
-    assert 0 <= late_s < 1.0
+    assert 0 <= late_s < AT_ONCE_S
 
 
 @pytest.mark.parametrize("body", [{"grace_s": 0}, {"resumable": False}, {"policy": "abort"}])
 async def test_without_grace_the_disconnect_aborts_at_once(
-    body: dict[str, object], service: Running, simulator: Simulator
+    body: dict[str, Any], service: Running, simulator: Simulator
 ) -> None:
     reader = await ask(service.url, "tokens=60000 rate=100", ONE, **body)
     await reader.until(b"\n\n")
     reader.leave()
     book = simulator.books[0]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await book.ended.wait()
     assert book.gone_at is not None
     print("aborted after the disconnect, in s:", round(book.gone_at - reader.left_at, 4))
-    assert book.gone_at - reader.left_at < 1.0
+    assert book.gone_at - reader.left_at < AT_ONCE_S
 
 
 async def test_a_second_reader_gets_the_whole_answer_and_the_first_says_so(service: Running) -> None:
-    first = await ask(service.url, "tokens=300 text=numbered rate=300")
+    first = await ask(service.url, "tokens=300 text=numbered rate=100")
     await first.until(b"token0100")
     second = await call(service.url, "GET", path_of(first))
     assert second.status == 200
@@ -168,6 +170,7 @@ async def test_a_second_reader_gets_the_whole_answer_and_the_first_says_so(servi
 
 async def test_a_reader_taken_over_while_it_was_stalled_is_not_kept_for_ever(serve: Serve) -> None:
     service = await serve(stall_timeout_s=1.0)
+    idle = sockets()
     stalled = await Reader.connect(service.url, rcvbuf_bytes=4096)
     await stalled.ask("tokens=20000 text=numbered", resumable=True)
     await stalled.head()
@@ -178,14 +181,15 @@ async def test_a_reader_taken_over_while_it_was_stalled_is_not_kept_for_ever(ser
     page.take(await second.rest())
     second.leave()
     assert page.text == numbered_text(20_000)
-    await steady(sockets, 1.5)
+    # Our end, and both ends of the connection to Claude, which is kept: the service has given its own end up.
+    await eventually(lambda: sockets() == idle + 3)
     await stalled.rest()
     assert not stalled.ended, "the service gave it up with what it had not read"
     stalled.leave()
 
 
 async def test_a_finished_stream_is_readable_from_any_place_until_its_time_is_over(serve: Serve) -> None:
-    service = await serve(replay_s=1.5)
+    service = await serve(replay_s=4)
     reader = await ask(service.url, "tokens=2000 text=numbered")
     body = await reader.rest()
     reader.leave()
@@ -196,7 +200,7 @@ async def test_a_finished_stream_is_readable_from_any_place_until_its_time_is_ov
         assert await again.rest() == b"".join(frame + b"\n\n" for frame in frames[last_id:])
         assert again.ended
         again.leave()
-    await asyncio.sleep(1.6)  # the time that it stays readable, which only passes
+    await asyncio.sleep(4.1)  # the time that it stays readable, which only passes
     status, error = await told(await call(service.url, "GET", path_of(reader)))
     assert (status, error["type"]) == (404, "not_found_error")
 
@@ -281,7 +285,7 @@ async def test_a_stop_ends_the_stream_at_once_and_is_its_last_event(
     gone_at = simulator.books[0].gone_at
     assert gone_at is not None
     print("stop to upstream closed, in s:", round(gone_at - began, 4))
-    assert gone_at - began < 1.0
+    assert gone_at - began < AT_ONCE_S
     await asyncio.sleep(0)
     again = await call(url, "POST", f"{path}/stop")
     assert await told(again) == (200, {"stopped": False})
@@ -310,7 +314,7 @@ async def test_a_draining_stream_runs_to_its_end_without_a_reader(service: Runni
     await reader.some(500)
     page.take(reader.body)
     reader.leave()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         await simulator.books[0].ended.wait()
     assert simulator.books[0].finished
     await eventually(lambda: not service.streams.live)
@@ -327,7 +331,7 @@ async def test_a_page_with_credits_holds_claude_by_what_it_has_shown(service: Ru
     arriving = asyncio.create_task(reader.rest())
     book = await simulator.book()
     held = await steady(lambda: book.tokens)
-    assert held < (65_536 + 20_000) / 10
+    assert held < (65_536 + 60_000) / 10
     shown = reader.body.count(b"\n\n")
     answered = await call(
         service.url,
