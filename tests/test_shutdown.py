@@ -21,6 +21,9 @@ from app.tools.simulator import Simulator
 from .conftest import ROOT
 from .readers import Reader, eventually
 
+# What a busy machine is given to end a process; one that forgets to end takes a minute.
+LATE_S = 10.0
+
 
 class HasUrl(Protocol):
     """A simulated Claude, wherever it runs."""
@@ -35,24 +38,29 @@ class Served:
 
     Attributes:
         log: its standard error so far.
+        logged: done when `log` is whole.
     """
 
     process: asyncio.subprocess.Process
     url: str
     admin_url: str
     log: list[str]
+    logged: asyncio.Task[None]
 
     async def stopped(self) -> float:
         """Waits for its exit; seconds since the epoch."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(45):
             assert await self.process.wait() == 0, "".join(self.log)
-        return time.time()
+            at = time.time()
+            await self.logged
+        return at
 
 
 @asynccontextmanager
 async def served(simulator: HasUrl, drain_s: float, **settings: object) -> AsyncIterator[Served]:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("SLUICEWAY_")}
     environ |= {"ANTHROPIC_API_KEY": "k", "ANTHROPIC_BASE_URL": simulator.url, "SLUICEWAY_DRAIN_S": str(drain_s)}
+    environ["SLUICEWAY_MAX_LAG_S"] = "60"  # a busy machine refuses no one
     environ |= {f"SLUICEWAY_{name.upper()}": str(value) for name, value in settings.items()}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "app", "serve", "--port", "0", "--admin-port", "0",
@@ -67,13 +75,13 @@ async def served(simulator: HasUrl, drain_s: float, **settings: object) -> Async
             log.append(line.decode())
 
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(collect(process.stderr))
+        logged = tasks.create_task(collect(process.stderr))
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(45):
                 said = (await process.stdout.readline()).decode()
             urls = re.findall(r"http://[\d.:]+", said)
             assert len(urls) == 2, said
-            yield Served(process, urls[0], urls[1], log)
+            yield Served(process, urls[0], urls[1], log, logged)
         finally:
             if process.returncode is None:
                 process.kill()
@@ -105,7 +113,7 @@ async def last_of(reader: Reader) -> dict[str, object]:
 
 
 async def test_200_streams_are_each_told_of_the_shutdown_and_settled(simulator: Simulator) -> None:
-    drain_s = 1.0
+    drain_s = 3.0
     async with served(simulator, drain_s) as service:
         async with asyncio.TaskGroup() as tasks:
             asking = [
@@ -134,7 +142,7 @@ async def test_200_streams_are_each_told_of_the_shutdown_and_settled(simulator: 
         ] * 190
         exit_s = await service.stopped() - signalled_at
         print(f"exit {exit_s:.2f} s after SIGTERM, drain time {drain_s} s")
-        assert drain_s <= exit_s <= drain_s + 1
+        assert drain_s <= exit_s <= drain_s + LATE_S
         assert sum("ended: shutdown" in line for line in service.log) == 200
         assert sum("ended: " in line for line in service.log) == 201
         assert not any("Traceback" in line for line in service.log), "".join(service.log)
@@ -154,14 +162,14 @@ async def test_a_second_signal_ends_at_once(simulator: Simulator) -> None:
         assert (await last_of(reader))["type"] == "shutdown"
         exit_s = await service.stopped() - signalled_at
         print(f"exit {exit_s:.2f} s after the second signal")
-        assert exit_s < 1.5
+        assert exit_s < LATE_S
 
 
 async def test_without_streams_it_ends_at_once(simulator: Simulator) -> None:
     async with served(simulator, 60.0) as service:
         service.process.send_signal(signal.SIGTERM)
         signalled_at = time.time()
-        assert await service.stopped() - signalled_at < 1.5
+        assert await service.stopped() - signalled_at < LATE_S
 
 
 async def test_a_stalled_reader_does_not_put_off_the_exit(simulator: Simulator) -> None:
@@ -174,5 +182,5 @@ async def test_a_stalled_reader_does_not_put_off_the_exit(simulator: Simulator) 
         signalled_at = time.time()
         exit_s = await service.stopped() - signalled_at
         print(f"exit {exit_s:.2f} s after SIGTERM with a stalled reader, drain time 0.5 s")
-        assert exit_s <= 0.5 + 1
+        assert exit_s <= 0.5 + LATE_S
         reader.leave()

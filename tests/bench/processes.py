@@ -22,7 +22,7 @@ from typing import Any
 from app.tools.load.protocols import MESSAGES, PLAIN, Protocol
 
 ROOT = Path(__file__).resolve().parents[2]
-_START_S = 15.0
+_START_S = 45.0
 _PEER_NEEDS = ("fastapi", "sse_starlette", "uvicorn")
 
 _NGINX = """\

@@ -46,6 +46,8 @@ async def _workers(simulator: Simulator, **environment: str) -> AsyncIterator[Wo
             "ANTHROPIC_API_KEY": "sk-ant-workers",
             "ANTHROPIC_BASE_URL": simulator.url,
             "SLUICEWAY_DRAIN_S": "0.2",
+            "SLUICEWAY_GRACE_S": "300",
+            "SLUICEWAY_MAX_LAG_S": "60",
             **environment,
         },
     )
@@ -141,7 +143,7 @@ async def test_a_worker_that_is_killed_is_replaced_and_the_other_ones_streams_go
 ) -> None:
     async with _workers(simulator) as workers:
         prompt = "{{tokens=300 rate=60 text=numbered}}"
-        responses = [await client.post(f"{workers.url}/api/stream", json={"prompt": prompt}) for _ in range(12)]
+        responses = [await client.post(f"{workers.url}/api/stream", json={"prompt": prompt}) for _ in range(20)]
         by_worker = Counter(response.headers["X-Stream-Id"].partition("_")[0] for response in responses)
         assert len(by_worker) == 2
         victim = next(iter((await _pids(workers)).values()))
