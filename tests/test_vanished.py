@@ -21,7 +21,7 @@ from app.tools.simulator import Simulator
 
 from .conftest import Serve
 from .nginx import free_port, nginx, shipped
-from .readers import Reader
+from .readers import AT_ONCE_S, Reader
 from .test_stalled import outcomes
 
 _numbers = itertools.count(os.getpid() % 200)
@@ -29,7 +29,7 @@ _numbers = itertools.count(os.getpid() % 200)
 
 def ip(*words: str) -> None:
     """Runs `ip`, which needs root."""
-    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=10)
+    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=20)
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,10 @@ async def vanish(reader: Reader, far: Far, simulator: Simulator, directive: str,
     await reader.ask(directive)
     await reader.head()
     await reader.until(b"token0050")
+    cut_at = time.time()  # at the latest: the link is down before the command has ended
     far.cut()
-    cut_at = time.time()
     book = simulator.books[0]
-    async with asyncio.timeout(within_s + 5):
+    async with asyncio.timeout(within_s + 10):
         await book.ended.wait()
     assert book.gone_at is not None
     return book.gone_at - cut_at
@@ -140,7 +140,7 @@ async def test_a_vanished_reader_is_found_within_its_bound(
     found_s = await vanish(reader, far, simulator, directive, bound_s)
     print(f"vanished: upstream closed {found_s:.2f} s after the cut; bound {bound_s} s")
     assert found_s >= settings.vanish_timeout_s
-    assert found_s <= bound_s + 0.5
+    assert found_s <= bound_s + AT_ONCE_S
     assert await outcomes(service) == {"vanished": 1}
     reader.leave()
 
