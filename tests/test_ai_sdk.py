@@ -132,14 +132,14 @@ async def test_several_turns_with_a_picture_and_fields_of_the_messages_api(servi
 async def test_a_page_that_comes_back_gets_the_whole_answer(
     keeps_page: bool, service: Running, simulator: Simulator
 ) -> None:
-    say = "{{tokens=150 rate=100 text=numbered}}"
+    say = "{{tokens=400 rate=100 text=numbered}}"
     resumed = {"way": "resume", "id": "chat/1 ü", "say": say, "after": "token0020", "keeps_page": keeps_page}
     (chat,) = await chats(service, resumed)
 
     assert chat["errors"] == []
-    assert len(chat["partial"]) < len(numbered_text(150))
+    assert len(chat["partial"]) < len(numbered_text(400))
     assert len(chat["messages"]) == 2
-    assert text_of(chat["messages"][1]) == numbered_text(150)
+    assert text_of(chat["messages"][1]) == numbered_text(400)
     assert len(simulator.books) == 1, "nothing was asked anew"
 
 
@@ -160,7 +160,7 @@ async def test_a_page_that_comes_back_in_the_second_step_gets_the_first_one_too(
         },
     ]
     # A tool's result holds no directive, so the defaults say how the answer goes.
-    simulator.defaults = Scenario(tokens=100, rate=100, text="numbered")
+    simulator.defaults = Scenario(tokens=300, rate=100, text="numbered")
     resumed = {"way": "resume_second_step", "id": "1", "messages": messages, "after": "token0020"}
     (chat,) = await chats(service, resumed)
     question, answer = chat["messages"]
@@ -170,7 +170,7 @@ async def test_a_page_that_comes_back_in_the_second_step_gets_the_first_one_too(
     assert answer["metadata"]["seen"] is True
     assert [part["type"] for part in answer["parts"]] == ["step-start", "text", "tool-look", "step-start", "text"]
     assert answer["parts"][2]["output"] == 2
-    assert answer["parts"][4]["text"] == numbered_text(100)
+    assert answer["parts"][4]["text"] == numbered_text(300)
     assert len(simulator.books) == 1
 
 
@@ -191,7 +191,7 @@ async def test_stopping_ends_the_answer_for_the_page_and_for_claude(service: Run
     assert chat["errors"] == []
     assert chat["finishes"] == [ENDED | {"finishReason": "interrupted"}]
     assert book.gone_at is not None
-    assert book.tokens < 200
+    assert book.tokens < 600
 
 
 async def test_a_newer_question_in_a_chat_takes_the_older_ones_place(service: Running, simulator: Simulator) -> None:
@@ -270,11 +270,11 @@ async def test_use_chat_in_a_browser_streams_resumes_after_a_reload_and_stops(
             await expect(page.locator("#status")).to_have_text("ready")
             await expect(page.locator(".assistant .part").last).to_have_text("tool-search")
 
-            await ask(page, url, "{{tokens=200 text=numbered rate=100}}")
+            await ask(page, url, "{{tokens=400 text=numbered rate=100}}")
             await expect(page.locator(".assistant .text")).to_contain_text("token0020")
             await page.goto(f"{url}&resume")
             await expect(page.locator(".assistant .text")).to_contain_text("token0001")
-            await expect(page.locator(".assistant .text")).to_have_text(numbered_text(200))
+            await expect(page.locator(".assistant .text")).to_have_text(numbered_text(400))
             await expect(page.locator("#status")).to_have_text("ready")
 
             await ask(page, url, "{{tokens=9000 text=numbered rate=100}}")

@@ -9,9 +9,12 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 STATIC = Path(__file__).resolve().parents[2] / "app/web/static"
+
+# Playwright's five seconds are little for a busy machine.
+expect.set_options(timeout=20_000)
 
 QUIET = [
     "--no-sandbox",
@@ -61,7 +64,7 @@ def standing_chromium(profile: Path) -> Iterator[str]:
             raise AssertionError("Chromium ended before it was ready")
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(30)
 
 
 @asynccontextmanager

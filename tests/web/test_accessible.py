@@ -38,7 +38,7 @@ async def test_axe_finds_nothing_in_any_state_of_the_page(
         await check(page, "idle")
         await page.get_by_text("Request options").click()
         await page.get_by_label("Think first, and show it").check()
-        await page.get_by_label("Your prompt").fill("{{tokens=1000 rate=500 thinking=20 tool=20}}")
+        await page.get_by_label("Your prompt").fill("{{tokens=600 rate=100 thinking=20 tool=20}}")
         await page.get_by_role("button", name="Send").click()
         await check(page, "open")
         await page.get_by_role("button", name="Cut").click()

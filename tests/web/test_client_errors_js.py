@@ -148,4 +148,4 @@ async def test_leaving_for_another_page_ends_the_request_though_the_browser_keep
         await page.goto(site.url)
         await run(page, "window.handle = stream('hi'); await handle[Symbol.asyncIterator]().next()")
         await page.goto(f"{site.url}/client.js")
-        await asyncio.wait_for(site.left.wait(), 5)
+        await asyncio.wait_for(site.left.wait(), 20)

@@ -102,10 +102,10 @@ async def test_the_handle_is_there_at_once_and_aborting_before_the_headers_ends_
         """,
     )
     assert at_once == ["connecting", None, "function"]
-    await asyncio.wait_for(asked.wait(), 10)
+    await asyncio.wait_for(asked.wait(), 20)
     state = await run(page, "handle.abort(); handle.abort(); return handle.state")
     assert state == "aborted"
-    await asyncio.wait_for(site.left.wait(), 5)
+    await asyncio.wait_for(site.left.wait(), 20)
     outcome = await run(
         page, "return handle.done.catch((e) => [e.name, e.type, e instanceof client.AbortedError, !window.wrong])"
     )
@@ -152,7 +152,7 @@ async def test_nothing_is_called_after_an_abort_and_the_loop_ends_quietly(page: 
         """,
     )
     assert (texts, name) == (["a"], "AbortError")
-    await asyncio.wait_for(site.left.wait(), 5)
+    await asyncio.wait_for(site.left.wait(), 20)
 
 
 async def test_leaving_the_loop_ends_the_request(page: Page, site: Site) -> None:
@@ -164,7 +164,7 @@ async def test_leaving_the_loop_ends_the_request(page: Page, site: Site) -> None
 
     site.script = script
     assert await run(page, "const h = stream('hi'); for await (const e of h) break; return h.state") == "aborted"
-    await asyncio.wait_for(site.left.wait(), 5)
+    await asyncio.wait_for(site.left.wait(), 20)
 
 
 async def test_a_stream_has_one_reader(page: Page, site: Site) -> None:

@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from playwright.async_api import Page
 
+from ..readers import eventually
 from .scripted import DONE, Script, Site, forever, frame, run
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
@@ -228,7 +229,7 @@ async def test_detach_lets_go_and_attach_comes_back(page: Page, site: Site) -> N
         window.dispatchEvent(new PageTransitionEvent("pagehide", { persisted: true }));
         """,
     )
-    await asyncio.wait_for(site.left.wait(), 5)
+    await asyncio.wait_for(site.left.wait(), 20)
     assert site.resumed == []
     text, states = await run(
         page,
@@ -263,7 +264,7 @@ async def test_stop_and_abort_of_a_resumable_stream_tell_the_service(page: Page,
             end,
         )
         assert got == [1, True, "aborted", 0]
-        await asyncio.wait_for(site.told.wait(), 5)
+        await asyncio.wait_for(site.told.wait(), 20)
         assert site.steered == [("/api/stream/s-1/stop", {"stop_token": "t-1"})]
 
 
@@ -277,8 +278,8 @@ async def test_leaving_the_page_of_a_stream_that_is_not_resumable_stops_it_by_be
     site.script = script
     await run(page, "window.handle = stream('hi'); await handle[Symbol.asyncIterator]().next()")
     await page.goto(f"{site.url}/client.js")
-    await asyncio.wait_for(site.told.wait(), 5)
-    await asyncio.wait_for(site.left.wait(), 5)
+    await asyncio.wait_for(site.told.wait(), 20)
+    await asyncio.wait_for(site.left.wait(), 20)
     assert site.steered == [("/api/stream/s-1/stop", {"stop_token": "t-1"})]
 
 
@@ -338,10 +339,10 @@ async def test_what_a_loop_has_shown_is_told_every_16_kb_and_what_it_has_not_is_
         """
         const handle = stream("hi", { credits: true }), loop = handle[Symbol.asyncIterator](), shown = [];
         for (let n = 0; n < 20; n += 1) await loop.next();
-        await new Promise((resolve) => setTimeout(resolve, 50)); // what was said has arrived by then
         return handle.lastEventId;
         """,
     )
+    await eventually(lambda: len(site.steered) >= 2)
     assert shown == "19"
     assert site.bodies == [{"prompt": "hi", "credits": True}]
     assert site.steered == [
@@ -365,7 +366,7 @@ async def test_what_waits_for_a_callback_is_not_shown(page: Page, site: Site) ->
     assert site.steered == []
     await run(page, "const done = handle.done; let over; done.then(() => { over = true; });"
               "while (!over) { window.paint(); await new Promise((r) => setTimeout(r, 5)); }")  # fmt: skip
-    await asyncio.wait_for(site.told.wait(), 5)
+    await asyncio.wait_for(site.told.wait(), 20)
     assert {path for path, _ in site.steered} == {"/api/stream/s-1/shown"}
 
 
@@ -373,9 +374,10 @@ async def test_a_service_with_a_smaller_window_gets_its_word_at_its_sign_of_life
     """Else both would wait: the page for frames, the service for a word that comes only after 16 kB."""
 
     async def waits(response: web.StreamResponse) -> None:
-        await asyncio.sleep(0.05)  # a chunk of its own
-        await response.write(b": keep-alive\n\n")
-        await asyncio.wait_for(site.told.wait(), 5)
+        async with asyncio.timeout(20):
+            while not site.told.is_set():
+                await asyncio.sleep(0.2)  # a chunk of its own; to a busy page the next one is
+                await response.write(b": keep-alive\n\n")
 
     site.script = long(2, waits)
     text = await run(page, "return (await stream('hi', { credits: true }).done).text")

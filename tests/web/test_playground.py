@@ -37,12 +37,12 @@ async def send(page: Page, service: Running, prompt: str) -> None:
 
 
 async def state(page: Page, name: str) -> None:
-    await expect(page.locator("#state")).to_have_attribute("data-state", name, timeout=15_000)
+    await expect(page.locator("#state")).to_have_attribute("data-state", name, timeout=20_000)
 
 
 async def begun(page: Page) -> None:
     """Waits for the first words on the page."""
-    await expect(page.locator("#text")).to_contain_text(" ", timeout=15_000)
+    await expect(page.locator("#text")).to_contain_text(" ", timeout=20_000)
 
 
 async def drag(page: Page, value: int) -> None:
@@ -79,7 +79,7 @@ async def test_stopping_ends_the_generation(page: Page, service: Running, simula
     else:
         await page.keyboard.press("Escape")
     book = await simulator.book()
-    await asyncio.wait_for(book.ended.wait(), 5)
+    await asyncio.wait_for(book.ended.wait(), 20)
     assert not book.finished
     assert book.tokens < book.would_have / 2
     await state(page, "aborted")
@@ -93,7 +93,7 @@ async def test_stopping_before_the_first_token_ends_the_request(
     await send(page, service, "{{tokens=100 ttft_s=60}}")
     book = await simulator.book()
     await page.get_by_role("button", name="Stop").click()
-    await asyncio.wait_for(book.ended.wait(), 5)
+    await asyncio.wait_for(book.ended.wait(), 20)
     assert book.tokens == 0
     await state(page, "aborted")
 
@@ -112,7 +112,7 @@ async def test_closing_the_tab_holds_the_generation_still_or_ends_it_as_was_aske
     await begun(other)
     await other.close()
     ended = await simulator.book(1)
-    await asyncio.wait_for(ended.ended.wait(), 5)
+    await asyncio.wait_for(ended.ended.wait(), 20)
     assert not ended.finished
     await page.close()
     held = await simulator.book(0)
@@ -142,7 +142,7 @@ async def test_a_reader_held_still_takes_nothing_and_then_everything(
     await state(page, "held")
     received = await page.evaluate(RECEIVED)
     # So short an answer fits into the browser's own buffers: Claude finishes, and the page has not taken it.
-    await asyncio.wait_for((await simulator.book()).ended.wait(), 5)
+    await asyncio.wait_for((await simulator.book()).ended.wait(), 20)
     assert await page.evaluate(RECEIVED) == received
     await drag(page, 100)
     await state(page, "done")
