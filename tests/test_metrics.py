@@ -123,7 +123,7 @@ def test_promtool_finds_nothing_to_say(registry: CollectorRegistry, metrics: Met
     metrics.settled(entry())
     metrics.show_prices(load_prices(ROOT / "config" / "prices.toml"))
     done = subprocess.run(
-        [promtool, "check", "metrics"], input=generate_latest(registry), capture_output=True, check=False, timeout=20
+        [promtool, "check", "metrics"], input=generate_latest(registry), capture_output=True, check=False, timeout=50
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 

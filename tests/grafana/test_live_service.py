@@ -51,7 +51,7 @@ async def test_a_service_under_load_is_scraped_and_its_counters_move(
     try:
         completed = 'sluiceway_streams_total{model="claude-opus-4-8",outcome="%s"} > 0'
         found: dict[str, list[Any]] = {}
-        async with asyncio.timeout(50):
+        async with asyncio.timeout(100):
             while len(found) < 2 or not all(found.values()):
                 await asyncio.gather(*(_stream(client, service.url, leave=place % 3 == 0) for place in range(12)))
                 try:

@@ -141,7 +141,7 @@ async def live(tmp_path: Path) -> AsyncIterator[tuple[str, str]]:
     )
     try:
         for _ in range(4):  # the fourth begins when three are stored
-            await asyncio.wait_for(scrapes.get(), 20)
+            await asyncio.wait_for(scrapes.get(), 60)
         yield target, f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
