@@ -17,7 +17,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     folder = tmp_path_factory.mktemp("prometheus")
     (folder / "story.om").write_text(story())
     promtool = ["promtool", "tsdb", "create-blocks-from", "openmetrics", "--quiet", "story.om", "data"]
-    subprocess.run(promtool, cwd=folder, check=True, capture_output=True, timeout=50)
+    subprocess.run(promtool, cwd=folder, check=True, capture_output=True, timeout=100)
     (folder / "prometheus.yml").write_text("global: {}\n")
     port = free_port()
     command = [

@@ -62,7 +62,7 @@ def registered() -> dict[str, dict[str, set[str]]]:
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("dashboards")
-    subprocess.run([sys.executable, GRAFANA / "generate.py", folder], check=True, timeout=50)
+    subprocess.run([sys.executable, GRAFANA / "generate.py", folder], check=True, timeout=100)
     return (folder / "sluiceway.json").read_bytes()
 
 

@@ -175,6 +175,6 @@ def test_promtool_finds_nothing_to_say_about_the_exposition() -> None:
     worker = Worker("live", 3, 1.0, "0.1.0")
     worker.step(0)
     found = subprocess.run(
-        ["promtool", "check", "metrics"], input=generate_latest(worker.registry), capture_output=True, timeout=50
+        ["promtool", "check", "metrics"], input=generate_latest(worker.registry), capture_output=True, timeout=100
     )
     assert (found.returncode, found.stdout + found.stderr) == (0, b"")

@@ -34,7 +34,7 @@ def files_of(name: str) -> list[Path]:
 
 
 def promtool(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["promtool", *arguments], cwd=cwd, capture_output=True, text=True, timeout=50)
+    return subprocess.run(["promtool", *arguments], cwd=cwd, capture_output=True, text=True, timeout=100)
 
 
 def test_rules_are_valid() -> None:
