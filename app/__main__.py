@@ -68,11 +68,11 @@ def serve(
             main_coroutine = supervise(loaded, workers, arguments, _environment(credentials))
         else:
             main_coroutine = server.serve_until_signal(loaded, credentials, place)
-        # What is alive now lives for ever: the collector need not look at it again. And streams make few cycles but many
-        # objects: at the ordinary thresholds it would run all the time, and hold everybody up.
+        # What is alive now lives for ever: the collector need not look at it again. And streams make next to no cycles but
+        # many objects, some 250 each: it is to come seldom, and in short steps, because everybody waits for it.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(100_000, 20, 20)
+        gc.set_threshold(10_000, 20, 10)
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             try:
                 runner.run(main_coroutine)

@@ -72,7 +72,7 @@ async def produce(source: Source, channel: Channel, seen: Callable[[ClaudeEvent]
                 for event in events:
                     await channel.put(event)
         except SluicewayError as failure:
-            error = failure
+            error = failure.with_traceback(None)  # as a value; its frames would keep the stream in a cycle
         except Exception:
             log.exception("the producer failed")
             error = InternalError("the service failed while it read the answer")

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import math
 import secrets
+import traceback
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -116,7 +118,9 @@ class Session:
         self.lifecycle = Lifecycle()
         self.channel = Channel(options.queue_items, options.queue_bytes, metrics.paused)
         self.replay = replay
-        self.delivery = Delivery(wire, replay, self, options.pace.heartbeat_s, self.channel.nudge)
+        # Weakly, so that a stream that ended is freed at once, and the collector has next to nothing to do.
+        observer = weakref.proxy(self)
+        self.delivery = Delivery(wire, replay, observer, options.pace.heartbeat_s, self.channel.nudge)
         self.outcome: Outcome | None = None
         self.began_at = loop.time()
         self.error: SluicewayError | None = None  # failed before anything was sent; the handler's to answer
@@ -148,7 +152,7 @@ class Session:
         self.delivery.attach(connection)
         self._task = tasks.create_task(self._run(), name=f"session {self.terms.stream_id}")
         # A callback, not a `finally`: a task that is cancelled before its first step never enters its body.
-        self._task.add_done_callback(lambda _task: self._ended(on_end))
+        self._task.add_done_callback(lambda task: self._ended(task, on_end))
 
     def attach(self, connection: Connection) -> None:
         """A reader came back, or another one takes over. Raises IllegalEvent if the stream is over."""
@@ -230,7 +234,7 @@ class Session:
         try:
             error = await consume(self.channel, window, self.delivery, self._pace)
         except SluicewayError as failure:
-            error = self.error = failure
+            error = self.error = failure.with_traceback(None)
         except Exception:
             log.exception("stream %s: the consumer failed", self.terms.stream_id)
             error = self.error = InternalError("the service failed while it served the answer")
@@ -278,7 +282,13 @@ class Session:
             elif action is Action.CANCEL_GRACE and self._timer is not None:
                 self._timer.cancel()
 
-    def _ended(self, on_end: Callable[[Session], None]) -> None:
+    def _ended(self, task: asyncio.Task[None], on_end: Callable[[Session], None]) -> None:
+        self._task = self._producer = None
+        try:
+            task.exception()
+        except asyncio.CancelledError as error:
+            # Its frames hold the error itself (TaskGroup's do): a cycle that would keep the whole stream.
+            traceback.clear_frames(error.__traceback__)
         self.outcome = self.outcome or Outcome.INTERNAL_ERROR
         self._let_go()
         self.channel.close()

@@ -385,21 +385,24 @@ class Streams:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(WATCH_S)
-            stalled = 0
-            for session in list(self.live.values()):
-                connection = session.delivery.connection
-                if connection is None:
-                    continue
-                finding = connection.look(loop.time())
-                stalled += connection.stuck
-                if finding is not None:
-                    log.info("stream %s: its reader has %s", session.terms.stream_id, finding.value)
-                    session.lost(connection, _OUTCOME_OF[finding])
-                    connection.abort()
-            for connection in list(self._replaying):
-                if connection.look(loop.time()) is not None:
-                    connection.abort()
-            self._metrics.readers_stalled.set(stalled)
+            self._look(loop.time())
+
+    def _look(self, now: float) -> None:
+        stalled = 0
+        for session in list(self.live.values()):
+            connection = session.delivery.connection
+            if connection is None:
+                continue
+            finding = connection.look(now)
+            stalled += connection.stuck
+            if finding is not None:
+                log.info("stream %s: its reader has %s", session.terms.stream_id, finding.value)
+                session.lost(connection, _OUTCOME_OF[finding])
+                connection.abort()
+        for connection in list(self._replaying):
+            if connection.look(now) is not None:
+                connection.abort()
+        self._metrics.readers_stalled.set(stalled)
 
 
 def _same(secret: str, given: str) -> bool:

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from app.credits import Credits
 from app.delivery import Interrupted
 from app.errors import SluicewayError
-from app.ledger import Ledger
+from app.ledger import Account, Ledger
 from app.liveness import Finding
 from app.metrics import Metrics
 from app.prices import Prices, load_prices
@@ -177,12 +177,12 @@ class House:
     """A store of streams, and what it is told to count.
 
     Attributes:
-        sessions: every one that was started.
+        accounts: of every session that was started.
     """
 
     streams: Streams
     registry: CollectorRegistry
-    sessions: list[Session] = field(default_factory=list)
+    accounts: list[Account] = field(default_factory=list)
 
     def start(
         self,
@@ -198,7 +198,7 @@ class House:
         source = ScriptedSource(list(steps))
         terms = Terms(stream_id, caller, "claude-opus-4-8", policy, grace_s, stop_token=f"token of {stream_id}")
         session = self.streams.start(terms, source, PlainFormat(thinking=False), connection, 64_000)
-        self.sessions.append(session)
+        self.accounts.append(session.account)
         return session, source
 
     def settled(self) -> dict[str, int]:
@@ -226,8 +226,8 @@ async def house(options: SessionOptions = SESSION_OPTIONS, **store: Any) -> Asyn
         opened = House(streams, registry)
         yield opened
     assert not streams.live
-    assert all(session.account.settled for session in opened.sessions)
-    assert sum(opened.settled().values()) == len(opened.sessions), "settled twice, or never"
+    assert all(account.settled for account in opened.accounts)
+    assert sum(opened.settled().values()) == len(opened.accounts), "settled twice, or never"
     assert registry.get_sample_value("sluiceway_streams_active") == 0
     assert registry.get_sample_value("sluiceway_upstreams_active") == 0
 

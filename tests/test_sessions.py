@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
+import weakref
 
 import pytest
 
@@ -383,3 +385,35 @@ async def test_a_session_shows_where_it_stands() -> None:
         shown = session.as_dict()
         assert (shown["reader"], shown["upstream"], shown["id"]) == ("attached", "asking", "st_1")
         assert "reader attached" in repr(session)
+
+
+@pytest.mark.parametrize("way", ["whole", "failed", "left", "expired", "stopped"])
+def test_a_stream_that_ended_is_freed_without_the_collector(way: str) -> None:
+    """Or it stays until the collector comes, for which everybody has to wait."""
+
+    def steps() -> list[Step]:
+        if way in ("whole", "failed"):
+            return [[START], [text("x")], [STOP] if way == "whole" else UpstreamCut("cut")]
+        return PACED
+
+    async def scene() -> None:
+        async with house() as opened:
+            connection = FakeConnection()
+            policy = Policy.ABORT if way == "left" else Policy.GRACE
+            session, _ = opened.start(steps(), connection, policy=policy, grace_s=1.0)
+            stream = weakref.ref(session)
+            await asyncio.sleep(3)
+            if way in ("left", "expired"):
+                connection.break_off()
+                session.lost(connection)
+            elif way == "stopped":
+                session.stop(Outcome.STOPPED, Stopped("enough"))
+            del session
+            await asyncio.sleep(3)
+            assert stream() is None
+
+    gc.disable()
+    try:
+        run(scene())
+    finally:
+        gc.enable()
