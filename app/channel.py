@@ -43,6 +43,7 @@ class Channel(asyncio.Queue[Item]):
 
     def __init__(self, max_items: int, max_bytes: int, on_pause: Callable[[float], None] = lambda _s: None) -> None:
         super().__init__(max_items)
+        self._loop = asyncio.get_running_loop()  # asked for once: in Python 3.11 each time is a system call
         self._on_pause = on_pause
         self.max_bytes = max_bytes
         self._size_bytes = 0
@@ -62,13 +63,12 @@ class Channel(asyncio.Queue[Item]):
         if not self.full():
             super().put_nowait(item)
             return
-        loop = asyncio.get_running_loop()
         self._pauses += 1
-        self._paused_since = loop.time()
+        self._paused_since = self._loop.time()
         try:
             await super().put(item)
         finally:
-            waited_s = loop.time() - self._paused_since
+            waited_s = self._loop.time() - self._paused_since
             self._paused_since = None
             self._paused_s += waited_s
             self._on_pause(waited_s)
@@ -77,13 +77,12 @@ class Channel(asyncio.Queue[Item]):
         """The next item, or None if none came by `deadline` (loop time, seconds). Cancelling loses no item."""
         if not self.empty():
             return self.get_nowait()
-        loop = asyncio.get_running_loop()
-        if deadline <= loop.time():
+        if deadline <= self._loop.time():
             return None
         self._deadline = deadline
         if self._timer is None or self._timer_at > deadline:
-            self._arm(loop)
-        self._waiter = loop.create_future()
+            self._arm()
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:
@@ -101,22 +100,21 @@ class Channel(asyncio.Queue[Item]):
             self._timer.cancel()
             self._timer = None
 
-    def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = self._deadline
-        self._timer = loop.call_at(self._deadline, self._timer_fired)
+        self._timer = self._loop.call_at(self._deadline, self._timer_fired)
 
     def _timer_fired(self) -> None:
         # One timer serves many waits: the deadline, mostly a far one, has moved on while this one ran.
-        loop = asyncio.get_running_loop()
         self._timer = None
         if self._waiter is None:
             return
-        if self._deadline <= loop.time():
+        if self._deadline <= self._loop.time():
             self.nudge()
         else:
-            self._arm(loop)
+            self._arm()
 
     def end_now(self, end: End) -> None:
         """Drops what is held and makes `end` the next item, whatever the bounds; the producer is to be cancelled."""
@@ -141,7 +139,7 @@ class Channel(asyncio.Queue[Item]):
 
     def statistics(self) -> ChannelStatistics:
         """A frozen record of what the channel holds and has seen."""
-        waiting_s = 0.0 if self._paused_since is None else asyncio.get_running_loop().time() - self._paused_since
+        waiting_s = 0.0 if self._paused_since is None else self._loop.time() - self._paused_since
         return ChannelStatistics(
             items=self.qsize(),
             size_bytes=self._size_bytes,

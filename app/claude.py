@@ -171,6 +171,7 @@ class Answer:
     def __init__(self, claude: Claude, params: dict[str, Any], headers: dict[str, str]) -> None:
         self._claude = claude
         self._options = claude.options
+        self._loop = asyncio.get_running_loop()  # asked for once: in Python 3.11 each time is a system call
         self._params: dict[str, Any] | None = params  # dropped when the answer has begun: a prompt may be megabytes
         self._request_headers = headers
         self._call = _Call()
@@ -304,8 +305,7 @@ class Answer:
 
     async def _read_chunk(self, content: aiohttp.StreamReader) -> bytes:
         """The bytes that came while the socket rested, or the next ones to come; none at the end."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = self._loop.time()
         try:
             if self._resume_at > began:
                 await self._claude.pacer.until(self._resume_at)
@@ -330,7 +330,7 @@ class Answer:
             raise UpstreamCut("Claude's answer was cut off") from error
         finally:
             self._reading_since = None
-            self._without_progress_s += loop.time() - began
+            self._without_progress_s += self._loop.time() - began
 
     def _watch(self) -> None:
         """Ends a read that has waited too long; else looks again when that may be so."""
@@ -338,9 +338,8 @@ class Answer:
         response = self._call.response
         if self._closed or response is None or self._reading_since is None:
             return  # the next read arms it again
-        loop = asyncio.get_running_loop()
         due_at = self._reading_since + self._read_left_s
-        if due_at <= loop.time():
+        if due_at <= self._loop.time():
             response.content.set_exception(_Silence())
         else:
             self._arm(due_at)
@@ -349,7 +348,7 @@ class Answer:
         if self._watchdog is not None:
             self._watchdog.cancel()
         self._watch_at = when
-        self._watchdog = asyncio.get_running_loop().call_at(when, self._watch)
+        self._watchdog = self._loop.call_at(when, self._watch)
 
     def _pause(self, size_bytes: int) -> None:
         """Stops the socket until the next read, and decides how long it rests until then."""
@@ -357,7 +356,7 @@ class Answer:
             self._flows = False
             connection.transport.pause_reading()
         if self._paced:
-            now = asyncio.get_running_loop().time()
+            now = self._loop.time()
             self._resume_at = now + self._claude.pacer.stretched(self._pace.rest_s(size_bytes, now))
 
     def _resume(self) -> None:

@@ -6,6 +6,7 @@ A socket that rests for a window gives everything that came in one wake-up, wher
 from __future__ import annotations
 
 import asyncio
+from functools import cached_property
 
 
 class ReadPace:
@@ -58,6 +59,10 @@ class Pacer:
         self._slots: dict[int, list[asyncio.Future[None]]] = {}
         self.lag_s = 0.0  # how late slots have lately been
 
+    @cached_property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()  # asked for once: in Python 3.11 each time is a system call
+
     def stretched(self, rest_s: float) -> float:
         """A rest of `rest_s` seconds, longer while the event loop lags: then batches grow before anyone is late."""
         surplus_s = self.lag_s - self.ORDINARY_LAG_S
@@ -65,19 +70,18 @@ class Pacer:
 
     def until(self, when: float) -> asyncio.Future[None]:
         """Done at the beginning of the slot nearest to `when` (loop time, s). Cancelling it is safe."""
-        loop = asyncio.get_running_loop()
-        rest: asyncio.Future[None] = loop.create_future()
+        rest: asyncio.Future[None] = self._loop.create_future()
         slot = round(when / self._slot_s)
         rests = self._slots.get(slot)
         if rests is None:
             rests = self._slots[slot] = []
-            due_at = max(slot * self._slot_s, loop.time())
-            loop.call_at(due_at, self._tick, slot, due_at)
+            due_at = max(slot * self._slot_s, self._loop.time())
+            self._loop.call_at(due_at, self._tick, slot, due_at)
         rests.append(rest)
         return rest
 
     def _tick(self, slot: int, due_at: float) -> None:
-        self.lag_s += 0.2 * (asyncio.get_running_loop().time() - due_at - self.lag_s)
+        self.lag_s += 0.2 * (self._loop.time() - due_at - self.lag_s)
         for rest in self._slots.pop(slot):
             if not rest.done():
                 rest.set_result(None)
