@@ -6,6 +6,8 @@ A socket that rests for a window gives everything that came in one wake-up, wher
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from functools import cached_property
 
 
@@ -44,29 +46,42 @@ class ReadPace:
 
 
 class Pacer:
-    """Ends rests at slot boundaries; all that end in one slot share one timer.
+    """Ends rests at slot boundaries, where all that end in one slot share one timer; and makes them longer under load.
     Args:
         slot_s: the width of a slot in seconds; a rest ends up to half of it before or after the time asked for.
+        cpu_clock: seconds of processor time that the event loop's thread has used.
+
+    Attributes:
+        lag_s: how late slots have lately been.
+        busy: the share of its processor that the event loop has lately used, 0 to 1.
     """
 
+    # A rest grows by this many times the share of the processor in use above the next; by that alone to the third at most.
+    BUSY_GROWTH, FREE_SHARE, MOST_BUSY = 1.25, 0.2, 1.3
+    # How often that share is measured, in seconds, and how much a measurement weighs.
+    _MEASURE_S, _WEIGHT = 0.1, 0.3
     # Lateness below this is the ordinary life of an event loop, in seconds.
     ORDINARY_LAG_S = 0.01
-    # A rest grows by this many times the lag above it, and to at most so many times itself.
+    # A rest also grows by this many times the lag above it; and to at most so many times itself.
     STRETCH, MOST_STRETCHED = 4.0, 3.0
 
-    def __init__(self, slot_s: float = 0.01) -> None:
+    def __init__(self, slot_s: float = 0.01, cpu_clock: Callable[[], float] = time.thread_time) -> None:
         self._slot_s = slot_s
         self._slots: dict[int, list[asyncio.Future[None]]] = {}
-        self.lag_s = 0.0  # how late slots have lately been
+        self._cpu_clock = cpu_clock
+        self._measured = 0.0, cpu_clock()  # loop time and processor time at the last measurement
+        self.lag_s = 0.0
+        self.busy = 0.0
 
     @cached_property
     def _loop(self) -> asyncio.AbstractEventLoop:
         return asyncio.get_running_loop()  # asked for once: in Python 3.11 each time is a system call
 
     def stretched(self, rest_s: float) -> float:
-        """A rest of `rest_s` seconds, longer while the event loop lags: then batches grow before anyone is late."""
-        surplus_s = self.lag_s - self.ORDINARY_LAG_S
-        return rest_s if surplus_s <= 0 else min(rest_s + self.STRETCH * surplus_s, rest_s * self.MOST_STRETCHED)
+        """A rest of `rest_s` seconds, longer under load: batches grow, and cost less, before anyone is late."""
+        by_share = min(1 + self.BUSY_GROWTH * max(0.0, self.busy - self.FREE_SHARE), self.MOST_BUSY)
+        by_lag_s = self.STRETCH * max(0.0, self.lag_s - self.ORDINARY_LAG_S)
+        return min(rest_s * by_share + by_lag_s, rest_s * self.MOST_STRETCHED)
 
     def until(self, when: float) -> asyncio.Future[None]:
         """Done at the beginning of the slot nearest to `when` (loop time, s). Cancelling it is safe."""
@@ -81,7 +96,13 @@ class Pacer:
         return rest
 
     def _tick(self, slot: int, due_at: float) -> None:
-        self.lag_s += 0.2 * (self._loop.time() - due_at - self.lag_s)
+        now = self._loop.time()
+        self.lag_s += 0.2 * (now - due_at - self.lag_s)
+        measured_at, cpu_s = self._measured
+        if now >= measured_at + self._MEASURE_S:
+            self._measured = now, self._cpu_clock()
+            share = min(1.0, (self._measured[1] - cpu_s) / (now - measured_at))
+            self.busy += self._WEIGHT * (share - self.busy)
         for rest in self._slots.pop(slot):
             if not rest.done():
                 rest.set_result(None)

@@ -144,6 +144,33 @@ async def test_a_time_that_is_past_is_no_lateness() -> None:
     assert pacer.lag_s == 0
 
 
+@jumping
+async def test_how_busy_the_processor_is_is_known_and_forgotten_again() -> None:
+    used_s = 0.0
+    pacer = Pacer(0.01, lambda: used_s)
+    for _ in range(40):
+        await pacer.until(loop().time() + 0.2)
+        used_s += 0.1
+    assert pacer.busy == pytest.approx(0.5, abs=0.03)
+    for _ in range(40):
+        await pacer.until(loop().time() + 0.2)
+    assert pacer.busy < 0.001
+
+
+@settings(deadline=None)
+@given(st.floats(0, 5), st.floats(0, 1), st.floats(0, 1))
+def test_rests_grow_with_the_share_of_the_processor_in_use_by_a_third_at_most(
+    rest_s: float, busy: float, more: float
+) -> None:
+    pacer = Pacer()
+    pacer.busy = busy
+    stretched_s = pacer.stretched(rest_s)
+    assert rest_s <= stretched_s <= rest_s * Pacer.MOST_BUSY
+    assert busy > Pacer.FREE_SHARE or stretched_s == rest_s
+    pacer.busy = busy + more
+    assert pacer.stretched(rest_s) >= stretched_s
+
+
 @settings(deadline=None)
 @given(st.floats(0, 5), st.floats(0, 10), st.floats(0, 10))
 def test_rests_grow_with_the_lag_within_bounds(rest_s: float, lag_s: float, more_s: float) -> None:
