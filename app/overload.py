@@ -50,11 +50,9 @@ class LagMeter:
 
     @property
     def lag_s(self) -> float:
-        """How late the loop is: by its last beats, or by the one that is overdue right now.
-
-        That one counts half: it may be a hiccup that is just over.
-        """
-        return max(self._average_s, (self._clock() - self._due_at) / 2)
+        """How late the loop is: by its last beats, and by the one that is overdue right now as if it came now."""
+        overdue_s = self._clock() - self._due_at
+        return max(self._average_s, self._average_s + self.WEIGHT * (overdue_s - self._average_s))
 
     async def run(self) -> None:
         """Beats until cancelled."""

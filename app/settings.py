@@ -46,7 +46,7 @@ class Settings(BaseModel):
     # Who is let in
     max_streams: int = Field(5000, ge=1, le=1_000_000, description="the most streams in flight, each worker's own")
     max_lag_s: float = Field(
-        0.5, gt=0, le=60, description="no new stream is let in while the event loop is later than this, in seconds"
+        0.03, gt=0, le=60, description="no new stream is let in while the event loop is later than this, in seconds"
     )
 
     # What is asked of Claude where the request does not say

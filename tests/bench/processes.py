@@ -110,10 +110,11 @@ def upstream() -> Iterator[Upstream]:
 
 @contextmanager
 def service(above: Upstream, name: str = "sluiceway", settings: Mapping[str, str] | None = None) -> Iterator[Contender]:
-    """Runs the service with its defaults, but for the settings given as environment variables."""
+    """Runs the service with its defaults, but for the settings given as environment variables; it refuses no one."""
     port, admin_port = free_port(), free_port()
     command = [sys.executable, "-m", "app", "serve", "--port", str(port), "--admin-port", str(admin_port)]
     own = {"ANTHROPIC_API_KEY": "sk-ant-bench", "ANTHROPIC_BASE_URL": above.url, "SLUICEWAY_LOG_LEVEL": "warning"}
+    own["SLUICEWAY_MAX_LAG_S"] = "60"
     with _process(command, port, own | dict(settings or {})) as pid:
         yield Contender(name, f"http://127.0.0.1:{port}", PLAIN, pid)
 
