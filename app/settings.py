@@ -63,7 +63,9 @@ class Settings(BaseModel):
     )
 
     # The batches
-    window_s: float = Field(0.1, ge=0, le=5, description="time between two batches, in seconds; 0 sends each at once")
+    window_s: float = Field(
+        0.1, ge=0, le=5, description="time between two batches, in seconds, more under load; 0 sends each at once"
+    )
     window_max_s: float = Field(
         1.0, ge=0, le=30, description="what the window grows to while a reader lags, in seconds"
     )
