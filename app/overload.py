@@ -52,7 +52,7 @@ class LagMeter:
     def lag_s(self) -> float:
         """How late the loop is: by its last beats, and by the one that is overdue right now as if it came now."""
         overdue_s = self._clock() - self._due_at
-        return max(self._average_s, self._average_s + self.WEIGHT * (overdue_s - self._average_s))
+        return self._average_s + self.WEIGHT * max(0.0, overdue_s - self._average_s)
 
     async def run(self) -> None:
         """Beats until cancelled."""

@@ -47,6 +47,7 @@ class ReadPace:
 
 class Pacer:
     """Ends rests at slot boundaries, where all that end in one slot share one timer; and makes them longer under load.
+
     Args:
         slot_s: the width of a slot in seconds; a rest ends up to half of it before or after the time asked for.
         cpu_clock: seconds of processor time that the event loop's thread has used.
@@ -56,7 +57,8 @@ class Pacer:
         busy: the share of its processor that the event loop has lately used, 0 to 1.
     """
 
-    # A rest grows by this many times the share of the processor in use above the next; by that alone to the third at most.
+    # A rest grows with the share of the processor in use: by so many times what is above the free share, and by that
+    # alone to at most so many times itself.
     BUSY_GROWTH, FREE_SHARE, MOST_BUSY = 1.25, 0.2, 1.3
     # How often that share is measured, in seconds, and how much a measurement weighs.
     _MEASURE_S, _WEIGHT = 0.1, 0.3

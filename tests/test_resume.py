@@ -200,8 +200,11 @@ async def test_a_finished_stream_is_readable_from_any_place_until_its_time_is_ov
         assert await again.rest() == b"".join(frame + b"\n\n" for frame in frames[last_id:])
         assert again.ended
         again.leave()
-    await asyncio.sleep(4.1)  # the time that it stays readable, which only passes
-    status, error = await told(await call(service.url, "GET", path_of(reader)))
+    async with asyncio.timeout(20):
+        while (again := await call(service.url, "GET", path_of(reader))).status == 200:
+            await again.rest()
+            again.leave()
+    status, error = await told(again)
     assert (status, error["type"]) == (404, "not_found_error")
 
 

@@ -36,8 +36,8 @@ def sample_of(transport: asyncio.Transport, written_bytes: int) -> Sample | None
     except OSError:
         return None
     waiting_bytes = transport.get_write_buffer_size() + queued_bytes
-    # Where nothing is queued, nothing is out that could be acknowledged.
     silent_s, in_flight = None, False
+    # Where nothing is queued, nothing is out that could be acknowledged.
     if queued_bytes and _HAS_TCP_INFO and sock.family in (socket.AF_INET, socket.AF_INET6):
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
         unacked, last_ack_ms = _TCP_INFO.unpack(info)

@@ -82,7 +82,7 @@ class EventStream(EventSourceResponse):
             raise ConnectionResetError("the reader left")
         if data:  # an empty chunk would be the last one
             transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._in_chunks else data)
-        return transport.get_write_buffer_size() > 0
+        return self.waiting
 
     @property
     def waiting(self) -> bool:
