@@ -53,7 +53,7 @@ cover: $(VENV)/.tests system ## Run the tests with branch coverage
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
 audit: $(VENV)/.tests ## Compare the ledger's estimates with known truth, on simulated streams (some minutes)
-	$(BIN)/python -m app.tools.audit --out build/audit
+	$(BIN)/python -m app.tools.audit.run --out build/audit
 
 bench: $(VENV)/.tests system ## Measure the service beside nginx's plain pass-through (some minutes, a quiet machine)
 	$(BIN)/python -m tests.bench.bench $(ARGS)
@@ -63,8 +63,8 @@ load: $(VENV)/.tests ## Load a deployment: make load ARGS="--url http://127.0.0.
 
 lock: $(VENV)/.tests ## Pin what pyproject.toml asks for, with hashes
 	$(BIN)/python -m pip install --quiet pip-tools
-	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras --allow-unsafe -o requirements.lock pyproject.toml
-	$(BIN)/pip-compile --quiet --extra test --generate-hashes --no-emit-index-url --no-emit-find-links --strip-extras --allow-unsafe -o tests/requirements.lock pyproject.toml
+	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --allow-unsafe -o requirements.lock pyproject.toml
+	$(BIN)/pip-compile --quiet --extra test --generate-hashes --no-emit-index-url --no-emit-find-links --allow-unsafe -o tests/requirements.lock pyproject.toml
 
 clean: ## Remove what the other verbs made
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov

@@ -1,10 +1,11 @@
 """Sluiceway: streams Claude to the browser with backpressure that is real from end to end.
 
-    Claude ─▶ claude.py ─▶ produce() ─▶ Channel ─▶ consume() ─▶ wire/ ─▶ delivery.py ─▶ web/writer.py ─▶ the reader
+    Claude ─▶ upstream/claude ─▶ flow/: produce() ─▶ Channel ─▶ consume() ─▶ wire/ ─▶ streams/delivery ─▶ web/readers ─▶ the reader
 
-Start at `relay.py`: the heart is one bounded queue (`channel.py`) and two tasks. `sessions.py` owns the tasks and moves
-each stream through `lifecycle.py`; `store.py` finds streams again; `ledger.py` settles them. Rules are pure and say so;
-`claude.py` and `web/` are the edges; `tools/` are programs that nothing imports.
+Start at `flow/relay.py`: the heart is one bounded queue (`flow/channel.py`) and two tasks. `streams/session.py` owns the
+tasks and moves each stream through `streams/lifecycle.py`; `streams/store.py` finds streams again; `money/ledger.py`
+settles them. A folder imports only those before it: answer, flow, wire, money, telemetry, access, streams, upstream,
+fleet, web, tools.
 """
 
 __version__ = "0.1.0"

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import click
 
-from app import __version__, settings
-from app.tools import load, prove, simulator
-from app.web import server
-from app.web.workers import parse_place, supervise
+from . import __version__, settings
+from .fleet.supervisor import parse_place, supervise
+from .tools import load, prove
+from .tools.simulator import server as simulator
+from .web import compose as server
 
 # Stands where a key would, for a Claude that takes any.
 SIMULATED_KEY = "simulated"
@@ -105,7 +106,7 @@ def _credentials(simulate: bool) -> Iterator[server.Credentials]:
         base_url = os.environ.get("ANTHROPIC_BASE_URL") or None
         yield server.Credentials(api_key=key, base_url=base_url, simulated=key == SIMULATED_KEY)
         return
-    command = [sys.executable, "-m", "app", "simulate", "--port", "0"]
+    command = [sys.executable, "-m", __package__, "simulate", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None, "it was asked for"

@@ -12,8 +12,8 @@ import hypothesis
 import pytest
 
 from app.settings import Settings
-from app.tools.simulator import Simulator
-from app.web.server import Credentials, Running, running
+from app.tools.simulator.server import Simulator
+from app.web.compose import Credentials, Running, running
 
 # Time is measured in benchmarks, not by a test's deadline on a shared machine.
 hypothesis.settings.register_profile("sluiceway", deadline=None)

@@ -7,7 +7,7 @@ import hmac
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
-from app.errors import Forbidden, Unauthorized, WrongMediaType
+from ..errors import Forbidden, Unauthorized, WrongMediaType
 
 
 class Keys:

@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from app.errors import UpstreamError, UpstreamGarbled, UpstreamRefused
-from app.events import ClaudeEvent, Delta, DeltaKind, Event
-from app.sse import EventTooLarge, SseDecoder
+from ..errors import UpstreamError, UpstreamGarbled, UpstreamRefused
+from .events import ClaudeEvent, Delta, DeltaKind, Event
+from .sse import EventTooLarge, SseDecoder
 
 # A joined run is cut here, so that the queue's bound in bytes is met in fine steps.
 MAX_JOINED_CHARS = 512

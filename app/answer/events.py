@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from app.errors import SluicewayError
+from ..errors import SluicewayError
 
 DeltaKind = Literal["text", "thinking", "input_json"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
-from app.events import ClaudeEvent, Delta, DeltaKind
+from .events import ClaudeEvent, Delta, DeltaKind
 
 # Characters of text, of thinking, of tool JSON; tool calls begun; characters outside ASCII.
 Features = tuple[int, int, int, int, int]

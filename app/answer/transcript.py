@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.events import ClaudeEvent, Delta
+from .events import ClaudeEvent, Delta
 
 # A longer answer is not kept: what is kept lies in memory while the answer runs. In characters.
 MOST_CHARS = 262_144

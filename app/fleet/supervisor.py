@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from app.settings import Settings
+from ..settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ async def _keep_running(
 
 async def _start(place: Place, arguments: Sequence[str], environment: Mapping[str, str]) -> asyncio.subprocess.Process:
     assert place.listen_fd is not None, "the parent bound it"
-    command = [sys.executable, "-m", "app", "serve", *arguments, "--worker"]
+    command = [sys.executable, "-m", __name__.partition(".")[0], "serve", *arguments, "--worker"]
     command += [f"{place.number}/{place.count}/{place.listen_fd}/{place.folder}"]
     # A session of its own: a terminal's Ctrl-C is for the parent, which passes it on once.
     return await asyncio.create_subprocess_exec(

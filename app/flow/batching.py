@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.events import ClaudeEvent, Delta
+from ..answer.events import ClaudeEvent, Delta
 
 
 class Batch:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from app.events import End, Item
+from ..answer.events import End, Item
 
 
 @dataclass(frozen=True, slots=True)

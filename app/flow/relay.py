@@ -14,10 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from app.batching import Batch, Window
-from app.channel import Channel
-from app.errors import InternalError, SluicewayError
-from app.events import ClaudeEvent, Delta, End
+from ..answer.events import ClaudeEvent, Delta, End
+from ..errors import InternalError, SluicewayError
+from .batching import Batch, Window
+from .channel import Channel
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from app.outcome import Outcome
-from app.prices import NO_COST, Cost
-from app.survival import T_90
-from app.tally import Phase
+from ..answer.outcome import Outcome
+from ..answer.tally import Phase
+from .prices import NO_COST, Cost
+from .survival import T_90
 
 Basis = Literal["exact", "estimated"]
 

@@ -15,13 +15,13 @@ from collections import OrderedDict
 from dataclasses import replace
 from typing import Any
 
-from app.entry import Avoided, Entry, ReconcileLimit, Total, with_money
-from app.events import ClaudeEvent, DeltaKind
-from app.outcome import Outcome
-from app.prices import Prices
-from app.rates import TokenRates
-from app.survival import Curve
-from app.tally import Phase, Tally
+from ..answer.events import ClaudeEvent, DeltaKind
+from ..answer.outcome import Outcome
+from ..answer.tally import Phase, Tally
+from .entry import Avoided, Entry, ReconcileLimit, Total, with_money
+from .prices import Prices
+from .rates import TokenRates
+from .survival import Curve
 
 __all__ = ["Account", "AlreadySettledError", "Avoided", "Entry", "Ledger", "Outcome", "ReconcileLimit", "Total"]
 

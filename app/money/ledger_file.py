@@ -9,7 +9,7 @@ import os
 import time
 from pathlib import Path
 
-from app.ledger import Ledger
+from .ledger import Ledger
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from app.errors import Overloaded
+from ..errors import Overloaded
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,13 @@ import contextlib
 from collections.abc import Callable
 from typing import Protocol
 
-from app.credits import Credits
-from app.errors import EndedError, Expired, SluicewayError, TakenOver
-from app.events import ClaudeEvent, Delta, DeltaKind
-from app.liveness import Finding
-from app.replay import Replay
-from app.sse import numbered
-from app.wire import WireFormat
+from ..answer.events import ClaudeEvent, Delta, DeltaKind
+from ..answer.sse import numbered
+from ..errors import EndedError, Expired, SluicewayError, TakenOver
+from ..wire import WireFormat
+from .credits import Credits
+from .liveness import Finding
+from .replay import Replay
 
 # The most that is written at once before draining: a replay must not lie in memory twice.
 SLICE_BYTES = 16_384

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from app.errors import Expired
+from ..errors import Expired
 
 # What a kept frame costs beyond its bytes: the object's header and its slot in the list (CPython 3.11, measured).
 FRAME_OVERHEAD_BYTES = 56

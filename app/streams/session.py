@@ -13,19 +13,19 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from app.batching import Window
-from app.channel import Channel
-from app.delivery import Connection, Delivery
-from app.errors import EndedError, InternalError, SluicewayError
-from app.events import ClaudeEvent, DeltaKind, End
-from app.ledger import Account
-from app.lifecycle import Action, Happening, Lifecycle, ReaderState, UpstreamState
-from app.metrics import Metrics
-from app.outcome import Outcome
-from app.relay import Pace, Source, consume, produce
-from app.replay import Replay
-from app.transcript import Transcript
-from app.wire import WireFormat
+from ..answer.events import ClaudeEvent, DeltaKind, End
+from ..answer.outcome import Outcome
+from ..answer.transcript import Transcript
+from ..errors import EndedError, InternalError, SluicewayError
+from ..flow.batching import Window
+from ..flow.channel import Channel
+from ..flow.relay import Pace, Source, consume, produce
+from ..money.ledger import Account
+from ..telemetry.prometheus import Metrics
+from ..wire import WireFormat
+from .delivery import Connection, Delivery
+from .lifecycle import Action, Happening, Lifecycle, ReaderState, UpstreamState
+from .replay import Replay
 
 log = logging.getLogger(__name__)
 

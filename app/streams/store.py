@@ -15,20 +15,20 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from app.delivery import Connection, Delivery
-from app.entry import Entry
-from app.errors import BadRequest, Expired, Forbidden, NotFound, ShuttingDown, SluicewayError, TakenOver
-from app.ledger import Account, Ledger
-from app.liveness import Finding
-from app.metrics import Metrics
-from app.outcome import Outcome
-from app.relay import Source
-from app.replay import Replay, ReplayBudget
-from app.sessions import Policy, Session, SessionOptions, Terms, new_stream_id
-from app.sse import numbered
-from app.tally import Phase
-from app.transcript import Transcript
-from app.wire import WireFormat
+from ..answer.outcome import Outcome
+from ..answer.sse import numbered
+from ..answer.tally import Phase
+from ..answer.transcript import Transcript
+from ..errors import BadRequest, Expired, Forbidden, NotFound, ShuttingDown, SluicewayError, TakenOver
+from ..flow.relay import Source
+from ..money.entry import Entry
+from ..money.ledger import Account, Ledger
+from ..telemetry.prometheus import Metrics
+from ..wire import WireFormat
+from .delivery import Connection, Delivery
+from .liveness import Finding
+from .replay import Replay, ReplayBudget
+from .session import Policy, Session, SessionOptions, Terms, new_stream_id
 
 log = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, disable_created_metrics
 
-from app import __version__
-from app.entry import Entry
-from app.outcome import Outcome
-from app.prices import TOKEN_TYPES, Prices, undated
-from app.tally import Phase
+from .. import __version__
+from ..answer.outcome import Outcome
+from ..answer.tally import Phase
+from ..money.entry import Entry
+from ..money.prices import TOKEN_TYPES, Prices, undated
 
 OTHER = "other"
 BASES = ("exact", "estimated")

@@ -30,12 +30,12 @@ from aiohttp.connector import AddrInfoType, Connection
 from aiohttp.tracing import Trace
 from httpx_aiohttp.httpx2 import AiohttpTransport
 
-from app.chunks import whole_chunks
-from app.decoding import EventDecoder, refusal
-from app.errors import SluicewayError, UpstreamCut, UpstreamGarbled, UpstreamTimeout, UpstreamUnreachable
-from app.events import ClaudeEvent, Delta
-from app.pacer import Pacer, ReadPace
-from app.retry import RetryRule
+from ..answer.decoding import EventDecoder, refusal
+from ..answer.events import ClaudeEvent, Delta
+from ..errors import SluicewayError, UpstreamCut, UpstreamGarbled, UpstreamTimeout, UpstreamUnreachable
+from .chunks import whole_chunks
+from .pacing import Pacer, ReadPace
+from .retry import RetryRule
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import logging
 
 import anthropic
 
-from app.entry import Entry, ReconcileLimit
-from app.transcript import Transcript
+from ..answer.transcript import Transcript
+from ..money.entry import Entry, ReconcileLimit
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.errors import SluicewayError, UpstreamCut, UpstreamRefused, UpstreamUnreachable
+from ..errors import SluicewayError, UpstreamCut, UpstreamRefused, UpstreamUnreachable
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,17 +13,17 @@ from typing import Any
 
 from aiohttp import web
 
-from app.claude import Claude
-from app.errors import BadRequest, Expired, NotFound, Stopped
-from app.outcome import Outcome
-from app.prices import Prices
-from app.sessions import Policy, Terms
-from app.store import Streams, new_stop_token
-from app.web.auth import Keys, check_content_type
-from app.web.bodies import Defaults, Question, parse_object, question_of
-from app.web.handlers import Reading, error_response, until_released
-from app.wire.ui_messages import continued, preface, to_claude, tool_calls
-from app.wire.ui_stream import CostOf, UiFormat
+from ..access.keys import Keys, check_content_type
+from ..answer.outcome import Outcome
+from ..errors import BadRequest, Expired, NotFound, Stopped
+from ..money.prices import Prices
+from ..streams.session import Policy, Terms
+from ..streams.store import Streams, new_stop_token
+from ..upstream.claude import Claude
+from ..wire.ui_messages import continued, preface, to_claude, tool_calls
+from ..wire.ui_stream import CostOf, UiFormat
+from .plain_api import Reading, error_response, until_released
+from .requests import Defaults, Question, parse_object, question_of
 
 # The AI SDK's servers send it; its clients do not look (UI message stream, version 1).
 _MARK = {"X-Vercel-AI-UI-Message-Stream": "v1"}

@@ -17,30 +17,30 @@ from typing import Any
 from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from app import __version__
-from app.claude import Claude, UpstreamOptions
-from app.entry import Entry, ReconcileLimit
-from app.ledger import Ledger
-from app.memory import LedgerFile
-from app.metrics import Metrics
-from app.overload import Admission, LagMeter
-from app.prices import load_prices
-from app.reconcile import Reconciler
-from app.relay import Pace
-from app.retry import RetryRule
-from app.sessions import Policy, SessionOptions
-from app.settings import DEFAULT_CONFIG, Settings, SettingsError
-from app.store import StoreOptions, Streams
-from app.transcript import Transcript
-from app.web.auth import Keys
-from app.web.bodies import Defaults
-from app.web.chat_api import ChatApi
-from app.web.cors import Cors
-from app.web.handlers import Desk, Reading, admin_routes, errors_as_json
-from app.web.messages_api import MessagesApi
-from app.web.siblings import Siblings
-from app.web.workers import BACKLOG, Place
-from app.web.writer import SendBuffers
+from .. import __version__
+from ..access.keys import Keys
+from ..answer.transcript import Transcript
+from ..fleet.supervisor import BACKLOG, Place
+from ..flow.relay import Pace
+from ..money.entry import Entry, ReconcileLimit
+from ..money.ledger import Ledger
+from ..money.ledger_file import LedgerFile
+from ..money.prices import load_prices
+from ..settings import DEFAULT_CONFIG, Settings, SettingsError
+from ..streams.admission import Admission, LagMeter
+from ..streams.session import Policy, SessionOptions
+from ..streams.store import StoreOptions, Streams
+from ..telemetry.prometheus import Metrics
+from ..upstream.claude import Claude, UpstreamOptions
+from ..upstream.recount import Reconciler
+from ..upstream.retry import RetryRule
+from .chat_api import ChatApi
+from .messages_api import MessagesApi
+from .origins import Cors
+from .plain_api import Desk, Reading, admin_routes, errors_as_json
+from .readers import SendBuffers
+from .requests import Defaults
+from .siblings import Siblings
 
 _LOOPBACK = ("127.", "::1", "localhost")
 

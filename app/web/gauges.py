@@ -7,9 +7,9 @@ from typing import Any
 
 from aiohttp import web
 
-from app.sessions import Session
-from app.store import Streams
-from app.web.auth import Keys
+from ..access.keys import Keys
+from ..streams.session import Session
+from ..streams.store import Streams
 
 
 def gauge_routes(streams: Streams, keys: Keys) -> list[web.RouteDef]:

@@ -19,18 +19,18 @@ import httpx2
 import msgspec
 from aiohttp import web
 
-from app.claude import Answer, Claude
-from app.decoding import refusal
-from app.errors import SluicewayError, UpstreamGarbled, UpstreamTimeout, UpstreamUnreachable
-from app.events import ClaudeEvent
-from app.ledger import Account
-from app.sessions import Terms
-from app.store import Streams, new_stop_token
-from app.web.auth import Keys, check_content_type
-from app.web.bodies import parse_object
-from app.web.handlers import Reading, until_released
-from app.web.writer import SseConnection
-from app.wire.messages import MessagesFormat, events_of
+from ..access.keys import Keys, check_content_type
+from ..answer.decoding import refusal
+from ..answer.events import ClaudeEvent
+from ..errors import SluicewayError, UpstreamGarbled, UpstreamTimeout, UpstreamUnreachable
+from ..money.ledger import Account
+from ..streams.session import Terms
+from ..streams.store import Streams, new_stop_token
+from ..upstream.claude import Answer, Claude
+from ..wire.messages import MessagesFormat, events_of
+from .plain_api import Reading, until_released
+from .readers import SseConnection
+from .requests import parse_object
 
 # Of the caller's headers, those that speak to Claude; `x-stainless-…` say which SDK asks, and with which helper.
 _UP = frozenset({"anthropic-version", "anthropic-beta", "anthropic-user-profile-id", "user-agent"})

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import ETag, web
 
-from app import __version__
+from .. import __version__
 
 _FILES = {
     "/": ("index.html", "text/html"),
@@ -82,7 +82,7 @@ class Pages:
     """
 
     def __init__(self) -> None:
-        folder = resources.files("app.web") / "static"
+        folder = resources.files(__package__) / "static"
         client = trimmed((folder / "client.js").read_bytes())
         self.client_path = f"/client.{_digest(client)}.js"
         link = f"<{self.client_path}>; rel=canonical"

@@ -11,20 +11,20 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.aiohttp import make_aiohttp_handler
 
-from app.claude import Claude
-from app.credits import Credits
-from app.errors import BadRequest, InternalError, MethodNotAllowed, NotFound, SluicewayError, Stopped, TooLarge
-from app.liveness import Liveness
-from app.outcome import Outcome
-from app.sessions import Policy, Session, Terms
-from app.store import Streams, new_stop_token
-from app.web.auth import Keys, check_content_type
-from app.web.bodies import Defaults, parse_object, parse_question
-from app.web.gauges import gauge_routes
-from app.web.pages import Pages
-from app.web.writer import SendBuffers, SseConnection
-from app.wire.messages import error_body
-from app.wire.text import PlainFormat
+from ..access.keys import Keys, check_content_type
+from ..answer.outcome import Outcome
+from ..errors import BadRequest, InternalError, MethodNotAllowed, NotFound, SluicewayError, Stopped, TooLarge
+from ..streams.credits import Credits
+from ..streams.liveness import Liveness
+from ..streams.session import Policy, Session, Terms
+from ..streams.store import Streams, new_stop_token
+from ..upstream.claude import Claude
+from ..wire.messages import error_body
+from ..wire.plain import PlainFormat
+from .gauges import gauge_routes
+from .pages import Pages
+from .readers import SendBuffers, SseConnection
+from .requests import Defaults, parse_object, parse_question
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import struct
 import sys
 import termios
 
-from app.liveness import Sample
+from ..streams.liveness import Sample
 
 # struct tcp_info, linux/tcp.h: `tcpi_unacked` at 24 and `tcpi_last_ack_recv` at 56, where they have always been.
 _TCP_INFO = struct.Struct("=24xI28xI")

@@ -20,11 +20,11 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_request import BaseRequest
 from aiohttp_sse import EventSourceResponse
 
-from app.credits import Credits
-from app.delivery import Interrupted
-from app.errors import SluicewayError
-from app.liveness import Finding, Liveness
-from app.web.kernel import sample_of
+from ..errors import SluicewayError
+from ..streams.credits import Credits
+from ..streams.delivery import Interrupted
+from ..streams.liveness import Finding, Liveness
+from .reader_socket import sample_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from anthropic.types import message_create_params
 
-from app.errors import BadRequest
-from app.sessions import Policy
+from ..errors import BadRequest
+from ..streams.session import Policy
 
 # The fields that the Messages API knows, from the SDK itself, so that a new SDK brings new fields.
 CLAUDE_FIELDS = frozenset(message_create_params.MessageCreateParamsBase.__annotations__) - {"stream"}

@@ -10,10 +10,10 @@ import aiohttp
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
-from app.errors import InternalError
-from app.web.handlers import Handler
-from app.web.workers import Place
-from app.web.writer import SendBuffers, bound_buffers
+from ..errors import InternalError
+from ..fleet.supervisor import Place
+from .plain_api import Handler
+from .readers import SendBuffers, bound_buffers
 
 log = logging.getLogger(__name__)
 

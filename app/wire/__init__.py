@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from app.errors import SluicewayError
-from app.events import ClaudeEvent
+from ..answer.events import ClaudeEvent
+from ..errors import SluicewayError
 
 
 class WireFormat(Protocol):

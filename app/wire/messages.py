@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from app.decoding import STATUS_OF_TYPE
-from app.errors import SluicewayError
-from app.events import ClaudeEvent, Delta, DeltaKind, Event
+from ..answer.decoding import STATUS_OF_TYPE
+from ..answer.events import ClaudeEvent, Delta, DeltaKind, Event
+from ..errors import SluicewayError
 
 _encode = msgspec.json.Encoder().encode
 _SPOKEN: tuple[DeltaKind, ...] = ("text", "thinking")

@@ -16,9 +16,9 @@ from typing import Any
 
 import msgspec
 
-from app.errors import SluicewayError
-from app.events import ClaudeEvent, Delta, Event
-from app.tally import Tally
+from ..answer.events import ClaudeEvent, Delta, Event
+from ..answer.tally import Tally
+from ..errors import SluicewayError
 
 _encode = msgspec.json.Encoder().encode
 

@@ -17,9 +17,9 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from app.errors import BadRequest
-from app.wire.text import framed
-from app.wire.ui_stream import RAW_BLOCK
+from ..errors import BadRequest
+from .plain import framed
+from .ui_stream import RAW_BLOCK
 
 Block = dict[str, Any]
 _Placed = tuple[int, Block]  # with its place in the answer

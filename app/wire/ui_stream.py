@@ -12,10 +12,10 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from app.errors import SluicewayError, Stopped, TakenOver
-from app.events import ClaudeEvent, Delta, DeltaKind
-from app.tally import Tally
-from app.wire.text import framed
+from ..answer.events import ClaudeEvent, Delta, DeltaKind
+from ..answer.tally import Tally
+from ..errors import SluicewayError, Stopped, TakenOver
+from .plain import framed
 
 Chunk = dict[str, Any]
 # What an answer has cost, in US dollars, by model and usage; None where no price is known.

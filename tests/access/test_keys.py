@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.access.keys import Keys, check_content_type
 from app.errors import Forbidden, Unauthorized, WrongMediaType
-from app.web.auth import Keys, check_content_type
 
 KEYS = Keys(["first-key", "second-key"])
 

@@ -11,12 +11,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.decoding import MAX_JOINED_CHARS, EventDecoder, refusal
+from app.answer.decoding import MAX_JOINED_CHARS, EventDecoder, refusal
+from app.answer.events import ClaudeEvent, Delta, DeltaKind, Event
 from app.errors import UpstreamGarbled, UpstreamRefused
-from app.events import ClaudeEvent, Delta, DeltaKind, Event
-
-from .conftest import TRANSCRIPTS, transcript_names
-from .fakes import joined
+from tests.conftest import TRANSCRIPTS, transcript_names
+from tests.support.fakes import joined
 
 FIELDS = {"text": ("text_delta", "text"), "thinking": ("thinking_delta", "thinking"), "input_json": ("input_json_delta", "partial_json")}  # fmt: skip
 

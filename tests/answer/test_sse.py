@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.sse import EventTooLarge, SseDecoder, numbered
+from app.answer.sse import EventTooLarge, SseDecoder, numbered
 
 # Pieces that matter to the grammar, so that random streams are full of near misses.
 PIECES = [

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.events import ClaudeEvent, Delta, DeltaKind, Event
-from app.tally import Phase, Tally
-
-from .conftest import TRANSCRIPTS, transcript_names
-from .fakes import text
+from app.answer.events import ClaudeEvent, Delta, DeltaKind, Event
+from app.answer.tally import Phase, Tally
+from tests.conftest import TRANSCRIPTS, transcript_names
+from tests.support.fakes import text
 
 
 def of(type: str, **data: Any) -> Event:

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import click
 
-from .measures import MEMORY_STATES, cost, memory_kb, one_round
-from .processes import Contender, Upstream, nginx, peers, service, upstream
-from .ratios import Middle, Round, Summary, believable, summarise
-from .results import Results
+from tests.bench.measures import MEMORY_STATES, cost, memory_kb, one_round
+from tests.bench.processes import Contender, Upstream, nginx, peers, service, upstream
+from tests.bench.ratios import Middle, Round, Summary, believable, summarise
+from tests.bench.results import Results
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PARTS = ("paced", "alone", "bulk", "memory")

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from app.events import Delta, Event
-from app.ledger import Ledger
-from app.metrics import Metrics
-from app.outcome import Outcome
-from app.prices import load_prices
+from app.answer.events import Delta, Event
+from app.answer.outcome import Outcome
+from app.money.ledger import Ledger
+from app.money.prices import load_prices
+from app.telemetry.prometheus import Metrics
 
 LIMIT_US = 3.0
 ROUNDS, TIMES = 7, 50_000

@@ -13,10 +13,9 @@ from app.tools.load.plan import Kind, Plan
 from app.tools.load.protocols import Question
 from app.tools.load.reply import Reply
 from app.tools.load.run import run
-
-from .processes import Contender, Upstream
-from .ratios import Cost, Round
-from .upstream import WORD
+from tests.bench.processes import Contender, Upstream
+from tests.bench.ratios import Cost, Round
+from tests.bench.upstream import WORD
 
 MODEL = "claude-opus-4-8"
 _MAX_TOKENS = 64_000

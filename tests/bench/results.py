@@ -13,7 +13,7 @@ from typing import Any
 
 import matplotlib.figure
 
-from .ratios import BASE, Middle, Summary
+from tests.bench.ratios import BASE, Middle, Summary
 
 _COLOURS = {BASE: "#8a8f98", "sluiceway": "#0b7db8", "sluiceway, 200 ms window": "#3f8f4f"}
 _OTHER_COLOUR = "#d1671c"

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from .bench import Bench, Size, broken_promises
-from .measures import one_round
-from .processes import Contender, Upstream, nginx, service, upstream
-from .ratios import Round
-from .results import Results
+from tests.bench.bench import Bench, Size, broken_promises
+from tests.bench.measures import one_round
+from tests.bench.processes import Contender, Upstream, nginx, service, upstream
+from tests.bench.ratios import Round
+from tests.bench.results import Results
 
 BASELINE: dict[str, Any] = json.loads((Path(__file__).parent / "results" / "baseline.json").read_text("utf-8"))
 STREAMS, TOKENS, RATE = 30, 200, 50.0

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from .bench import broken_promises
-from .ratios import Cost, Middle, Round, Summary, believable, summarise
-from .results import Results
+from tests.bench.bench import broken_promises
+from tests.bench.ratios import Cost, Middle, Round, Summary, believable, summarise
+from tests.bench.results import Results
 
 NGINX = Cost("nginx", 400, 15, 19_000, 1.0, 141, 3, 10, 20, 25, 2)
 OURS = Cost("sluiceway", 400, 18, 19_000, 1.0, 20, 4, 20, 100, 110, 2)

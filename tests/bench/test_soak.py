@@ -14,9 +14,8 @@ from app.tools.load import new_event_loop
 from app.tools.load.findings import Findings
 from app.tools.load.plan import PRESETS, Kind, Plan
 from app.tools.load.run import run
-
-from .measures import question
-from .processes import Contender, Upstream, service, upstream
+from tests.bench.measures import question
+from tests.bench.processes import Contender, Upstream, service, upstream
 
 TOKENS, RATE = 1000, 50.0
 MINUTES = 10

@@ -13,15 +13,14 @@ import pytest
 from aiohttp import web
 from playwright.async_api import Page, expect
 
-from app.tools.answer import numbered_text
-from app.tools.scenario import Scenario
-from app.tools.simulator import Simulator
-from app.web.server import Running
+from app.tools.simulator.answer import numbered_text
+from app.tools.simulator.scenario import Scenario
+from app.tools.simulator.server import Simulator
+from app.web.compose import Running
 from app.wire.ui_messages import to_claude
-
-from .conftest import TRANSCRIPTS, Serve, transcript_names
-from .node import bundle, node
-from .web.browser import blameless, chromium
+from tests.conftest import TRANSCRIPTS, Serve, transcript_names
+from tests.support.browser import blameless, chromium
+from tests.support.node import bundle, node
 
 ENDED = {"isAbort": False, "isDisconnect": False, "isError": False}
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from app.tools.scenario import HTTP_FAULTS
-from app.tools.simulator import Simulator
-from app.web.server import Running
-
-from .conftest import Serve, transcript_names
-from .node import node
+from app.tools.simulator.scenario import HTTP_FAULTS
+from app.tools.simulator.server import Simulator
+from app.web.compose import Running
+from tests.conftest import Serve, transcript_names
+from tests.support.node import node
 
 Case = dict[str, str]
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession
 
+from app.fleet.supervisor import Place, listen_sockets, parse_place
 from app.settings import Settings
-from app.tools.simulator import Simulator
-from app.web.workers import Place, listen_sockets, parse_place
+from app.tools.simulator.server import Simulator
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.timeout(120)

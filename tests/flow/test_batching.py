@@ -5,10 +5,9 @@ from __future__ import annotations
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.batching import Batch, Window
-from app.events import ClaudeEvent, Delta, DeltaKind
-
-from .fakes import event, joined, text
+from app.answer.events import ClaudeEvent, Delta, DeltaKind
+from app.flow.batching import Batch, Window
+from tests.support.fakes import event, joined, text
 
 HIGH, LOW = "\ud83d", "\ude00"  # the halves of one code point, as two deltas may bring them
 

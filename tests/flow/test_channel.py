@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.channel import Channel
+from app.answer.events import OVERHEAD_BYTES, End, Item
 from app.errors import UpstreamCut
-from app.events import OVERHEAD_BYTES, End, Item
-
-from .clock import jumping, loop, run, settled
-from .fakes import text
+from app.flow.channel import Channel
+from tests.support.clock import jumping, loop, run, settled
+from tests.support.fakes import text
 
 
 def sized(size_bytes: int, mark: int = 0) -> Item:

@@ -10,14 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.batching import Window
-from app.channel import Channel
+from app.answer.events import ClaudeEvent, Delta, End, Item
 from app.errors import InternalError, SluicewayError, UpstreamCut, UpstreamTimeout
-from app.events import ClaudeEvent, Delta, End, Item
-from app.relay import Pace, consume, produce
-
-from .clock import Cancelling, jumping, loop, run, settled
-from .fakes import ScriptedReader, ScriptedSource, Step, event, joined, text
+from app.flow.batching import Window
+from app.flow.channel import Channel
+from app.flow.relay import Pace, consume, produce
+from tests.support.clock import Cancelling, jumping, loop, run, settled
+from tests.support.fakes import ScriptedReader, ScriptedSource, Step, event, joined, text
 
 PACE = Pace(batch_bytes=1000, commit_s=1.0, heartbeat_s=15.0)
 NO_SLACK_S = 0.1 * (1 - Window.SLACK)

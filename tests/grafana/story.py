@@ -17,10 +17,10 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from app import __version__
-from app.events import Delta, DeltaKind, Event
-from app.ledger import Account, Ledger, Outcome
-from app.metrics import Metrics
-from app.prices import load_prices
+from app.answer.events import Delta, DeltaKind, Event
+from app.money.ledger import Account, Ledger, Outcome
+from app.money.prices import load_prices
+from app.telemetry.prometheus import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("claude-sonnet-5-5", "claude-haiku-5-5")

@@ -18,9 +18,9 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from app.ledger import Outcome
-from app.metrics import Metrics
-from app.tally import Phase
+from app.answer.tally import Phase
+from app.money.ledger import Outcome
+from app.telemetry.prometheus import Metrics
 from tests.grafana.board import BOARD, GRAFANA, filled, panels, targets
 
 SCHEMA: dict[str, Any] = json.loads((GRAFANA / "schema" / "dashboard.schema.json").read_text(encoding="utf-8"))

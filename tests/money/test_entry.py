@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.entry import ReconcileLimit, Total
-from app.ledger import Ledger
-from app.outcome import Outcome
-
-from .books import PRICES, STOP, end, opened, settled, start, text, warmed
+from app.answer.outcome import Outcome
+from app.money.entry import ReconcileLimit, Total
+from app.money.ledger import Ledger
+from tests.support.books import PRICES, STOP, end, opened, settled, start, text, warmed
 
 
 def test_an_empty_total_is_zero() -> None:

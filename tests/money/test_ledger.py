@@ -8,16 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.decoding import EventDecoder
-from app.entry import Avoided
-from app.events import ClaudeEvent, Event
-from app.ledger import MAX_MODELS, AlreadySettledError, Ledger
-from app.outcome import Outcome
-from app.survival import ENOUGH_FINISHED
-from app.tally import Phase
-
-from .books import MODEL, PRICES, STOP, block, block_stop, end, opened, settled, start, text, warmed
-from .conftest import TRANSCRIPTS, transcript_names
+from app.answer.decoding import EventDecoder
+from app.answer.events import ClaudeEvent, Event
+from app.answer.outcome import Outcome
+from app.answer.tally import Phase
+from app.money.entry import Avoided
+from app.money.ledger import MAX_MODELS, AlreadySettledError, Ledger
+from app.money.survival import ENOUGH_FINISHED
+from tests.conftest import TRANSCRIPTS, transcript_names
+from tests.support.books import MODEL, PRICES, STOP, block, block_stop, end, opened, settled, start, text, warmed
 
 ABORTS = [outcome for outcome in Outcome if outcome.aborts]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from app.ledger import Ledger
-from app.memory import LedgerFile
-from app.prices import load_prices
-from tests.ledger_streams import finish_one
+from app.money.ledger import Ledger
+from app.money.ledger_file import LedgerFile
+from app.money.prices import load_prices
+from tests.support.ledger_streams import finish_one
 
 
 def test_what_was_learned_is_back_after_a_restart(tmp_path: Path) -> None:

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from app.ledger import Ledger
-from app.outcome import Outcome
-
-from .books import MODEL, PRICES, settled, start, text, warmed
+from app.answer.outcome import Outcome
+from app.money.ledger import Ledger
+from tests.support.books import MODEL, PRICES, settled, start, text, warmed
 
 DAY_S = 86400.0
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from app.prices import TOKEN_TYPES, Prices, Rate, input_tokens_by_type, load_prices, prompt_tokens
+from app.money.prices import TOKEN_TYPES, Prices, Rate, input_tokens_by_type, load_prices, prompt_tokens
 
-SHIPPED = Path(__file__).resolve().parents[1] / "config" / "prices.toml"
+SHIPPED = Path(__file__).resolve().parents[2] / "config" / "prices.toml"
 
 
 @pytest.fixture(scope="module")

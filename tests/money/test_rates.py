@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.rates import OUTLIER, PRIOR_TOKENS, TokenRates
-from app.tally import Features
+from app.answer.tally import Features
+from app.money.rates import OUTLIER, PRIOR_TOKENS, TokenRates
 
 DAY_S = 86400.0
 features = st.tuples(*[st.integers(0, 50_000)] * 3, st.integers(0, 20), st.integers(0, 50_000))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from app.survival import ENOUGH_FINISHED, T_90, Curve, bin_of
+from app.money.survival import ENOUGH_FINISHED, T_90, Curve, bin_of
 
 DAY_S = 86400.0
 Answers = list[tuple[int, bool]]

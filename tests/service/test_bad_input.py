@@ -10,11 +10,10 @@ import aiohttp
 import pytest
 
 from app.settings import Settings
-from app.tools.simulator import Simulator
-from app.web.server import Running
-
-from .conftest import Serve
-from .readers import Reader
+from app.tools.simulator.server import Simulator
+from app.web.compose import Running
+from tests.conftest import Serve
+from tests.support.readers import Reader
 
 JSON = "application/json"
 HELLO = json.dumps({"prompt": "hello"}).encode()

@@ -10,8 +10,8 @@ import pytest
 from aiohttp import ClientSession, TCPConnector
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.tools.simulator import Simulator
-from app.web.server import Running
+from app.tools.simulator.server import Simulator
+from app.web.compose import Running
 from tests.conftest import Serve
 
 STREAMS, AT_ONCE = 1000, 40

@@ -9,14 +9,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.prices import load_prices
-from app.tools.answer import numbered_text
-from app.tools.simulator import Simulator
+from app.money.prices import load_prices
+from app.tools.simulator.answer import numbered_text
+from app.tools.simulator.server import Simulator
 from app.web.chat_api import cost_of
-from app.web.server import Running
-
-from .conftest import ROOT, Serve
-from .readers import AT_ONCE_S, Reader, eventually, steady
+from app.web.compose import Running
+from tests.conftest import ROOT, Serve
+from tests.support.readers import AT_ONCE_S, Reader, eventually, steady
 
 ALICE, BOB = {"Authorization": "Bearer alice"}, {"x-api-key": "bob"}
 JSON = {"Content-Type": "application/json"}

@@ -10,11 +10,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.tools.simulator import Simulator
-
-from .conftest import ROOT
-from .readers import Reader
-from .test_shutdown import HasUrl, Served, served
+from app.tools.simulator.server import Simulator
+from tests.conftest import ROOT
+from tests.service.test_shutdown import HasUrl, Served, served
+from tests.support.readers import Reader
 
 
 def resident_bytes(pid: int) -> int:

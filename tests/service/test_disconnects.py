@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from app.tools.simulator import Simulator
-from app.web.server import Running
-
-from .conftest import Serve
-from .readers import AT_ONCE_S, Reader, Told, events_of, eventually, sockets
+from app.tools.simulator.server import Simulator
+from app.web.compose import Running
+from tests.conftest import Serve
+from tests.support.readers import AT_ONCE_S, Reader, Told, events_of, eventually, sockets
 
 
 async def waiting_for_headers(reader: Reader, simulator: Simulator) -> None:

@@ -13,12 +13,11 @@ import aiohttp
 import pytest
 
 from app.settings import Settings
-from app.tools.answer import numbered_text
-from app.tools.simulator import Simulator
-from app.web.server import Credentials, Running, running
-
-from .conftest import Serve
-from .readers import Reader, Told, events_of, eventually, sockets
+from app.tools.simulator.answer import numbered_text
+from app.tools.simulator.server import Simulator
+from app.web.compose import Credentials, Running, running
+from tests.conftest import Serve
+from tests.support.readers import Reader, Told, events_of, eventually, sockets
 
 # Small deadlines, so that the test is quick; the faults below name which one ends them.
 DEADLINES = {"idle_timeout_s": 0.8, "progress_timeout_s": 1.0, "commit_s": 5.0, "retries": 0}

@@ -12,11 +12,11 @@ import pytest
 from aiohttp import web
 
 from app.settings import Settings
-from app.tools.scenario import HTTP_FAULTS
-from app.tools.simulator import Simulator
-from app.web.server import Credentials, Running, running
-
-from .anthropic_sdk import (
+from app.tools.simulator.scenario import HTTP_FAULTS
+from app.tools.simulator.server import Simulator
+from app.web.compose import Credentials, Running, running
+from tests.conftest import Serve, transcript_names
+from tests.support.anthropic_sdk import (
     KEY,
     MODEL,
     Ask,
@@ -31,7 +31,6 @@ from .anthropic_sdk import (
     sdk,
     whole,
 )
-from .conftest import Serve, transcript_names
 
 TRANSCRIPTS = transcript_names()
 

@@ -10,10 +10,10 @@ import aiohttp
 import anthropic
 import pytest
 
-from app.tools.simulator import Simulator
-from app.web.server import Running
-
-from .anthropic_sdk import (
+from app.tools.simulator.server import Simulator
+from app.web.compose import Running
+from tests.conftest import Serve
+from tests.support.anthropic_sdk import (
     KEY,
     MODEL,
     asking,
@@ -23,8 +23,7 @@ from .anthropic_sdk import (
     sdk,
     whole,
 )
-from .conftest import Serve
-from .readers import AT_ONCE_S, Reader, eventually
+from tests.support.readers import AT_ONCE_S, Reader, eventually
 
 
 @pytest.mark.parametrize(

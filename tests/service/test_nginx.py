@@ -12,14 +12,13 @@ from pathlib import Path
 import pytest
 
 from app.settings import Settings
-from app.tools.answer import numbered_text
-from app.tools.simulator import Simulator
-from app.web.server import Running
-
-from .conftest import Serve, transcript_names
-from .nginx import SHIPPED, check, free_port, nginx, plain, shipped, write
-from .readers import AT_ONCE_S, Reader, Told, events_of, eventually, steady
-from .test_stream import ADAPTIVE, recorded, told
+from app.tools.simulator.answer import numbered_text
+from app.tools.simulator.server import Simulator
+from app.web.compose import Running
+from tests.conftest import Serve, transcript_names
+from tests.service.test_stream import ADAPTIVE, recorded, told
+from tests.support.nginx import SHIPPED, check, free_port, nginx, plain, shipped, write
+from tests.support.readers import AT_ONCE_S, Reader, Told, events_of, eventually, steady
 
 pytestmark = pytest.mark.nginx
 

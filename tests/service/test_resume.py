@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 
-from app.tools.answer import numbered_text
-from app.tools.simulator import Simulator
-from app.web.server import Running
-
-from .conftest import Serve
-from .connections import Page
-from .nginx import free_port, nginx, shipped
-from .readers import AT_ONCE_S, Reader, eventually, sockets, steady
+from app.tools.simulator.answer import numbered_text
+from app.tools.simulator.server import Simulator
+from app.web.compose import Running
+from tests.conftest import Serve
+from tests.support.connections import Page
+from tests.support.nginx import free_port, nginx, shipped
+from tests.support.readers import AT_ONCE_S, Reader, eventually, sockets, steady
 
 KEYS = "key-of-one,key-of-two"
 ONE = {"Content-Type": "application/json", "Authorization": "Bearer key-of-one"}

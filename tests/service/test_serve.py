@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from app.tools.answer import numbered_text
-from app.tools.simulator import Simulator
-
-from .conftest import ROOT
-from .readers import Reader, Told, events_of, eventually
+from app.tools.simulator.answer import numbered_text
+from app.tools.simulator.server import Simulator
+from tests.conftest import ROOT
+from tests.support.readers import Reader, Told, events_of, eventually
 
 SECRET = "sk-ant-secret-of-the-process"
 

@@ -16,10 +16,9 @@ from typing import Protocol
 
 import aiohttp
 
-from app.tools.simulator import Simulator
-
-from .conftest import ROOT
-from .readers import Reader, eventually
+from app.tools.simulator.server import Simulator
+from tests.conftest import ROOT
+from tests.support.readers import Reader, eventually
 
 # What a busy machine is given to end a process; one that forgets to end takes a minute.
 LATE_S = 10.0

@@ -10,13 +10,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.tools.answer import numbered_text
-from app.tools.simulator import Simulator
-from app.web.server import Running
-
-from .conftest import Serve
-from .nginx import free_port, nginx, shipped
-from .readers import AT_ONCE_S, Reader, Told, events_of, eventually, sockets, steady
+from app.tools.simulator.answer import numbered_text
+from app.tools.simulator.server import Simulator
+from app.web.compose import Running
+from tests.conftest import Serve
+from tests.support.nginx import free_port, nginx, shipped
+from tests.support.readers import AT_ONCE_S, Reader, Told, events_of, eventually, sockets, steady
 
 
 async def outcomes(service: Running) -> dict[str, float]:

@@ -12,12 +12,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.tools.answer import numbered_text
-from app.tools.simulator import Simulator
-from app.web.server import Running
-
-from .conftest import TRANSCRIPTS, Serve, transcript_names
-from .readers import BrowserReader, Reader, Told, events_of
+from app.tools.simulator.answer import numbered_text
+from app.tools.simulator.server import Simulator
+from app.web.compose import Running
+from tests.conftest import TRANSCRIPTS, Serve, transcript_names
+from tests.support.readers import BrowserReader, Reader, Told, events_of
 
 ADAPTIVE = {"type": "adaptive"}
 

@@ -17,12 +17,11 @@ from pathlib import Path
 import pytest
 
 from app.settings import Settings
-from app.tools.simulator import Simulator
-
-from .conftest import Serve
-from .nginx import free_port, nginx, shipped
-from .readers import AT_ONCE_S, Reader
-from .test_stalled import outcomes
+from app.tools.simulator.server import Simulator
+from tests.conftest import Serve
+from tests.service.test_stalled import outcomes
+from tests.support.nginx import free_port, nginx, shipped
+from tests.support.readers import AT_ONCE_S, Reader
 
 _numbers = itertools.count(os.getpid() % 200)
 

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import ClientSession
 
 from app.errors import Overloaded
-from app.overload import Admission, LagMeter
+from app.streams.admission import Admission, LagMeter
 from tests.conftest import Serve
 
 

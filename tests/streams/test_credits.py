@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.credits import Credits
+from app.streams.credits import Credits
 
 
 @given(st.integers(1, 1000), st.integers(0, 5), st.lists(st.tuples(st.booleans(), st.integers(0, 500)), max_size=50))

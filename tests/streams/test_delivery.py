@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from app.credits import Credits
-from app.delivery import SLICE_BYTES, Connection, Delivery
-from app.events import DeltaKind
-from app.replay import Replay, ReplayBudget
-from app.wire.text import PlainFormat
-
-from .clock import jumping, loop, settled
-from .connections import FakeConnection, Page
-from .fakes import text
+from app.answer.events import DeltaKind
+from app.streams.credits import Credits
+from app.streams.delivery import SLICE_BYTES, Connection, Delivery
+from app.streams.replay import Replay, ReplayBudget
+from app.wire.plain import PlainFormat
+from tests.support.clock import jumping, loop, settled
+from tests.support.connections import FakeConnection, Page
+from tests.support.fakes import text
 
 
 class Told:

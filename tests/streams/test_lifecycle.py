@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.lifecycle import (
+from app.streams.lifecycle import (
     READER,
     UPSTREAM,
     Action,
@@ -21,8 +21,7 @@ from app.lifecycle import (
     UpstreamState,
     diagram,
 )
-
-from .conftest import ROOT
+from tests.conftest import ROOT
 
 EVERY_STATE = list(itertools.product(ReaderState, UpstreamState))
 
@@ -120,7 +119,7 @@ def test_it_says_where_it_stands() -> None:
 
 def test_the_readme_shows_the_diagram_that_the_table_makes() -> None:
     printed = subprocess.run(
-        [sys.executable, "-m", "app.lifecycle"], cwd=ROOT, check=True, capture_output=True, text=True
+        [sys.executable, "-m", "app.streams.lifecycle"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout
     readme = (ROOT / "README.md").read_text("utf-8")
     shown = readme.partition("<!-- lifecycle -->")[2].partition("<!-- /lifecycle -->")[0]

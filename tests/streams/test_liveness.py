@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.liveness import Finding, Liveness, Sample
+from app.streams.liveness import Finding, Liveness, Sample
 
 NOTHING = Sample(waiting_bytes=0, taken_bytes=100, silent_s=500.0, in_flight=False)
 

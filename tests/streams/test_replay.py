@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import Expired
-from app.replay import FRAME_OVERHEAD_BYTES, Replay, ReplayBudget
+from app.streams.replay import FRAME_OVERHEAD_BYTES, Replay, ReplayBudget
 
 BATCHES = st.lists(st.lists(st.binary(max_size=60), max_size=4), max_size=20)
 

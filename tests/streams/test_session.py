@@ -9,15 +9,14 @@ import weakref
 
 import pytest
 
+from app.answer.outcome import Outcome
 from app.errors import ShuttingDown, SluicewayError, Stopped, UpstreamCut, UpstreamTimeout
-from app.lifecycle import ReaderState, UpstreamState
-from app.liveness import Finding
-from app.outcome import Outcome
-from app.sessions import Policy, new_stream_id
-
-from .clock import jumping, loop, run, settled
-from .connections import FakeConnection, House, Page, credits_of, house
-from .fakes import ScriptedSource, Step, event, text
+from app.streams.lifecycle import ReaderState, UpstreamState
+from app.streams.liveness import Finding
+from app.streams.session import Policy, new_stream_id
+from tests.support.clock import jumping, loop, run, settled
+from tests.support.connections import FakeConnection, House, Page, credits_of, house
+from tests.support.fakes import ScriptedSource, Step, event, text
 
 START, STOP = event("message_start"), event("message_stop")
 ENDLESS: list[Step] = [[text("x" * 10)] for _ in range(1000)]

@@ -7,13 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
+from app.answer.outcome import Outcome
 from app.errors import Stopped, UpstreamCut
-from app.outcome import Outcome
-from app.sessions import Policy, Session
-
-from .clock import run
-from .connections import FakeConnection, House, house
-from .fakes import ScriptedSource, Step, event, text
+from app.streams.session import Policy, Session
+from tests.support.clock import run
+from tests.support.connections import FakeConnection, House, house
+from tests.support.fakes import ScriptedSource, Step, event, text
 
 # Four turns in every fiftieth of a second, to beyond a stream's end.
 TURNS = 80

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 
 import pytest
 
+from app.answer.outcome import Outcome
 from app.errors import BadRequest, Expired, Forbidden, NotFound, ShuttingDown
-from app.liveness import Finding
-from app.outcome import Outcome
-from app.sessions import Policy
-from app.store import new_stop_token
-
-from .clock import jumping, loop, run, settled
-from .connections import FakeConnection, House, Page, house
-from .fakes import Step, event, text
+from app.streams.liveness import Finding
+from app.streams.session import Policy
+from app.streams.store import new_stop_token
+from tests.support.clock import jumping, loop, run, settled
+from tests.support.connections import FakeConnection, House, Page, house
+from tests.support.fakes import Step, event, text
 
 SHORT: list[Step] = [[event("message_start")], [text("all of it")], [event("message_stop")]]
 ENDLESS: list[Step] = [[text("x" * 10)] for _ in range(1000)]

@@ -11,8 +11,8 @@ import anthropic
 from anthropic.types import MessageParam
 from pydantic import BaseModel
 
-from app.tools.simulator import Simulator
-from app.web.server import Running
+from app.tools.simulator.server import Simulator
+from app.web.compose import Running
 
 KEY = "the-caller's-own-key"
 MODEL = "claude-opus-4-8"

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from app.entry import Entry
-from app.events import ClaudeEvent, Delta, DeltaKind, Event
-from app.ledger import Account, Ledger
-from app.outcome import Outcome
-from app.prices import Prices, load_prices
-from app.survival import ENOUGH_FINISHED
+from app.answer.events import ClaudeEvent, Delta, DeltaKind, Event
+from app.answer.outcome import Outcome
+from app.money.entry import Entry
+from app.money.ledger import Account, Ledger
+from app.money.prices import Prices, load_prices
+from app.money.survival import ENOUGH_FINISHED
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MODEL = "claude-sonnet-5-5"
 PRICES = load_prices(ROOT / "config" / "prices.toml")
 

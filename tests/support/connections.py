@@ -13,19 +13,18 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from app.credits import Credits
-from app.delivery import Interrupted
 from app.errors import SluicewayError
-from app.ledger import Account, Ledger
-from app.liveness import Finding
-from app.metrics import Metrics
-from app.prices import Prices, load_prices
-from app.relay import Pace
-from app.sessions import Policy, Session, SessionOptions, Terms
-from app.store import StoreOptions, Streams
-from app.wire.text import PlainFormat
-
-from .fakes import ScriptedSource, Step
+from app.flow.relay import Pace
+from app.money.ledger import Account, Ledger
+from app.money.prices import Prices, load_prices
+from app.streams.credits import Credits
+from app.streams.delivery import Interrupted
+from app.streams.liveness import Finding
+from app.streams.session import Policy, Session, SessionOptions, Terms
+from app.streams.store import StoreOptions, Streams
+from app.telemetry.prometheus import Metrics
+from app.wire.plain import PlainFormat
+from tests.support.fakes import ScriptedSource, Step
 
 PACE = Pace(batch_bytes=200, commit_s=1.0, heartbeat_s=10.0)
 SESSION_OPTIONS = SessionOptions(queue_items=8, queue_bytes=1000, window_s=0.1, window_max_s=1.0, pace=PACE)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from app.answer.events import ClaudeEvent, Delta, Event
 from app.errors import SluicewayError
-from app.events import ClaudeEvent, Delta, Event
 
 # One step of a scripted source: events of one read, a wait in seconds, a wait for an event, or a failure.
 Step = Sequence[ClaudeEvent] | float | asyncio.Event | Exception

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from app.events import Delta, Event
-from app.ledger import Entry, Ledger
-from app.outcome import Outcome
+from app.answer.events import Delta, Event
+from app.answer.outcome import Outcome
+from app.money.ledger import Entry, Ledger
 
 
 def finish_one(ledger: Ledger, *, chars: int, tokens: int, model: str = "claude-opus-4-8", now: float = 0.0) -> Entry:

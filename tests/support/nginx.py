@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from .conftest import ROOT
+from tests.conftest import ROOT
 
 SHIPPED = ROOT / "config" / "nginx.conf"
 

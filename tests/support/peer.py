@@ -13,8 +13,8 @@ from typing import Any
 
 import aiohttp
 
-from app.tools.scenario import Scenario
-from app.tools.simulator import Simulator
+from app.tools.simulator.scenario import Scenario
+from app.tools.simulator.server import Simulator
 
 
 async def eventually(condition: Callable[[], bool]) -> None:

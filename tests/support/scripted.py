@@ -12,8 +12,7 @@ from aiohttp import web
 from playwright.async_api import Page
 
 from app.web.pages import trimmed
-
-from .browser import STATIC
+from tests.support.browser import STATIC
 
 Script = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

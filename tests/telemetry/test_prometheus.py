@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from app.entry import Avoided, Entry
-from app.metrics import ERROR_TYPES, Metrics
-from app.outcome import Outcome
-from app.prices import Cost, load_prices
-from app.tally import Phase
+from app.answer.outcome import Outcome
+from app.answer.tally import Phase
+from app.money.entry import Avoided, Entry
+from app.money.prices import Cost, load_prices
+from app.telemetry.prometheus import ERROR_TYPES, Metrics
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MODELS = ["claude-sonnet-5-5", "claude-haiku-5-5"]
 
 # Names and labels, as dashboards and alerts rely on them.

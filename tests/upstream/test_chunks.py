@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.chunks import whole_chunks
+from app.upstream.chunks import whole_chunks
 
 bodies = st.lists(st.binary(min_size=1, max_size=300), max_size=8)
 

@@ -20,15 +20,14 @@ from typing import Any
 
 import pytest
 
-from app.claude import Answer, Claude, UpstreamOptions
+from app.answer.events import ClaudeEvent, Delta
 from app.errors import SluicewayError, UpstreamCut, UpstreamGarbled, UpstreamRefused, UpstreamTimeout
-from app.events import ClaudeEvent, Delta
-from app.retry import RetryRule
-from app.tools.answer import numbered_text
-from app.tools.simulator import Simulator
-
-from .conftest import ROOT
-from .readers import AT_ONCE_S, Reader, eventually, sockets, steady
+from app.tools.simulator.answer import numbered_text
+from app.tools.simulator.server import Simulator
+from app.upstream.claude import Answer, Claude, UpstreamOptions
+from app.upstream.retry import RetryRule
+from tests.conftest import ROOT
+from tests.support.readers import AT_ONCE_S, Reader, eventually, sockets, steady
 
 MakeClaude = Callable[..., Claude]
 

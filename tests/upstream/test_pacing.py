@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.pacer import Pacer, ReadPace
-
-from .clock import jumping, loop, run
+from app.upstream.pacing import Pacer, ReadPace
+from tests.support.clock import jumping, loop, run
 
 WINDOW_S = 0.1
 HALF_BYTES = 4096

@@ -6,8 +6,8 @@ import asyncio
 
 from aiohttp import ClientSession
 
-from app.events import Delta, Event
-from app.transcript import MOST_CHARS, Transcript
+from app.answer.events import Delta, Event
+from app.answer.transcript import MOST_CHARS, Transcript
 from tests.conftest import Serve
 
 

@@ -16,7 +16,7 @@ from app.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from app.retry import RetryRule
+from app.upstream.retry import RetryRule
 
 RULE = RetryRule(retries=2, retry_after_max_s=10)
 

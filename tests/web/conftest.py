@@ -9,8 +9,8 @@ import pytest_asyncio
 from aiohttp import web
 from playwright.async_api import Browser, Page, async_playwright
 
-from .browser import blameless, chromium, standing_chromium
-from .scripted import Site, blank, static
+from tests.support.browser import blameless, chromium, standing_chromium
+from tests.support.scripted import Site, blank, static
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from app.web.server import Running
-
-from ..node import JS, installed
-from .browser import blameless
+from app.web.compose import Running
+from tests.support.browser import blameless
+from tests.support.node import JS, installed
 
 pytestmark = pytest.mark.browser
 

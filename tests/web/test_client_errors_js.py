@@ -10,8 +10,8 @@ import pytest
 from aiohttp import web
 from playwright.async_api import Page
 
-from .browser import chromium
-from .scripted import DONE, Script, Site, forever, frame, opened, run, says
+from tests.support.browser import chromium
+from tests.support.scripted import DONE, Script, Site, forever, frame, opened, run, says
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 

@@ -11,9 +11,8 @@ from aiohttp import web
 from playwright.async_api import Page
 
 from app.web.pages import trimmed
-
-from .browser import STATIC
-from .scripted import DONE, Site, forever, frame, opened, run, says
+from tests.support.browser import STATIC
+from tests.support.scripted import DONE, Site, forever, frame, opened, run, says
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 

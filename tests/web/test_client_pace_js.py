@@ -8,8 +8,8 @@ import pytest
 from aiohttp import web
 from playwright.async_api import Browser, Page
 
-from .browser import blameless
-from .scripted import DONE, Site, forever, frame, opened, run, says
+from tests.support.browser import blameless
+from tests.support.scripted import DONE, Site, forever, frame, opened, run, says
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 

@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 from playwright.async_api import Page
 
-from ..readers import eventually
-from .scripted import DONE, Script, Site, forever, frame, run
+from tests.support.readers import eventually
+from tests.support.scripted import DONE, Script, Site, forever, frame, run
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 

@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from app.tools.simulator import Simulator
-from app.web.server import Running
-
-from .browser import blameless
-from .link import Link, link
+from app.tools.simulator.server import Simulator
+from app.web.compose import Running
+from tests.support.browser import blameless
+from tests.support.link import Link, link
 
 pytestmark = pytest.mark.browser
 

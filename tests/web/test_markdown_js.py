@@ -8,10 +8,9 @@ from collections.abc import Callable
 import pytest
 from playwright.async_api import Page
 
-from app.tools.answer import Request, steps
-from app.tools.scenario import Scenario
-
-from .browser import STATIC
+from app.tools.simulator.answer import Request, steps
+from app.tools.simulator.scenario import Scenario
+from tests.support.browser import STATIC
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import aiohttp
 import pytest
 
-from app.web.server import Running
-
-from .anthropic_sdk import (
+from app.web.compose import Running
+from tests.conftest import Serve
+from tests.support.anthropic_sdk import (
     KEY,
     MODEL,
     asking,
 )
-from .conftest import Serve
 
 PREFLIGHT = {
     "Origin": "https://chat.example",

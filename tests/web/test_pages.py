@@ -9,12 +9,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.tools.simulator import Simulator
+from app.tools.simulator.server import Simulator
+from app.web.compose import Running
 from app.web.pages import trimmed
-from app.web.server import Running
-
-from ..conftest import Serve
-from .browser import STATIC
+from tests.conftest import Serve
+from tests.support.browser import STATIC
 
 
 async def test_the_client_is_served_small_with_its_version(client: aiohttp.ClientSession, service: Running) -> None:

@@ -9,11 +9,10 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from app.tools.simulator import Simulator
-from app.web.server import Running
-
-from ..conftest import Serve
-from .browser import blameless
+from app.tools.simulator.server import Simulator
+from app.web.compose import Running
+from tests.conftest import Serve
+from tests.support.browser import blameless
 
 pytestmark = pytest.mark.browser
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import BadRequest
-from app.sessions import Policy
-from app.web.bodies import CLAUDE_FIELDS, Defaults, Question, parse_object, parse_question
+from app.streams.session import Policy
+from app.web.requests import CLAUDE_FIELDS, Defaults, Question, parse_object, parse_question
 
 DEFAULTS = Defaults(
     model="claude-default",

@@ -9,7 +9,7 @@ import re
 import pytest
 from playwright.async_api import Page
 
-from .scripted import run
+from tests.support.scripted import run
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 

@@ -10,15 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.batching import Batch, Window
-from app.decoding import EventDecoder
+from app.answer.decoding import EventDecoder
+from app.answer.events import ClaudeEvent, Delta, DeltaKind, Event
+from app.answer.tally import Phase, Tally
 from app.errors import Stopped, UpstreamCut, UpstreamRefused
-from app.events import ClaudeEvent, Delta, DeltaKind, Event
-from app.tally import Phase, Tally
+from app.flow.batching import Batch, Window
 from app.wire.messages import MessagesFormat, error_body, events_of
-
-from ..conftest import TRANSCRIPTS, transcript_names
-from ..fakes import joined, paired
+from tests.conftest import TRANSCRIPTS, transcript_names
+from tests.support.fakes import joined, paired
 
 KINDS: tuple[DeltaKind, ...] = ("text", "thinking", "input_json")
 FIELDS = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.answer.events import ClaudeEvent, Delta, DeltaKind, Event
 from app.errors import BadRequest, SluicewayError, UpstreamCut, UpstreamRefused
-from app.events import ClaudeEvent, Delta, DeltaKind, Event
 from app.wire import WireFormat
-from app.wire.text import PlainFormat
+from app.wire.plain import PlainFormat
 
 
 def of(type: str, **data: Any) -> Event:

@@ -12,11 +12,10 @@ from anthropic.types.beta import BetaContentBlock, BetaStopReason
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.answer.events import ClaudeEvent, Delta, DeltaKind, Event
 from app.errors import ShuttingDown, SluicewayError, Stopped, TakenOver, UpstreamCut
-from app.events import ClaudeEvent, Delta, DeltaKind, Event
 from app.wire.ui_stream import FINISH_REASONS, RAW_BLOCK, UiFormat
-
-from ..conftest import TRANSCRIPTS, transcript_names
+from tests.conftest import TRANSCRIPTS, transcript_names
 
 # What the client's schema demands of each type (UI message stream, version 1); unknown fields are let through.
 REQUIRED: dict[str, dict[str, type | tuple[type, ...]]] = {

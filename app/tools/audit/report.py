@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import matplotlib
 
 if TYPE_CHECKING:
-    from app.tools.audit import Recording, Verdict
+    from .run import Recording, Verdict
 
 _COLUMNS = 3
 _INK, _BLUE, _ORANGE = "#1f2328", "#1f6feb", "#bc4c00"

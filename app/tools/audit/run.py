@@ -17,14 +17,14 @@ from pathlib import Path
 
 import click
 
-from app.decoding import EventDecoder
-from app.entry import Entry, Total
-from app.events import ClaudeEvent, Delta, DeltaKind, Event
-from app.ledger import Ledger
-from app.outcome import Outcome
-from app.prices import PriceFile, Prices, Upstream
-from app.survival import ENOUGH_FINISHED
-from app.tools.audit_report import picture, report
+from ...answer.decoding import EventDecoder
+from ...answer.events import ClaudeEvent, Delta, DeltaKind, Event
+from ...answer.outcome import Outcome
+from ...money.entry import Entry, Total
+from ...money.ledger import Ledger
+from ...money.prices import PriceFile, Prices, Upstream
+from ...money.survival import ENOUGH_FINISHED
+from .report import picture, report
 
 MODEL = "simulated"
 # Targets, as shares of the truth, and repetitions of a hundred whose 90 % interval covers it.
@@ -308,7 +308,7 @@ def _play(ledger: Ledger, events: Iterable[ClaudeEvent], outcome: Outcome) -> En
 @click.option(
     "--transcripts",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path(__file__).resolve().parents[2].parent / "shared" / "transcripts",
+    default=Path(__file__).resolve().parents[3].parent / "shared" / "transcripts",
     help="Folder of recorded answers; left out where it does not exist.",
 )
 def main(streams: int, repeats: int, seed: int, out: Path, transcripts: Path) -> None:

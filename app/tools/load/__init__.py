@@ -21,14 +21,14 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from app.tools.load.connection import Target
-from app.tools.load.figures import Figures
-from app.tools.load.findings import Findings, Measure, exit_status, judge
-from app.tools.load.plan import PRESETS, Kind, Plan, PlanError, parse_mix, planned
-from app.tools.load.protocols import MESSAGES, PROTOCOLS, Question
-from app.tools.load.report import page, running, tables
-from app.tools.load.run import Progress, run
-from app.tools.load.service import Sample
+from .connection import Target
+from .figures import Figures
+from .findings import Findings, Measure, exit_status, judge
+from .plan import PRESETS, Kind, Plan, PlanError, parse_mix, planned
+from .protocols import MESSAGES, PROTOCOLS, Question
+from .report import page, running, tables
+from .run import Progress, run
+from .service import Sample
 
 PROMPT = "Tell me how a sluice works, at length."
 MESSAGES_MODEL = "claude-opus-4-8"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
 
-from app.tools.load.reply import Garbled, Reply
+from .reply import Garbled, Reply
 
 # All readers read into one buffer: what is in it is taken apart before the next read.
 _BUFFER = memoryview(bytearray(65_536))

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from app.tools.load.plan import Kind
+from .plan import Kind
 
 # A hundred buckets to a factor of e: percentiles are off by at most half of one per cent, whatever the range.
 _BUCKETS_A_FACTOR = 100

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.tools.load.figures import End, Figures, Spread
-from app.tools.load.plan import Kind, Plan
-from app.tools.load.service import Sample
+from .figures import End, Figures, Spread
+from .plan import Kind, Plan
+from .service import Sample
 
 # Above either, what the readers measured is the load tester's own doing.
 LAG_P99_LIMIT_S = 0.02

@@ -6,11 +6,11 @@ import asyncio
 import secrets
 from dataclasses import dataclass, field
 
-from app.tools.load.connection import Connection, Target, clock
-from app.tools.load.figures import End, Figures
-from app.tools.load.plan import Conduct, Kind, Phase, Plan
-from app.tools.load.protocols import Question
-from app.tools.load.reply import Reply
+from .connection import Connection, Target, clock
+from .figures import End, Figures
+from .plan import Conduct, Kind, Phase, Plan
+from .protocols import Question
+from .reply import Reply
 
 REFUSALS = (429, 503, 529)
 # How often a slow reader reads.

@@ -5,7 +5,7 @@ Its own few lines, not the service's decoder: what measures shares no code with 
 
 from __future__ import annotations
 
-from app.tools.load.protocols import Protocol, What
+from .protocols import Protocol, What
 
 # Heads, lines and events above this are no answer of ours.
 MAX_EVENT_BYTES = 1_048_576

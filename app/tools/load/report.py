@@ -12,10 +12,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from app.tools.load.charts import Line, chart
-from app.tools.load.figures import End, Figures, Spread
-from app.tools.load.findings import Findings, Judgement, Verdict
-from app.tools.load.service import Sample
+from .charts import Line, chart
+from .figures import End, Figures, Spread
+from .findings import Findings, Judgement, Verdict
+from .service import Sample
 
 Row = tuple[str, ...]
 

@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 
 import aiohttp
 
-from app.tools.load.connection import Target, clock
-from app.tools.load.figures import Figures
-from app.tools.load.findings import Findings
-from app.tools.load.plan import Kind, Plan
-from app.tools.load.protocols import Question
-from app.tools.load.readers import Readers
-from app.tools.load.service import Observer, Sample
+from .connection import Target, clock
+from .figures import Figures
+from .findings import Findings
+from .plan import Kind, Plan
+from .protocols import Question
+from .readers import Readers
+from .service import Observer, Sample
 
 # How often the load tester looks how late it is itself.
 _LAG_TICK_S = 0.02

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import click
 
-from app.claude import Claude, UpstreamOptions
-from app.prices import Prices, load_prices
-from app.retry import RetryRule
-from app.tools.prove.design import CannotPlan
-from app.tools.prove.experiment import Experiment, Findings, Options
-from app.tools.prove.report import as_json, words
-from app.tools.prove.usage_report import REPORT_DELAY_S, Reported, ReportError, fetch
+from ...money.prices import Prices, load_prices
+from ...upstream.claude import Claude, UpstreamOptions
+from ...upstream.retry import RetryRule
+from .design import CannotPlan
+from .experiment import Experiment, Findings, Options
+from .report import as_json, words
+from .usage_report import REPORT_DELAY_S, Reported, ReportError, fetch
 
 PRICES = Path(__file__).resolve().parents[3] / "config" / "prices.toml"
 # Small on purpose: what a paused stream can still take in on our side.

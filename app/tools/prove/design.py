@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from app.prices import Prices, Rate
+from ...money.prices import Prices, Rate
 
 Arm = Literal["short", "long", "aborted", "paused"]
 ARMS: tuple[Arm, ...] = ("short", "long", "aborted", "paused")

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any
 
-from app.claude import Claude
-from app.prices import Prices
-from app.tools.prove.design import (
+from ...money.prices import Prices
+from ...upstream.claude import Claude
+from .design import (
     ARMS,
     PROBE_MAX_TOKENS,
     READINGS,
@@ -24,8 +24,8 @@ from app.tools.prove.design import (
     input_tokens_at_most,
     plan,
 )
-from app.tools.prove.inference import FEWEST_BLOCKS, UNKNOWN, Share, Verdict, headers_tell, share, trustworthy
-from app.tools.prove.trial import PROMPT, Bench, Say, Trial, Void
+from .inference import FEWEST_BLOCKS, UNKNOWN, Share, Verdict, headers_tell, share, trustworthy
+from .trial import PROMPT, Bench, Say, Trial, Void
 
 _CALIBRATION_TOKENS, _CALIBRATION_STREAMS = 400, 2
 # How much longer than expected the slowest stream may take; after the second that took longer still, more.

@@ -6,9 +6,9 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from app.tools.prove.experiment import Findings
-from app.tools.prove.inference import ALPHA, AT_ONCE_BELOW, WHOLE_ABOVE, Share, Verdict
-from app.tools.prove.usage_report import Reported
+from .experiment import Findings
+from .inference import ALPHA, AT_ONCE_BELOW, WHOLE_ABOVE, Share, Verdict
+from .usage_report import Reported
 
 ABORT_WORDS = {
     Verdict.AT_ONCE: "generation stops (and is charged) at the abort",

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from app.claude import Claude
-from app.errors import SluicewayError
-from app.tally import Tally
-from app.tools.prove.design import (
+from ...answer.tally import Tally
+from ...errors import SluicewayError
+from ...upstream.claude import Claude
+from .design import (
     PROBE_MAX_TOKENS,
     READING_GAP_S,
     READINGS,

@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import chain, count, cycle, islice, pairwise
 from typing import Any, Literal, NamedTuple
 
-from app.tools.scenario import MID_STREAM_FAULTS, Scenario
+from .scenario import MID_STREAM_FAULTS, Scenario
 
 # How a step ends the answer. `finish`: the body's proper end. The others name the fault.
 End = Literal["finish", "silence", "ping_only", "cut", "cut_fin"]

@@ -10,10 +10,10 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from app.tools import answer, http1
-from app.tools.account import Draw
-from app.tools.answer import End, Step
-from app.tools.scenario import ERROR_TYPES, HTTP_FAULTS, Scenario
+from . import answer, http1
+from .account import Draw
+from .answer import End, Step
+from .scenario import ERROR_TYPES, HTTP_FAULTS, Scenario
 
 # Streams as fast as the peer reads give the loop a turn this often, so that a gone peer is seen within a millisecond.
 STEPS_A_TURN = 32

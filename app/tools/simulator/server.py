@@ -30,10 +30,10 @@ from urllib.parse import parse_qs
 
 import click
 
-from app.tools import answer, http1
-from app.tools.account import Account, AccountPlan, Draw, Exhausted
-from app.tools.performance import ApiError, Book, Performance, platform_headers
-from app.tools.scenario import KNOB_HELP, KnobError, Scenario, find_directive, parse_directive
+from . import answer, http1
+from .account import Account, AccountPlan, Draw, Exhausted
+from .performance import ApiError, Book, Performance, platform_headers
+from .scenario import KNOB_HELP, KnobError, Scenario, find_directive, parse_directive
 
 # So small that a reader which stops reading halts generation within a few hundred events.
 SNDBUF_BYTES = 16_384

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from app.entry import Avoided, Total
-from app.events import Delta, Event
-from app.tools.audit import KINDS, Kind, Run, events_of, judge, leave_one_out, main, simulate
-
-from ..conftest import TRANSCRIPTS, transcript_names
+from app.answer.events import Delta, Event
+from app.money.entry import Avoided, Total
+from app.tools.audit.run import KINDS, Kind, Run, events_of, judge, leave_one_out, main, simulate
+from tests.conftest import TRANSCRIPTS, transcript_names
 
 
 def chars_of(length: int, until: int, seed: int) -> int:

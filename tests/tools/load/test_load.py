@@ -20,12 +20,11 @@ from app.tools.load.findings import Findings
 from app.tools.load.plan import Kind, Plan
 from app.tools.load.protocols import PROTOCOLS, Question
 from app.tools.load.run import run
-from app.tools.simulator import Simulator
-from app.web.server import Running
+from app.tools.simulator.server import Simulator
+from app.web.compose import Running
+from tests.conftest import Serve
 
-from ..conftest import Serve
-
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 async def loaded(

@@ -18,19 +18,18 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.claude import Claude
-from app.prices import ModelPrice, PriceFile, Prices, Rate, load_prices
-from app.tools.account import Account, AccountPlan
+from app.money.prices import ModelPrice, PriceFile, Prices, Rate, load_prices
 from app.tools.prove import PRICES, command, examine, upstream_options
 from app.tools.prove.design import CannotPlan, CapReached, Pace, Purse, plan
 from app.tools.prove.experiment import Experiment, Findings, Options
 from app.tools.prove.inference import ALPHA, Share, Verdict, share, student_quantile, trustworthy
 from app.tools.prove.report import as_json, rest_by_report, words
 from app.tools.prove.usage_report import ReportError, fetch
-from app.tools.scenario import Scenario
-from app.tools.simulator import Simulator
-
-from . import loopback
+from app.tools.simulator.account import Account, AccountPlan
+from app.tools.simulator.scenario import Scenario
+from app.tools.simulator.server import Simulator
+from app.upstream.claude import Claude
+from tests.support import loopback
 
 MODEL = "claude-haiku-5-5"
 # 10 kB of an event for 60 tokens: buffers on the way hold as many tokens as they do of Claude's own small events.
@@ -346,4 +345,4 @@ def test_the_command_refuses_before_it_spends(
 
 
 def test_the_price_table_is_the_shipped_one() -> None:
-    assert Path(__file__).resolve().parents[2] / "config" / "prices.toml" == PRICES
+    assert Path(__file__).resolve().parents[3] / "config" / "prices.toml" == PRICES

@@ -6,12 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.tools.account import Account, AccountPlan, Draw, Exhausted
-from app.tools.scenario import Scenario
-from app.tools.simulator import Simulator
-
-from . import loopback
-from .peer import Peer
+from app.tools.simulator.account import Account, AccountPlan, Draw, Exhausted
+from app.tools.simulator.scenario import Scenario
+from app.tools.simulator.server import Simulator
+from tests.support import loopback
+from tests.support.peer import Peer
 
 NOW = 1_700_000_000.0
 

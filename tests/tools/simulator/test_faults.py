@@ -11,12 +11,11 @@ import aiohttp
 import pytest
 import uvloop
 
-from app.tools.answer import numbered_text
-from app.tools.performance import Book
-from app.tools.simulator import Simulator
-
-from ..readers import AT_ONCE_S, steady
-from .peer import Peer, body_of, eventually, simulated, streamed, text_of, with_jumping_clock
+from app.tools.simulator.answer import numbered_text
+from app.tools.simulator.performance import Book
+from app.tools.simulator.server import Simulator
+from tests.support.peer import Peer, body_of, eventually, simulated, streamed, text_of, with_jumping_clock
+from tests.support.readers import AT_ONCE_S, steady
 
 # --- faults in the middle ------------------------------------------------------------------------------------------
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.tools import answer
-from app.tools.answer import Request, Step
-from app.tools.scenario import (
+from app.tools.simulator import answer
+from app.tools.simulator.answer import Request, Step
+from app.tools.simulator.scenario import (
     ERROR_TYPES,
     FAULTS,
     HTTP_FAULTS,

@@ -14,13 +14,12 @@ import anthropic
 import pytest
 from click.testing import CliRunner
 
-from app.tools.answer import numbered_text
-from app.tools.scenario import ERROR_TYPES, Scenario
-from app.tools.simulator import Simulator, command
+from app.tools.simulator.answer import numbered_text
+from app.tools.simulator.scenario import ERROR_TYPES, Scenario
+from app.tools.simulator.server import Simulator, command
+from tests.support.peer import Peer, body_of, events_of, simulated, streamed, text_of
 
-from .peer import Peer, body_of, events_of, simulated, streamed, text_of
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 TRANSCRIPTS = REPOSITORY / "../shared/transcripts"
 
 

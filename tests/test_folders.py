@@ -10,40 +10,52 @@ import pytest
 
 APP = Path(__file__).resolve().parent.parent / "app"
 
-# From the bottom up: a module imports only from its own layer and from those below it. A package stands for all that
-# is in it; a new module beside the packages is added here.
-LAYERS = {
-    "words": "errors events outcome",
-    "rules": "batching chunks credits decoding entry ledger lifecycle liveness prices rates replay retry sse survival tally transcript wire",
-    "settings": "settings",
-    "names": "metrics",
-    "heart": "channel delivery memory overload pacer relay sessions store",
-    "edges": "claude reconcile web",
-    "tools": "tools",
-    "command": "__main__",
-}  # fmt: skip
-_RANKS = {module: rank for rank, modules in enumerate(LAYERS.values()) for module in modules.split()}
+# From the bottom up: a folder imports only from itself and from those before it.
+FOLDERS = [
+    "answer",
+    "flow",
+    "wire",
+    "money",
+    "telemetry",
+    "access",
+    "streams",
+    "upstream",
+    "fleet",
+    "web",
+    "tools",
+    "__main__",
+]
+# What stands beside the folders knows nobody but each other.
+BESIDE = {"errors", "settings"}
 
-
-def rank(module: str) -> int:
-    """The place of a module's layer. One that has none counts as an edge: one test tells of it, not all."""
-    return _RANKS.get(module.partition(".")[0], list(LAYERS).index("edges"))
-
-
-def layer(module: str) -> str:
-    return list(LAYERS)[rank(module)]
-
-
-# What a layer must not know, by the first part of the imported name. Time comes in as `now`.
+# Pure: no clock, no sockets, no files. Time comes in as `now`.
+PURE = {
+    "answer": None,  # the whole folder
+    "wire": None,
+    "flow": {"batching"},
+    "money": {"entry", "ledger", "prices", "rates", "survival"},
+    "streams": {"credits", "lifecycle", "liveness", "replay"},
+    "upstream": {"chunks", "retry"},
+}
 CLOCKS = {"asyncio", "time", "threading", "selectors", "socket", "concurrent", "random"}
 HTTP = {"aiohttp", "aiohttp_sse", "anthropic", "httpx", "httpx2", "httpx_aiohttp", "uvloop", "redis"}
+# What a folder must not know, by the first part of the imported name.
 FORBIDDEN = {
-    "words": CLOCKS | HTTP | {"logging", "prometheus_client"},
-    "rules": CLOCKS | HTTP | {"logging", "prometheus_client"},
-    "settings": CLOCKS | HTTP,
-    "names": CLOCKS | HTTP,
-    "heart": HTTP | {"socket", "prometheus_client"},
+    "flow": HTTP | {"socket", "prometheus_client"},
+    "money": HTTP | {"prometheus_client"},
+    "telemetry": CLOCKS | HTTP,
+    "access": CLOCKS | HTTP,
+    "streams": HTTP | {"socket", "prometheus_client"},
 }
+
+
+def folder(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def is_pure(module: str) -> bool:
+    top, _, name = module.partition(".")
+    return top in PURE and (PURE[top] is None or name in (PURE[top] or ()))
 
 
 def modules() -> dict[str, Path]:
@@ -68,12 +80,20 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: a relative import hides what it names"
-            module = node.module or ""
+            module = absolute(node, path)
             names.add(module)
-            # `from app import settings` names a module; `from app.errors import X` does not.
+            # `from . import settings` names a module; `from .errors import X` does not.
             names |= {f"{module}.{alias.name}" for alias in node.names if f"{module}.{alias.name}"[4:] in MODULES}
     return names
+
+
+def absolute(node: ast.ImportFrom, path: Path) -> str:
+    """The full name of what an import names, relative or not."""
+    if node.level == 0:
+        return node.module or ""
+    package = ("app", *path.relative_to(APP).parts[:-1]) if path.is_relative_to(APP) else ("app",)
+    parts = package[: len(package) - node.level + 1]
+    return ".".join((*parts, node.module) if node.module else parts)
 
 
 def running(tree: ast.AST) -> list[ast.AST]:
@@ -90,44 +110,50 @@ def ours(path: Path) -> set[str]:
     return {name.removeprefix("app.") for name in imports(path) if name.startswith("app.")}
 
 
-def test_every_module_has_its_layer() -> None:
-    assert sorted(module for module in MODULES if module.partition(".")[0] not in _RANKS) == [], (
-        "say in LAYERS where they belong"
-    )
+def test_every_module_has_its_place() -> None:
+    assert {folder(module) for module in MODULES} - BESIDE == set(FOLDERS)
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_module_imports_only_its_own_layer_and_those_below(module: str) -> None:
-    above = {name for name in ours(MODULES[module]) if rank(name) > rank(module)}
-    assert above == set(), f"{module} is of the layer {layer(module)}"
+def test_a_module_imports_only_its_own_folder_and_those_before_it(module: str) -> None:
+    place = -1 if folder(module) in BESIDE else FOLDERS.index(folder(module))
+    allowed = BESIDE | set(FOLDERS[: place + 1])
+    assert {name for name in ours(MODULES[module]) if folder(name) not in allowed} == set()
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if layer(module) in FORBIDDEN])
-def test_a_layer_knows_nothing_of_what_is_not_its_own(module: str) -> None:
+@pytest.mark.parametrize("module", [module for module in MODULES if folder(module) != "tools"])
+def test_within_the_package_imports_are_relative(module: str) -> None:
+    """The source is `app/`, the installed package is `sluiceway`: an absolute import would tie it to one name."""
+    nodes = running(ast.parse(MODULES[module].read_text("utf-8")))
+    assert not [
+        node
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and folder(node.module or "") == "app"
+    ]
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if folder(module) in FORBIDDEN])
+def test_a_folder_knows_nothing_of_what_is_not_its_own(module: str) -> None:
     known = {name.partition(".")[0] for name in imports(MODULES[module])}
-    assert known & FORBIDDEN[layer(module)] == set()
+    assert known & FORBIDDEN[folder(module)] == set()
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if layer(module) in ("words", "rules")])
-def test_a_rule_opens_no_file_but_the_price_table(module: str) -> None:
+@pytest.mark.parametrize("module", [module for module in MODULES if is_pure(module)])
+def test_a_rule_knows_no_clock_and_opens_no_file_but_the_price_table(module: str) -> None:
+    known = {name.partition(".")[0] for name in imports(MODULES[module])}
+    assert known & (CLOCKS | HTTP | {"logging", "prometheus_client"}) == set()
     calls = {
         node.func.id if isinstance(node.func, ast.Name) else f".{node.func.attr}"
         for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute)
     }
     reading = calls & {"open", ".read_text", ".read_bytes", ".write_text", ".write_bytes", ".getenv", ".sleep"}
-    assert not reading or module == "prices"
+    assert not reading or module == "money.prices"
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if layer(module) != "tools"])
-def test_nothing_but_the_command_line_imports_the_tools(module: str) -> None:
-    tools = {name for name in ours(MODULES[module]) if name.partition(".")[0] == "tools"}
-    assert not tools or module == "__main__"
-
-
-@pytest.mark.parametrize("module", ["simulator", "answer", "http1", "performance", "scenario"])
+@pytest.mark.parametrize("module", ["server", "answer", "http1", "performance", "scenario"])
 def test_the_simulated_claude_shares_no_code_with_what_it_tests(module: str) -> None:
-    assert {name for name in ours(MODULES[f"tools.{module}"]) if name.partition(".")[0] != "tools"} == set()
+    assert {name for name in ours(MODULES[f"tools.simulator.{module}"]) if name.partition(".")[0] != "tools"} == set()
 
 
 def test_no_two_modules_import_each_other() -> None:
@@ -149,8 +175,8 @@ def test_no_two_modules_import_each_other() -> None:
     ("source", "names"),
     [
         ("import asyncio.queues as q", {"asyncio.queues"}),
-        ("def f():\n    from app.web import server", {"app.web", "app.web.server"}),
-        ("from app.errors import BadRequest", {"app.errors"}),
+        ("def f():\n    from app.web import compose", {"app.web", "app.web.compose"}),
+        ("from .errors import BadRequest", {"app.errors"}),
         ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import aiohttp", {"typing"}),
         ("if True:\n    import time", {"time"}),
     ],

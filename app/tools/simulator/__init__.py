@@ -1,0 +1,1 @@
+"""The simulated Claude: `python -m app simulate`. Shares no code with the service that it tests. Read `server.py` first."""
