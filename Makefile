@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# Which one that is, such as 3.11.7: a .venv of another Python is made anew.
+PYTHON_VERSION := $(or $(shell $(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null),none)
 HOST   ?= 127.0.0.1
 PORT   ?= 8080
 # What the tests drive for real: a proxy, a browser, a metrics server, network namespaces.
@@ -15,16 +17,22 @@ help: ## List the verbs
 
 setup: $(VENV)/.tests ## Make .venv with all that running and testing need
 
-$(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+$(VENV)/.python-$(PYTHON_VERSION):
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
+	@touch $@
 
-$(VENV)/.service: $(BIN)/python requirements.lock
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+# What is locked, and nothing else: pip neither resolves nor builds, it checks the hashes, then that nothing is missing.
+INSTALL = $(BIN)/python -m pip install --quiet --no-deps --only-binary :all: --require-hashes -r $(1) && \
+	{ $(BIN)/python -m pip check || { echo "$(VENV) holds what $(1) does not ask for: run make clean, then this again"; exit 1; }; }
+
+$(VENV)/.service: $(VENV)/.python-$(PYTHON_VERSION) requirements.lock
+	$(call INSTALL,requirements.lock)
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.service tests/requirements.lock
-	$(BIN)/python -m pip install --quiet --require-hashes -r tests/requirements.lock
+	$(call INSTALL,tests/requirements.lock)
 	@touch $@
 
 .PHONY: system
@@ -61,10 +69,14 @@ bench: $(VENV)/.tests system ## Measure the service beside nginx's plain pass-th
 load: $(VENV)/.tests ## Load a deployment: make load ARGS="--url http://127.0.0.1:8080 --preset slow-readers"
 	$(BIN)/python -m app load $(ARGS)
 
-lock: $(VENV)/.tests ## Pin what pyproject.toml asks for, with hashes
-	$(BIN)/python -m pip install --quiet pip-tools
-	$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --allow-unsafe -o requirements.lock pyproject.toml
-	$(BIN)/pip-compile --quiet --extra test --generate-hashes --no-emit-index-url --no-emit-find-links --allow-unsafe -o tests/requirements.lock pyproject.toml
+lock: ## Pin what pyproject.toml asks for, with hashes, for every Python; ARGS=--upgrade takes the newest
+	$(PYTHON) -m venv --clear build/lock
+	build/lock/bin/python -m pip install --quiet uv
+	$(COMPILE) $(ARGS) -o requirements.lock pyproject.toml
+	$(COMPILE) $(ARGS) --extra test -c requirements.lock -o tests/requirements.lock pyproject.toml
+
+COMPILE = build/lock/bin/uv pip compile --quiet --python build/lock/bin/python --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 clean: ## Remove what the other verbs made
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov
