@@ -2,7 +2,8 @@
 
 A reader may be lost and another may come while the stream goes on. The frames that a reader lacks wait in the replay;
 whoever is attached gets them in order, from the consumer's own task, the only one that writes to a connection. While
-no one is attached, delivery waits, the queue fills, and Claude is held still: a lost reader is one of speed zero.
+no one is attached and the stream is held, delivery waits, the queue fills, and Claude is held still: a lost reader is
+one of speed zero. A connection that breaks is released; whoever handles it tells the session, which detaches it here.
 """
 
 from __future__ import annotations
@@ -16,67 +17,80 @@ from ..answer.events import ClaudeEvent, Delta, DeltaKind
 from ..answer.sse import numbered
 from ..errors import EndedError, Expired, SluicewayError, TakenOver
 from ..wire import WireFormat
+from .connection import Connection, Interrupted
 from .credits import Credits
-from .liveness import Finding
+from .lifecycle import Lifecycle, ReaderState
 from .replay import Replay
 
 # The most that is written at once before draining: a replay must not lie in memory twice.
 SLICE_BYTES = 16_384
 
 
-class Interrupted(Exception):
-    """A write was broken off because the connection is no longer the stream's reader."""
+class Frames:
+    """One answer in its format, numbered, and kept for as long as a reader may lack it.
 
-
-class Connection(Protocol):
-    """One reader's connection.
-
-    Attributes:
-        sent_id: the last frame that was written and drained.
-        credits: how far to run ahead of what its page shows; None where it did not ask.
-        committed: its status was sent.
-        ended: the answer's last event was handed to it, drained or not: nothing may follow.
+    Args:
+        wire: the format.
+        replay: where the frames wait.
     """
 
-    sent_id: int
-    ended: bool
-    credits: Credits | None
+    __slots__ = ("replay", "wire")
 
-    @property
-    def committed(self) -> bool: ...
+    def __init__(self, wire: WireFormat, replay: Replay) -> None:
+        self.wire = wire
+        self.replay = replay
 
-    async def write(self, data: bytes) -> None:
-        """Sends the status if need be, writes, and drains. Raises ConnectionError, or Interrupted."""
+    def add(self, events: list[ClaudeEvent]) -> None:
+        """Takes one batch."""
+        self._keep(self.wire.encode(events))
 
-    def interrupt(self) -> None:
-        """Breaks off a write that is waiting."""
+    def end(self, error: SluicewayError | None) -> None:
+        """Takes the last event; nothing may follow."""
+        self._keep(self.wire.end(error))
+        self.replay.ended = True
 
-    async def write_last(self, data: bytes) -> None:
-        """Writes without waiting for anyone; nothing may follow. Does nothing where the connection is broken."""
+    def _keep(self, frames: list[bytes]) -> None:
+        replay = self.replay
+        replay.extend([numbered(frame_id, frame) for frame_id, frame in enumerate(frames, replay.last_id + 1)])
 
-    def look(self, now: float) -> Finding | None:
-        """Whether the reader still takes anything, at loop time `now`."""
+    async def write_some(self, connection: Connection) -> int:
+        """Writes what the connection lacks, or the first of it, and drains; returns how many bytes.
 
-    @property
-    def stuck(self) -> bool:
-        """Whether something has waited for the reader, and nothing moved, since the look before the last."""
-
-    def abort(self) -> None:
-        """Ends the connection at once, whatever waits in it."""
-
-    def release(self, error: SluicewayError | None) -> None:
-        """The stream has no more for this connection: its handler may end the response. Idempotent.
-
-        Args:
-            error: what to answer with, where no status was sent yet.
+        Raises:
+            ConnectionError, Interrupted: as the connection does. Expired: what it lacks is no longer kept.
         """
+        frames = self.replay.after(connection.sent_id, SLICE_BYTES)
+        data = b"".join(frames)
+        connection.ended = self.replay.ended and connection.sent_id + len(frames) == self.replay.last_id
+        await connection.write(data)
+        connection.sent_id += len(frames)
+        if connection.credits is not None:
+            connection.credits.sent(connection.sent_id, len(data))
+        self.replay.delivered(connection.sent_id)
+        return len(data)
+
+    async def dismiss(self, connection: Connection, error: EndedError) -> None:
+        """Tells one reader why it gets no more, whatever the stream does."""
+        if not connection.ended:
+            await connection.write_last(b"".join(self.wire.end(error)))
+        connection.release(error)
+
+    async def write_all(self, connection: Connection) -> None:
+        """Writes an ended stream's frames to one connection, from its `sent_id` on, in the caller's task.
+
+        Returns when it has them, or is gone. Cancelling is safe.
+        """
+        connection.credits = None  # nothing is generated any more that the page could hold
+        try:
+            with contextlib.suppress(ConnectionError):
+                while connection.sent_id < self.replay.last_id:
+                    await self.write_some(connection)
+        except Expired as error:  # freed for others while this reader took its time
+            await self.dismiss(connection, error)
 
 
-class Observer(Protocol):
-    """Who is told what was delivered; the metrics and the ledger behind it."""
-
-    def lost(self, connection: Connection) -> None:
-        """The connection broke in a write, or its reader lacks what is no longer kept."""
+class Told(Protocol):
+    """Who is told what was delivered: the stream's page in the books."""
 
     def delivered(self, chars: dict[DeltaKind, int]) -> None:
         """These many characters reached the reader's connection since the last call."""
@@ -86,31 +100,30 @@ class Observer(Protocol):
 
 
 class Delivery:
-    """Numbers the frames, keeps what must be kept, and writes to the attached reader.
+    """Writes an answer's frames to the attached reader.
 
     Args:
-        wire: the format.
-        replay: where frames wait.
-        observer: told of what happens.
+        frames: the answer's.
+        lifecycle: says whether to wait for a reader while there is none.
+        page: told what was delivered.
         heartbeat_s: seconds between signs of life while a page's credits are used up.
         nudge: wakes the consumer where it waits for events.
     """
 
     def __init__(
-        self, wire: WireFormat, replay: Replay, observer: Observer, heartbeat_s: float, nudge: Callable[[], None]
+        self, frames: Frames, lifecycle: Lifecycle, page: Told, heartbeat_s: float, nudge: Callable[[], None]
     ) -> None:
-        self._wire = wire
-        self._replay = replay
-        self._observer = observer
+        self._frames = frames
+        self._replay = frames.replay
+        self._lifecycle = lifecycle
+        self._page = page
         self._heartbeat_s = heartbeat_s
         self._nudge = nudge
         self._connection: Connection | None = None
         self._leaving: list[Connection] = []  # taken over; the consumer still has to tell them
         self._changed = asyncio.Event()  # set: a reader came, one left, or a page showed more
-        self._holds = True
-        self._committed = False
-        self._undelivered: dict[DeltaKind, int] = {}
-        self.finished = False  # the last frame is in the replay
+        self._committed = False  # a status was sent on a connection that is no longer attached
+        self._undelivered: dict[DeltaKind, int] = {}  # characters in frames that no reader has had
 
     @property
     def connection(self) -> Connection | None:
@@ -123,13 +136,17 @@ class Delivery:
         return self._committed or (self._connection is not None and self._connection.committed)
 
     def attach(self, connection: Connection) -> None:
-        """From now on frames go to `connection`, from its `sent_id` on; a former one is told that it was taken over."""
-        if self._connection is not None:
-            self._committed = self.committed
-            self._leaving.append(self._connection)
-            self._connection.interrupt()
+        """From now on frames go to `connection`, from its `sent_id` on."""
+        assert self._connection is None, "the former one is handed over first"
         self._connection = connection
         self._wake()
+
+    def hand_over(self) -> None:
+        """Another reader takes the stream over; the attached one is told so by the consumer, the only one that writes."""
+        connection = self._connection
+        if connection is not None:
+            self._leaving.append(connection)
+            self.detach(connection)
 
     def detach(self, connection: Connection) -> None:
         """The connection is gone. Idempotent; one that is no longer attached changes nothing."""
@@ -145,11 +162,6 @@ class Delivery:
             if connection is not None:
                 connection.release(error)
 
-    def drain_away(self) -> None:
-        """While no one is attached, nothing waits any more: the answer goes into the replay to its end."""
-        self._holds = False
-        self._wake()
-
     def shown(self, frame_id: int) -> None:
         """The page has shown everything up to this frame."""
         if self._connection is not None and self._connection.credits is not None:
@@ -161,7 +173,7 @@ class Delivery:
         for event in events:
             if isinstance(event, Delta):
                 self._undelivered[event.kind] = self._undelivered.get(event.kind, 0) + len(event.text)
-        self._keep(self._wire.encode(events))
+        self._frames.add(events)
         await self._deliver()
 
     async def keep_alive(self) -> None:
@@ -173,44 +185,25 @@ class Delivery:
         await self._tell_the_leaving()
         if (connection := self._connection) is not None:
             try:
-                await connection.write(self._wire.keep_alive)
+                await connection.write(self._frames.wire.keep_alive)
             except Interrupted:
                 await self._deliver()  # whoever came meanwhile is not to wait for the next sign of life
             except ConnectionError:
-                self._observer.lost(connection)
+                await self._lose(connection)
 
     async def finish(self, error: SluicewayError | None) -> None:
         """Delivers the last event."""
-        self._keep(self._wire.end(error))
-        self.finished = True
-        await self._deliver(farewell=isinstance(error, EndedError))
+        self._frames.end(error)
+        await self._deliver()
 
-    async def replay_to(self, connection: Connection) -> None:
-        """Writes a finished stream's kept frames to one connection, from its `sent_id` on, in the caller's task.
-
-        Returns when it has them, or is gone.
-        """
-        connection.credits = None  # nothing is generated any more that the page could hold
-        try:
-            with contextlib.suppress(ConnectionError):
-                while connection.sent_id < self._replay.last_id:
-                    await self._write_some(connection)
-        except Expired as error:  # freed for others while this reader took its time
-            await self._dismiss(connection, error)
-
-    def _keep(self, frames: list[bytes]) -> None:
-        self._replay.extend(
-            [numbered(frame_id, frame) for frame_id, frame in enumerate(frames, self._replay.last_id + 1)]
-        )
-
-    async def _deliver(self, *, farewell: bool = False) -> None:
-        """Returns when the attached reader has everything; waits for one to come, if the policy does."""
+    async def _deliver(self) -> None:
+        """Returns when the attached reader has everything; while the stream is held, waits for one to come."""
         while True:
             if self._leaving:
                 await self._tell_the_leaving()
             connection = self._connection
             if connection is None:
-                if farewell or not self._holds:
+                if self._lifecycle.reader is not ReaderState.HELD:
                     return
                 self._changed.clear()
                 await self._changed.wait()
@@ -219,7 +212,7 @@ class Delivery:
                 if connection.sent_id < self._replay.last_id:
                     if connection.credits is not None:
                         await self._credit(connection, connection.credits)
-                    self._observer.batch(await self._write_some(connection))
+                    self._page.batch(await self._frames.write_some(connection))
                     self._committed = True
                 elif connection.committed:
                     break
@@ -228,24 +221,19 @@ class Delivery:
             except Interrupted:
                 continue
             except ConnectionError:
-                self._observer.lost(connection)
+                await self._lose(connection)
             except Expired as error:  # freed between its coming and its first frame: this reader's loss alone
-                await self._dismiss(connection, error)
-                self._observer.lost(connection)
-        self._observer.delivered(self._undelivered)
+                await self._frames.dismiss(connection, error)
+                await self._lose(connection)
+        self._page.delivered(self._undelivered)
         self._undelivered = {}
 
-    async def _write_some(self, connection: Connection) -> int:
-        """Writes what the connection lacks, or the first of it; returns how many bytes. Raises Expired too."""
-        frames = self._replay.after(connection.sent_id, SLICE_BYTES)
-        data = b"".join(frames)
-        connection.ended = self.finished and connection.sent_id + len(frames) == self._replay.last_id
-        await connection.write(data)
-        connection.sent_id += len(frames)
-        if connection.credits is not None:
-            connection.credits.sent(connection.sent_id, len(data))
-        self._replay.delivered(connection.sent_id)
-        return len(data)
+    async def _lose(self, connection: Connection) -> None:
+        """Lets go of a broken connection, and returns when whoever handles it has had it detached."""
+        connection.release(None)
+        while self._connection is connection:
+            self._changed.clear()
+            await self._changed.wait()
 
     async def _credit(self, connection: Connection, credits: Credits) -> None:
         """Waits until the page has shown enough, with signs of life meanwhile."""
@@ -255,20 +243,14 @@ class Delivery:
                 async with asyncio.timeout(self._heartbeat_s):
                     await self._changed.wait()
             except TimeoutError:
-                await connection.write(self._wire.keep_alive)
+                await connection.write(self._frames.wire.keep_alive)
         if self._connection is not connection:
             raise Interrupted
 
     async def _tell_the_leaving(self) -> None:
         while self._leaving:
             connection = self._leaving.pop()
-            await self._dismiss(connection, TakenOver("another reader has taken this stream over"))
-
-    async def _dismiss(self, connection: Connection, error: EndedError) -> None:
-        """Tells one reader why it gets no more, while the stream goes on."""
-        if not connection.ended:
-            await connection.write_last(b"".join(self._wire.end(error)))
-        connection.release(error)
+            await self._frames.dismiss(connection, TakenOver("another reader has taken this stream over"))
 
     def _wake(self) -> None:
         self._changed.set()

@@ -1,18 +1,22 @@
 """The life of a stream as a table: one small machine for the reader's side, one for Claude's, and what joins them.
 
-An illegal event raises and changes nothing. `python -m app.lifecycle` prints the diagram that the README shows.
+The table rules: what a session does when something happens to it are the actions that stand here, and no others. An
+illegal event raises and changes nothing. `python -m app.streams.lifecycle` prints the diagram that the README shows.
 """
 
 from __future__ import annotations
 
 from enum import Enum
+from typing import TypeVar
 
 
 class ReaderState(Enum):
     """The reader's side."""
 
     ATTACHED = "attached"  # someone is connected
-    LOST = "lost"  # no one is, but someone may come back
+    HELD = "held"  # no one is; Claude is held still for someone to come back
+    DRAINING = "draining"  # no one is; the answer goes on to its end all the same
+    ENDING = "ending"  # someone is connected, and is being told why the stream ends
     SERVED = "served"  # the last event was written
     GONE = "gone"  # no one will come
 
@@ -30,7 +34,8 @@ class ReaderEvent(Enum):
     """What can happen on the reader's side."""
 
     ATTACH = "attach"
-    LOSE = "lose"
+    HOLD = "lose, to be held"
+    DRAIN = "lose, to drain"
     LEAVE = "leave"
     EXPIRE = "expire"
     END = "end"
@@ -50,8 +55,10 @@ class Action(Enum):
 
     TAKE_OVER = "tell the first reader"
     START_GRACE = "start the grace period"
-    CANCEL_GRACE = "cancel the grace period"
+    STOP_TIMER = "stop the timer"
     TELL_END = "write the typed last event"
+    CUT_OFF = "cut the reader off"
+    CANCEL = "cancel both tasks"
     CLOSE_UPSTREAM = "close the connection to Claude"
 
 
@@ -61,35 +68,44 @@ class Happening(Enum):
     BEGAN = (None, UpstreamEvent.BEGIN)  # Claude's first event came
     ANSWERED = (None, UpstreamEvent.END)  # Claude's last event came, or its error
     CAME = (ReaderEvent.ATTACH, None)  # a reader came back, or a second one takes over
-    LOST = (ReaderEvent.LOSE, None)  # the reader is gone, and the policy waits for it
-    LEFT = (ReaderEvent.LEAVE, UpstreamEvent.ABORT)  # the reader is gone, and the policy does not wait
-    EXPIRED = (ReaderEvent.EXPIRE, UpstreamEvent.ABORT)  # the grace period is over
-    ENDED = (ReaderEvent.END, UpstreamEvent.ABORT)  # stopped, shut down, out of budget
+    LOST = (ReaderEvent.HOLD, None)  # the reader is gone, and the policy waits for it
+    LEFT_ALONE = (ReaderEvent.DRAIN, None)  # the reader is gone, and the policy goes on without one
+    LEFT = (ReaderEvent.LEAVE, UpstreamEvent.ABORT)  # the reader is gone, and that is the end
+    EXPIRED = (ReaderEvent.EXPIRE, UpstreamEvent.ABORT)  # the grace period, or the time for a farewell, is over
+    ENDED = (ReaderEvent.END, UpstreamEvent.ABORT)  # stopped, taken over, shut down, failed
     SERVED = (ReaderEvent.SERVE, None)  # all was handed over, or there is no one to hand it to
 
 
-_R, _RE, _U, _UE = ReaderState, ReaderEvent, UpstreamState, UpstreamEvent
+_R, _RE, _U, _UE, _A = ReaderState, ReaderEvent, UpstreamState, UpstreamEvent, Action
 
-READER: dict[tuple[ReaderState, ReaderEvent], tuple[ReaderState, Action | None]] = {
-    (_R.ATTACHED, _RE.ATTACH): (_R.ATTACHED, Action.TAKE_OVER),
-    (_R.ATTACHED, _RE.LOSE): (_R.LOST, Action.START_GRACE),
-    (_R.ATTACHED, _RE.LEAVE): (_R.GONE, None),
-    (_R.ATTACHED, _RE.END): (_R.ATTACHED, Action.TELL_END),
-    (_R.ATTACHED, _RE.SERVE): (_R.SERVED, None),
-    (_R.LOST, _RE.ATTACH): (_R.ATTACHED, Action.CANCEL_GRACE),
-    (_R.LOST, _RE.EXPIRE): (_R.GONE, None),
-    (_R.LOST, _RE.END): (_R.GONE, Action.CANCEL_GRACE),
-    (_R.LOST, _RE.SERVE): (_R.GONE, Action.CANCEL_GRACE),
+READER: dict[tuple[ReaderState, ReaderEvent], tuple[ReaderState, tuple[Action, ...]]] = {
+    (_R.ATTACHED, _RE.ATTACH): (_R.ATTACHED, (_A.TAKE_OVER,)),
+    (_R.ATTACHED, _RE.HOLD): (_R.HELD, (_A.START_GRACE,)),
+    (_R.ATTACHED, _RE.DRAIN): (_R.DRAINING, ()),
+    (_R.ATTACHED, _RE.LEAVE): (_R.GONE, (_A.CANCEL,)),
+    (_R.ATTACHED, _RE.END): (_R.ENDING, (_A.TELL_END,)),
+    (_R.ATTACHED, _RE.SERVE): (_R.SERVED, ()),
+    (_R.HELD, _RE.ATTACH): (_R.ATTACHED, (_A.STOP_TIMER,)),
+    (_R.HELD, _RE.EXPIRE): (_R.GONE, (_A.CANCEL,)),
+    (_R.HELD, _RE.END): (_R.GONE, (_A.STOP_TIMER, _A.CANCEL)),
+    (_R.HELD, _RE.SERVE): (_R.GONE, (_A.STOP_TIMER,)),
+    (_R.DRAINING, _RE.ATTACH): (_R.ATTACHED, ()),
+    (_R.DRAINING, _RE.END): (_R.GONE, (_A.CANCEL,)),
+    (_R.DRAINING, _RE.SERVE): (_R.GONE, ()),
+    (_R.ENDING, _RE.ATTACH): (_R.ENDING, (_A.TAKE_OVER,)),
+    (_R.ENDING, _RE.LEAVE): (_R.GONE, (_A.STOP_TIMER, _A.CANCEL)),
+    (_R.ENDING, _RE.EXPIRE): (_R.GONE, (_A.CUT_OFF, _A.CANCEL)),
+    (_R.ENDING, _RE.SERVE): (_R.SERVED, (_A.STOP_TIMER,)),
 }
 
-UPSTREAM: dict[tuple[UpstreamState, UpstreamEvent], tuple[UpstreamState, Action | None]] = {
-    (_U.ASKING, _UE.BEGIN): (_U.ANSWERING, None),
-    (_U.ASKING, _UE.END): (_U.ENDED, None),
-    (_U.ASKING, _UE.ABORT): (_U.ABORTED, Action.CLOSE_UPSTREAM),
-    (_U.ANSWERING, _UE.END): (_U.ENDED, None),
-    (_U.ANSWERING, _UE.ABORT): (_U.ABORTED, Action.CLOSE_UPSTREAM),
-    (_U.ENDED, _UE.ABORT): (_U.ENDED, None),
-    (_U.ABORTED, _UE.ABORT): (_U.ABORTED, None),
+UPSTREAM: dict[tuple[UpstreamState, UpstreamEvent], tuple[UpstreamState, tuple[Action, ...]]] = {
+    (_U.ASKING, _UE.BEGIN): (_U.ANSWERING, ()),
+    (_U.ASKING, _UE.END): (_U.ENDED, ()),
+    (_U.ASKING, _UE.ABORT): (_U.ABORTED, (_A.CLOSE_UPSTREAM,)),
+    (_U.ANSWERING, _UE.END): (_U.ENDED, ()),
+    (_U.ANSWERING, _UE.ABORT): (_U.ABORTED, (_A.CLOSE_UPSTREAM,)),
+    (_U.ENDED, _UE.ABORT): (_U.ENDED, ()),
+    (_U.ABORTED, _UE.ABORT): (_U.ABORTED, ()),
 }
 
 
@@ -116,20 +132,25 @@ class Lifecycle:
         """Nothing more can happen: the reader was served, or is gone."""
         return self.reader in (ReaderState.SERVED, ReaderState.GONE)
 
-    def happen(self, happening: Happening) -> list[Action]:
-        """Moves both sides and returns what is to be done, the reader's side first.
+    @property
+    def running(self) -> bool:
+        """The answer still comes, or is waited for: the upstream's side has not ended."""
+        return self.upstream in (UpstreamState.ASKING, UpstreamState.ANSWERING)
+
+    def happen(self, happening: Happening) -> tuple[Action, ...]:
+        """Moves both sides and returns what is to be done, Claude's side first: no one is paid while a reader is told.
 
         Raises:
             IllegalEvent: one of the sides cannot take it; neither has moved.
         """
         reader_event, upstream_event = happening.value
         try:
-            reader, on_reader = READER[self.reader, reader_event] if reader_event else (self.reader, None)
-            upstream, on_upstream = UPSTREAM[self.upstream, upstream_event] if upstream_event else (self.upstream, None)
+            reader, on_reader = READER[self.reader, reader_event] if reader_event else (self.reader, ())
+            upstream, on_upstream = UPSTREAM[self.upstream, upstream_event] if upstream_event else (self.upstream, ())
         except KeyError:
             raise IllegalEvent(f"{happening.name} cannot happen to {self!r}") from None
         self.reader, self.upstream = reader, upstream
-        return [action for action in (on_reader, on_upstream) if action is not None]
+        return on_upstream + on_reader
 
     def __repr__(self) -> str:
         return f"<Lifecycle reader {self.reader.value}, upstream {self.upstream.value}>"
@@ -138,13 +159,20 @@ class Lifecycle:
 def diagram() -> str:
     """The two machines as a Mermaid state diagram."""
     lines = ["stateDiagram-v2", "  direction LR"]
-    for title, table, first in (("Reader", READER, _R.ATTACHED), ("Claude", UPSTREAM, _U.ASKING)):
-        lines += [f"  state {title} {{", f"    [*] --> {first.value}"]
-        for (state, event), (after, action) in table.items():
-            done = f" / {action.value}" if action else ""
-            lines.append(f"    {state.value} --> {after.value}: {event.value}{done}")
-        lines.append("  }")
+    lines += _side("Reader", READER, _R.ATTACHED) + _side("Claude", UPSTREAM, _U.ASKING)
     return "\n".join(lines)
+
+
+_S = TypeVar("_S", bound=Enum)
+_E = TypeVar("_E", bound=Enum)
+
+
+def _side(title: str, table: dict[tuple[_S, _E], tuple[_S, tuple[Action, ...]]], first: _S) -> list[str]:
+    lines = [f"  state {title} {{", f"    [*] --> {first.value}"]
+    for (state, event), (after, actions) in table.items():
+        done = f" / {', '.join(action.value for action in actions)}" if actions else ""
+        lines.append(f"    {state.value} --> {after.value}: {event.value}{done}")
+    return [*lines, "  }"]
 
 
 if __name__ == "__main__":

@@ -42,10 +42,11 @@ class Replay:
     Attributes:
         keeps: delivered frames are kept, so that a reader may come back for them.
         last_id: the newest frame's.
+        ended: the answer's last event is among them, and no more will come.
         size_bytes: held now.
     """
 
-    __slots__ = ("_budget", "_frames", "_max_bytes", "keeps", "last_id", "size_bytes")
+    __slots__ = ("_budget", "_frames", "_max_bytes", "ended", "keeps", "last_id", "size_bytes")
 
     def __init__(self, max_bytes: int, budget: ReplayBudget) -> None:
         self._max_bytes = max_bytes
@@ -53,6 +54,7 @@ class Replay:
         self.keeps = max_bytes > 0
         self._frames: list[bytes] = []  # the newest, without a gap; the last one has `last_id`
         self.last_id = 0
+        self.ended = False
         self.size_bytes = 0
 
     @property

@@ -1,45 +1,33 @@
-"""A session owns the two tasks of one stream, moves it through its lifecycle, and settles it once, whatever ends it."""
+"""A session owns the two tasks of one stream and does what its lifecycle's table says; it ends once, whatever ends it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
-import secrets
 import traceback
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import Enum
-from typing import Any
+from typing import Any, assert_never
 
-from ..answer.events import ClaudeEvent, DeltaKind, End
+from ..answer.events import ClaudeEvent, End
 from ..answer.outcome import Outcome
-from ..answer.transcript import Transcript
 from ..errors import EndedError, InternalError, SluicewayError
 from ..flow.batching import Window
 from ..flow.channel import Channel
 from ..flow.relay import Pace, Source, consume, produce
-from ..money.ledger import Account
-from ..telemetry.prometheus import Metrics
-from ..wire import WireFormat
-from .delivery import Connection, Delivery
+from .books import Page
+from .connection import Connection
+from .delivery import Delivery, Frames
 from .lifecycle import Action, Happening, Lifecycle, ReaderState, UpstreamState
 from .replay import Replay
+from .terms import Policy, Terms
 
 log = logging.getLogger(__name__)
 
 
-class Policy(Enum):
-    """What happens to a stream whose reader is lost."""
-
-    ABORT = "abort"  # both tasks are cancelled, the connection to Claude is closed at once
-    GRACE = "grace"  # it is held still, and can be resumed, for the grace period
-    DRAIN = "drain"  # it goes on to its end without a reader, and stays replayable
-
-
 @dataclass(frozen=True, slots=True)
-class SessionOptions:
+class Bounds:
     """The bounds of every stream; `settings.py` says what each means, in which unit and why."""
 
     queue_items: int
@@ -47,37 +35,21 @@ class SessionOptions:
     window_s: float
     window_max_s: float
     pace: Pace
-    farewell_s: float = 0.5  # what a reader is given to take the typed last event
+    drain_s: float = 30.0
+    farewell_s: float = 0.5  # what a reader is given to take the typed last event: a drained socket takes milliseconds
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """What one stream was asked for with.
+class Asked:
+    """What a stream was asked for.
 
     Attributes:
-        stream_id: unguessable, told to the reader.
-        caller: who asked, as a name that gives no key away; only the same caller may come back.
-        model: the model asked for.
-        policy: what happens when the reader is lost.
-        grace_s: the grace period in seconds, for that policy.
-        stop_token: whoever has it may stop the stream.
-        name: the caller's own name for it, by which it is found again; empty for none.
-        commits_early: silence before Claude's first event is broken by a sign of life, which commits the status.
+        source: the answer, not yet asked of Claude.
+        frames: the answer in the format that its readers read.
     """
 
-    stream_id: str
-    caller: str
-    model: str
-    policy: Policy = Policy.ABORT
-    grace_s: float = 0.0
-    stop_token: str = ""
-    name: str = ""
-    commits_early: bool = True
-
-
-def new_stream_id(worker: int = 0) -> str:
-    """An id that nobody can guess: 144 random bits, after the number of the worker that has the stream."""
-    return f"st{worker}_{secrets.token_urlsafe(18)}"
+    source: Source
+    frames: Frames
 
 
 class Session:
@@ -85,67 +57,39 @@ class Session:
 
     Args:
         terms: what it was asked for with.
-        source: the answer, not yet asked for.
-        wire: the format that its readers read.
-        replay: where its frames wait.
-        account: its page in the ledger.
-        metrics: told of what happens.
-        options: its bounds.
-        transcript: keeps the answer's text, where it may be counted anew.
+        asked: the answer, and its format.
+        page: its page in the books.
+        bounds: of its buffers and times.
 
     Attributes:
         lifecycle: where it stands.
         channel: the bounded queue between its two tasks.
         delivery: the way to its readers.
         outcome: how it ended; None while it runs. The first one given stands.
+        error: it failed before anything was sent; the handler's to answer.
     """
 
-    def __init__(
-        self,
-        terms: Terms,
-        source: Source,
-        wire: WireFormat,
-        replay: Replay,
-        account: Account,
-        metrics: Metrics,
-        options: SessionOptions,
-        transcript: Transcript | None = None,
-    ) -> None:
-        loop = asyncio.get_running_loop()
+    def __init__(self, terms: Terms, asked: Asked, page: Page, bounds: Bounds) -> None:
         self.terms = terms
-        self.account = account
-        self.transcript = transcript
+        self.asked = asked
+        self.page = page
         self.lifecycle = Lifecycle()
-        self.channel = Channel(options.queue_items, options.queue_bytes, metrics.paused)
-        self.replay = replay
-        # Weakly, so that a stream that ended is freed at once, and the collector has next to nothing to do.
-        observer = weakref.proxy(self)
-        self.delivery = Delivery(wire, replay, observer, options.pace.heartbeat_s, self.channel.nudge)
+        self.channel = Channel(bounds.queue_items, bounds.queue_bytes, page.paused)
+        self.delivery = Delivery(asked.frames, self.lifecycle, page, bounds.pace.heartbeat_s, self.channel.nudge)
         self.outcome: Outcome | None = None
-        self.began_at = loop.time()
-        self.error: SluicewayError | None = None  # failed before anything was sent; the handler's to answer
-        self._source = source
-        self._metrics = metrics
-        self._options = options
-        self._pace = options.pace if terms.commits_early else replace(options.pace, commit_s=math.inf)
-        self._loop = loop
-        self._task: asyncio.Task[None] | None = None
-        self._producer: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None  # the grace period, or the farewell
-        self._lost_by: Outcome | None = None  # set while no reader is attached
-        self._closing_since: float | None = None  # when the connection to Claude was told to close
-        self._last_batch_at: float | None = None
-        self._first_token_due = True
+        self.error: SluicewayError | None = None
+        self._bounds = bounds
+        self._pace = bounds.pace if terms.commits_early else replace(bounds.pace, commit_s=math.inf)
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None  # set while it runs
+        self._producer: asyncio.Task[None] | None = None  # set once the session's task has begun
+        self._timer: asyncio.TimerHandle | None = None  # of the grace period, or of the farewell
+        self._lost_by: Outcome | None = None  # what became of the reader, while there is none
 
     @property
-    def resumable(self) -> bool:
-        """Whether a reader may come back."""
-        return self.replay.keeps
-
-    @property
-    def held(self) -> bool:
-        """Whether no reader is attached, and Claude is held still for one to come back."""
-        return self.lifecycle.reader is ReaderState.LOST and self.terms.policy is Policy.GRACE
+    def replay(self) -> Replay:
+        """Where its frames wait."""
+        return self.asked.frames.replay
 
     def start(self, tasks: asyncio.TaskGroup, connection: Connection, on_end: Callable[[Session], None]) -> None:
         """Starts the stream in `tasks`, its owner; `on_end` is called once, when both of its tasks have ended."""
@@ -158,7 +102,7 @@ class Session:
         """A reader came back, or another one takes over. Raises IllegalEvent if the stream is over."""
         self._happen(Happening.CAME)
         self._lost_by = None
-        self._last_batch_at = None  # what the reader was away is no gap between batches
+        self.page.reader_changed()
         self.delivery.attach(connection)
 
     def lost(self, connection: Connection, outcome: Outcome = Outcome.DISCONNECTED) -> None:
@@ -174,113 +118,114 @@ class Session:
         self.delivery.detach(connection)
         if self.lifecycle.over:
             return
-        policy = self.terms.policy if known and self.resumable else Policy.ABORT
-        if policy is Policy.ABORT or self.outcome is not None:
-            self._end(Happening.LEFT, outcome)
-        else:
-            self._lost_by = outcome
-            self._happen(Happening.LOST)
-            if policy is Policy.DRAIN:
-                self.delivery.drain_away()
+        waits = known and self.replay.keeps and self.lifecycle.reader is not ReaderState.ENDING
+        match self.terms.policy if waits else Policy.ABORT:
+            case Policy.ABORT:
+                self._end(Happening.LEFT, outcome)
+            case Policy.GRACE:
+                self._lost_by = outcome
+                self._happen(Happening.LOST)
+            case Policy.DRAIN:
+                self._lost_by = outcome
+                self._happen(Happening.LEFT_ALONE)
 
     def stop(self, outcome: Outcome, error: EndedError) -> None:
         """Ends the stream now; an attached reader gets `error` as its last event. Idempotent."""
-        if self.outcome is None and not self.lifecycle.over:
+        if not self.lifecycle.over and self.lifecycle.reader is not ReaderState.ENDING:
             self._end(Happening.ENDED, outcome, error)
-
-    # What Delivery tells.
-
-    def delivered(self, chars: dict[DeltaKind, int]) -> None:
-        """Characters reached the reader's connection."""
-        if chars:
-            self.account.delivered(**chars)
-            if self._first_token_due:
-                self._first_token_due = False
-                self._metrics.first_token(self._loop.time() - self.began_at)
-
-    def batch(self, size_bytes: int) -> None:
-        """A batch was written and drained."""
-        now = self._loop.time()
-        self._metrics.batch(None if self._last_batch_at is None else now - self._last_batch_at, size_bytes)
-        self._last_batch_at = now
 
     # The two tasks.
 
     async def _run(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            self._producer = tasks.create_task(self._produce(), name=f"producer {self.terms.stream_id}")
-            # The session's own task is the consumer: one task less a stream.
-            if not await self._consume():
-                self._producer.cancel()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._producer = tasks.create_task(self._produce(), name=f"producer {self.terms.stream_id}")
+                # The session's own task is the consumer: one task less a stream.
+                await self._consume()
+        except Exception:
+            # A defect of ours, in what both tasks do at their end: it is this stream's alone, never its owner's.
+            log.exception("stream %s failed", self.terms.stream_id)
 
     async def _produce(self) -> None:
-        with self._metrics.upstreams_active.track_inprogress():
-            try:
-                await produce(self._source, self.channel, self._seen)
-            finally:
-                if self._closing_since is not None:
-                    self._metrics.upstream_closed(self._loop.time() - self._closing_since)
+        with self.page.upstream_open():
+            await produce(self.asked.source, self.channel, self._seen)
+        if self.lifecycle.running:
+            self._happen(Happening.ANSWERED)
 
     def _seen(self, event: ClaudeEvent) -> None:
         if self.lifecycle.upstream is UpstreamState.ASKING:
             self._happen(Happening.BEGAN)
-        self.account.see(event)
-        if self.transcript is not None:
-            self.transcript.see(event)
+        self.page.see(event)
 
-    async def _consume(self) -> bool:
-        """Serves the readers; tells whether the whole answer came, so that the producer ends by itself."""
-        window = Window(self._options.window_s, self._options.window_max_s)
-        try:
-            error = await consume(self.channel, window, self.delivery, self._pace)
-        except SluicewayError as failure:
-            error = self.error = failure.with_traceback(None)
-        except Exception:
-            log.exception("stream %s: the consumer failed", self.terms.stream_id)
-            error = self.error = InternalError("the service failed while it served the answer")
+    async def _consume(self) -> None:
+        """Serves the readers to the answer's end, and tells them even of a failure of our own."""
+        window = Window(self._bounds.window_s, self._bounds.window_max_s)
+        while True:
+            try:
+                error = await consume(self.channel, window, self.delivery, self._pace)
+            except SluicewayError as failure:
+                error = self.error = failure.with_traceback(None)
+            except Exception:
+                log.exception("stream %s: the consumer failed", self.terms.stream_id)
+                failed = InternalError("the service failed while it served the answer")
+                if self.lifecycle.reader is not ReaderState.ENDING:  # else it failed in telling just that
+                    self._end(Happening.ENDED, Outcome.INTERNAL_ERROR, failed)
+                    continue
+                error = self.error = failed
+            break
         if error is None:
             self.outcome = self.outcome or self._lost_by or Outcome.COMPLETED
-        elif isinstance(error, InternalError):
-            self.outcome = self.outcome or Outcome.INTERNAL_ERROR
-        elif self.outcome is None:
-            self.outcome = Outcome.UPSTREAM_ERROR
-            self._metrics.upstream_error(error.type)
-        if self.lifecycle.upstream in (UpstreamState.ASKING, UpstreamState.ANSWERING):
-            self._happen(Happening.ANSWERED)
+        else:
+            self.outcome = self.outcome or self.page.failed(error)
         if not self.lifecycle.over:
             self._happen(Happening.SERVED)
-        self._let_go()
-        return error is None
-
-    def _let_go(self) -> None:
-        """The reader has what it will get: its handler may end the response. Idempotent."""
-        if self._timer is not None:
-            self._timer.cancel()
         self.delivery.release(self.error)
 
     # Moving through the lifecycle.
 
-    def _end(self, happening: Happening, outcome: Outcome, error: EndedError | None = None) -> None:
+    def _end(self, happening: Happening, outcome: Outcome, error: SluicewayError | None = None) -> None:
         self.outcome = self.outcome or outcome
-        self._closing_since = self._loop.time()
-        reader = self.lifecycle.reader
-        self._happen(happening)
-        if error is None or reader is not ReaderState.ATTACHED:
-            self._cancel()
-        elif self._producer is not None:
-            self._producer.cancel()
-            self.channel.end_now(End(error))
-            self._timer = self._loop.call_later(self._options.farewell_s, self._give_up)
-        else:
+        self._happen(happening, error)
+
+    def _happen(self, happening: Happening, error: SluicewayError | None = None) -> None:
+        """Moves the lifecycle, and does what its table says; `error` is the last event, where one is to be told."""
+        for action in self.lifecycle.happen(happening):
+            match action:
+                case Action.TAKE_OVER:
+                    self.delivery.hand_over()
+                case Action.START_GRACE:
+                    self._timer = self._loop.call_later(self.terms.grace_s, self._time_is_over)
+                case Action.STOP_TIMER:
+                    if self._timer is not None:
+                        self._timer.cancel()
+                case Action.TELL_END:
+                    self._tell_end(error)
+                case Action.CUT_OFF:
+                    if self.delivery.connection is not None:
+                        self.delivery.connection.abort()
+                case Action.CANCEL:
+                    self._cancel()
+                case Action.CLOSE_UPSTREAM:
+                    self.page.closing()
+                    if self._producer is not None:
+                        self._producer.cancel()
+                case _:
+                    assert_never(action)
+
+    def _tell_end(self, error: SluicewayError | None) -> None:
+        if self._producer is None:  # the tasks have not begun: nothing was sent
             self.error = error
             self._cancel()
+            return
+        self.channel.end_now(End(error))
+        self._timer = self._loop.call_later(self._bounds.farewell_s, self._time_is_over)
 
-    def _happen(self, happening: Happening) -> None:
-        for action in self.lifecycle.happen(happening):
-            if action is Action.START_GRACE and self.terms.policy is Policy.GRACE:
-                self._timer = self._loop.call_later(self.terms.grace_s, self._grace_is_over)
-            elif action is Action.CANCEL_GRACE and self._timer is not None:
-                self._timer.cancel()
+    def _time_is_over(self) -> None:
+        self._end(Happening.EXPIRED, Outcome.EXPIRED)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
 
     def _ended(self, task: asyncio.Task[None], on_end: Callable[[Session], None]) -> None:
         self._task = self._producer = None
@@ -290,33 +235,22 @@ class Session:
             # Its frames hold the error itself (TaskGroup's do): a cycle that would keep the whole stream.
             traceback.clear_frames(error.__traceback__)
         self.outcome = self.outcome or Outcome.INTERNAL_ERROR
-        self._let_go()
+        if self._timer is not None:
+            self._timer.cancel()
+        self.delivery.release(self.error)
         self.channel.close()
         on_end(self)
 
-    def _grace_is_over(self) -> None:
-        self._end(Happening.EXPIRED, Outcome.EXPIRED)
-
-    def _give_up(self) -> None:
-        """The reader did not take its last event in time."""
-        if self.delivery.connection is not None:
-            self.delivery.connection.abort()
-        self._cancel()
-
-    def _cancel(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
     def as_dict(self) -> dict[str, Any]:
         """The stream as the admin port lists it."""
-        queue = self.channel.statistics()
+        queue, tally = self.channel.statistics(), self.page.account.tally
         return {
             "id": self.terms.stream_id,
             "model": self.terms.model,
             "reader": self.lifecycle.reader.value,
             "upstream": self.lifecycle.upstream.value,
-            "phase": self.account.tally.phase.value,
-            "age_s": round(self._loop.time() - self.began_at, 3),
+            "phase": tally.phase.value,
+            "age_s": round(self._loop.time() - self.page.account.opened_at, 3),
             "paused": self.channel.paused,
             "paused_s": round(queue.paused_s, 3),
             "pauses": queue.pauses,
@@ -324,7 +258,7 @@ class Session:
             "queue_bytes": queue.size_bytes,
             "queue_peak_bytes": queue.peak_bytes,
             "replay_bytes": self.replay.size_bytes,
-            "characters": sum(self.account.tally.chars.values()),
+            "characters": sum(tally.chars.values()),
         }
 
     def __repr__(self) -> str:

@@ -17,8 +17,8 @@ from ..access.keys import Keys, check_content_type
 from ..answer.outcome import Outcome
 from ..errors import BadRequest, Expired, NotFound, Stopped
 from ..money.prices import Prices
-from ..streams.session import Policy, Terms
-from ..streams.store import Streams, new_stop_token
+from ..streams.registry import Streams
+from ..streams.terms import Policy, Terms, new_stop_token
 from ..upstream.claude import Claude
 from ..wire.ui_messages import continued, preface, to_claude, tool_calls
 from ..wire.ui_stream import CostOf, UiFormat

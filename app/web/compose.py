@@ -28,8 +28,11 @@ from ..money.ledger_file import LedgerFile
 from ..money.prices import load_prices
 from ..settings import DEFAULT_CONFIG, Settings, SettingsError
 from ..streams.admission import Admission, LagMeter
-from ..streams.session import Policy, SessionOptions
-from ..streams.store import StoreOptions, Streams
+from ..streams.archive import Archive, ArchiveOptions
+from ..streams.books import Books
+from ..streams.registry import Streams
+from ..streams.session import Bounds
+from ..streams.terms import Policy
 from ..telemetry.prometheus import Metrics
 from ..upstream.claude import Claude, UpstreamOptions
 from ..upstream.recount import Reconciler
@@ -127,16 +130,14 @@ async def running(settings: Settings, credentials: Credentials, place: Place | N
             file.load(asyncio.get_running_loop().time())
             await stack.enter_async_context(_beside(file.keep()))
         admission = Admission(settings.max_streams, settings.max_lag_s)
+        books = await stack.enter_async_context(Books(ledger, metrics, settings.upstream, _reconcile(settings, claude)))
         streams = await stack.enter_async_context(
             Streams(
-                _store_options(settings),
-                _session_options(settings),
-                ledger,
-                metrics,
+                books,
+                Archive(_archive_options(settings)),
+                _bounds(settings),
                 admit=lambda in_flight: admission.check(in_flight, meter.lag_s),
                 worker=place.number,
-                upstream=settings.upstream,
-                reconcile=_reconcile(settings, claude),
             )
         )
         keys = Keys(() if settings.auth == "none" else settings.api_keys)
@@ -281,20 +282,20 @@ def _reading(settings: Settings) -> Reading:
     )
 
 
-def _store_options(settings: Settings) -> StoreOptions:
-    return StoreOptions(
+def _archive_options(settings: Settings) -> ArchiveOptions:
+    return ArchiveOptions(
         replay_bytes=settings.replay_bytes,
         replay_total_bytes=settings.replay_total_bytes,
         replay_s=settings.replay_s,
-        drain_s=settings.drain_s,
     )
 
 
-def _session_options(settings: Settings) -> SessionOptions:
-    return SessionOptions(
+def _bounds(settings: Settings) -> Bounds:
+    return Bounds(
         queue_items=settings.queue_items,
         queue_bytes=settings.queue_bytes,
         window_s=settings.window_s,
         window_max_s=settings.window_max_s,
         pace=Pace(settings.batch_bytes, settings.commit_s, settings.heartbeat_s),
+        drain_s=settings.drain_s,
     )

@@ -8,8 +8,8 @@ from typing import Any
 from aiohttp import web
 
 from ..access.keys import Keys
+from ..streams.registry import Streams
 from ..streams.session import Session
-from ..streams.store import Streams
 
 
 def gauge_routes(streams: Streams, keys: Keys) -> list[web.RouteDef]:
@@ -29,7 +29,7 @@ def gauge_routes(streams: Streams, keys: Keys) -> list[web.RouteDef]:
 def _gauges(session: Session) -> dict[str, Any]:
     """The figures, as of now; tokens are exact or estimated as `basis` says, dollars null where no price is known."""
     queue = session.channel.statistics()
-    entry = session.account.so_far(asyncio.get_running_loop().time())
+    entry = session.page.account.so_far(asyncio.get_running_loop().time())
     return {
         "queue_items": queue.items,
         "queue_bytes": queue.size_bytes,
@@ -37,7 +37,7 @@ def _gauges(session: Session) -> dict[str, Any]:
         "paused": session.channel.paused,
         "paused_s": round(queue.paused_s, 3),
         "generated_tokens": entry.generated,
-        "generated_chars": dict(session.account.tally.chars),
+        "generated_chars": dict(session.page.account.tally.chars),
         "delivered_tokens": entry.delivered,
         "basis": entry.basis,
         "cost_usd": entry.spent_usd.total if entry.priced else None,

@@ -24,8 +24,8 @@ from ..answer.decoding import refusal
 from ..answer.events import ClaudeEvent
 from ..errors import SluicewayError, UpstreamGarbled, UpstreamTimeout, UpstreamUnreachable
 from ..money.ledger import Account
-from ..streams.session import Terms
-from ..streams.store import Streams, new_stop_token
+from ..streams.registry import Streams
+from ..streams.terms import Terms, new_stop_token
 from ..upstream.claude import Answer, Claude
 from ..wire.messages import MessagesFormat, events_of
 from .plain_api import Reading, until_released

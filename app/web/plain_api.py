@@ -16,8 +16,9 @@ from ..answer.outcome import Outcome
 from ..errors import BadRequest, InternalError, MethodNotAllowed, NotFound, SluicewayError, Stopped, TooLarge
 from ..streams.credits import Credits
 from ..streams.liveness import Liveness
-from ..streams.session import Policy, Session, Terms
-from ..streams.store import Streams, new_stop_token
+from ..streams.registry import Streams
+from ..streams.session import Session
+from ..streams.terms import Policy, Terms, new_stop_token
 from ..upstream.claude import Claude
 from ..wire.messages import error_body
 from ..wire.plain import PlainFormat

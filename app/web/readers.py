@@ -21,8 +21,8 @@ from aiohttp.web_request import BaseRequest
 from aiohttp_sse import EventSourceResponse
 
 from ..errors import SluicewayError
+from ..streams.connection import Interrupted
 from ..streams.credits import Credits
-from ..streams.delivery import Interrupted
 from ..streams.liveness import Finding, Liveness
 from .reader_socket import sample_of
 
@@ -128,7 +128,7 @@ class SseConnection:
         self._interrupted = False
         self._draining: asyncio.Timeout | None = None  # set while a write waits
         self._written_bytes = 0
-        self.stuck = False
+        self.stuck_s = 0.0
         self.ended = False
         self.sent_id = sent_id
         self.credits = credits
@@ -217,7 +217,7 @@ class SseConnection:
             # The page holds us: nothing waits in the socket, yet nothing is shown either.
             sample = replace(sample, waiting_bytes=1, taken_bytes=self.credits.shown_bytes)
         finding = self._liveness.look(sample, now)
-        self.stuck = self._liveness.stuck_s(now) > 0
+        self.stuck_s = self._liveness.stuck_s(now)
         return finding
 
     def abort(self) -> None:

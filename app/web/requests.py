@@ -10,7 +10,7 @@ import msgspec
 from anthropic.types import message_create_params
 
 from ..errors import BadRequest
-from ..streams.session import Policy
+from ..streams.terms import Policy
 
 # The fields that the Messages API knows, from the SDK itself, so that a new SDK brings new fields.
 CLAUDE_FIELDS = frozenset(message_create_params.MessageCreateParamsBase.__annotations__) - {"stream"}

@@ -7,7 +7,8 @@ from typing import Any
 
 from app.answer.events import DeltaKind
 from app.streams.credits import Credits
-from app.streams.delivery import SLICE_BYTES, Connection, Delivery
+from app.streams.delivery import SLICE_BYTES, Delivery, Frames
+from app.streams.lifecycle import Lifecycle, ReaderState
 from app.streams.replay import Replay, ReplayBudget
 from app.wire.plain import PlainFormat
 from tests.support.clock import jumping, loop, settled
@@ -16,15 +17,11 @@ from tests.support.fakes import text
 
 
 class Told:
-    """An observer that remembers, and detaches who is lost, as a session does."""
+    """A page in the books that remembers."""
 
     def __init__(self) -> None:
         self.chars: dict[str, int] = {}
         self.batches: list[int] = []
-        self.delivery: Delivery
-
-    def lost(self, connection: Connection) -> None:
-        self.delivery.detach(connection)
 
     def delivered(self, chars: dict[DeltaKind, int]) -> None:
         for kind, count in chars.items():
@@ -34,11 +31,27 @@ class Told:
         self.batches.append(size_bytes)
 
 
-def made(max_bytes: int = 10**6, total_bytes: int = 10**7) -> tuple[Delivery, Told, Replay]:
-    told, replay = Told(), Replay(max_bytes, ReplayBudget(total_bytes))
-    delivery = Delivery(PlainFormat(thinking=False), replay, told, 10.0, lambda: None)
-    told.delivery = delivery
-    return delivery, told, replay
+class Scene:
+    """A delivery, and the session's part around it: readers take over, and who is lost is waited for."""
+
+    def __init__(self, max_bytes: int = 10**6, total_bytes: int = 10**7) -> None:
+        self.told = Told()
+        self.replay = Replay(max_bytes, ReplayBudget(total_bytes))
+        self.frames = Frames(PlainFormat(thinking=False), self.replay)
+        self.lifecycle = Lifecycle()
+        self.delivery = Delivery(self.frames, self.lifecycle, self.told, 10.0, lambda: None)
+
+    def attach(self, connection: FakeConnection) -> FakeConnection:
+        connection.handled = lambda: self.lose(connection)
+        self.delivery.hand_over()
+        self.lifecycle.reader = ReaderState.ATTACHED
+        self.delivery.attach(connection)
+        return connection
+
+    def lose(self, connection: FakeConnection) -> None:
+        if self.delivery.connection is connection:
+            self.lifecycle.reader = ReaderState.HELD
+            self.delivery.detach(connection)
 
 
 def read(*connections: FakeConnection) -> Page:
@@ -50,13 +63,14 @@ def read(*connections: FakeConnection) -> Page:
 
 @jumping
 async def test_a_send_waits_for_a_reader_to_come_and_counts_once_as_delivered() -> None:
-    delivery, told, _ = made()
-    delivery.attach(first := FakeConnection(cut_at=0))
+    scene = Scene()
+    delivery, told = scene.delivery, scene.told
+    first = scene.attach(FakeConnection(cut_at=0))
     sending = asyncio.create_task(delivery.send([text("héllo")]))
     await asyncio.sleep(1000)
     assert not sending.done()
     assert told.chars == {}
-    delivery.attach(second := FakeConnection())
+    second = scene.attach(FakeConnection())
     await sending
     assert told.chars == {"text": 5}
     assert read(second).text == "héllo"
@@ -65,12 +79,13 @@ async def test_a_send_waits_for_a_reader_to_come_and_counts_once_as_delivered() 
 
 @jumping
 async def test_a_late_reader_gets_what_it_lacks_in_slices_each_drained() -> None:
-    delivery, told, _ = made()
-    delivery.attach(FakeConnection())
+    scene = Scene()
+    delivery, told = scene.delivery, scene.told
+    scene.attach(FakeConnection())
     for _ in range(100):
         await delivery.send([text("x" * 1000)])
     late = FakeConnection(drain_s=1.0)
-    delivery.attach(late)
+    scene.attach(late)
     await delivery.keep_alive()
     assert len(late.writes) >= 6
     assert max(len(data) for _, data in late.writes) <= SLICE_BYTES
@@ -80,17 +95,19 @@ async def test_a_late_reader_gets_what_it_lacks_in_slices_each_drained() -> None
 
 @jumping
 async def test_a_sign_of_life_commits_the_status_and_is_one() -> None:
-    delivery, _, _ = made()
-    delivery.attach(connection := FakeConnection())
+    scene = Scene()
+    delivery = scene.delivery
+    connection = scene.attach(FakeConnection())
     await delivery.keep_alive()
     assert connection.received == b": keep-alive\n\n"
 
 
 @jumping
 async def test_while_the_page_shows_nothing_only_signs_of_life_are_sent() -> None:
-    delivery, _, _ = made()
+    scene = Scene()
+    delivery = scene.delivery
     connection = FakeConnection(credits=Credits(100, 0))
-    delivery.attach(connection)
+    scene.attach(connection)
     await delivery.send([text("x" * 200)])
     sending = asyncio.create_task(delivery.send([text("y")]))
     began = loop().time()
@@ -104,12 +121,13 @@ async def test_while_the_page_shows_nothing_only_signs_of_life_are_sent() -> Non
 
 @jumping
 async def test_credits_used_up_do_not_hold_up_a_takeover() -> None:
-    delivery, _, _ = made()
-    delivery.attach(first := FakeConnection(credits=Credits(1, 0)))
+    scene = Scene()
+    delivery = scene.delivery
+    first = scene.attach(FakeConnection(credits=Credits(1, 0)))
     await delivery.send([text("a")])
     sending = asyncio.create_task(delivery.send([text("b")]))
     await settled()
-    delivery.attach(second := FakeConnection())
+    second = scene.attach(FakeConnection())
     await sending
     assert read(second).text == "ab"
     assert read(first).last["type"] == "taken_over"
@@ -117,8 +135,9 @@ async def test_credits_used_up_do_not_hold_up_a_takeover() -> None:
 
 @jumping
 async def test_a_batch_of_several_frames_is_whole_however_full_the_budget_is() -> None:
-    delivery, _, replay = made(total_bytes=10)
-    delivery.attach(connection := FakeConnection())
+    scene = Scene(total_bytes=10)
+    delivery, replay = scene.delivery, scene.replay
+    connection = scene.attach(FakeConnection())
     for _ in range(5):
         await delivery.send([text("a" * 100, 0), text("b" * 100, 1), text("c" * 100, 2)])
     assert read(connection).text == ("a" * 100 + "b" * 100 + "c" * 100) * 5
@@ -127,28 +146,30 @@ async def test_a_batch_of_several_frames_is_whole_however_full_the_budget_is() -
 
 @jumping
 async def test_a_reader_that_lacks_what_is_gone_is_told_and_the_stream_goes_on() -> None:
-    delivery, _, _ = made(max_bytes=300)
-    delivery.attach(FakeConnection())
+    scene = Scene(max_bytes=300)
+    delivery = scene.delivery
+    scene.attach(FakeConnection())
     await delivery.send([text("1" * 100)])
-    delivery.attach(late := FakeConnection())  # all is there yet, but not once the next one has come
+    late = scene.attach(FakeConnection())  # all is there yet, but not once the next one has come
     sending = asyncio.create_task(delivery.send([text("2" * 250)]))
     await settled()
     assert not sending.done()
     assert late.released
     assert late.error is not None
     assert late.error.status == 410
-    delivery.attach(good := FakeConnection(1))
+    good = scene.attach(FakeConnection(1))
     await sending
     assert b"2222" in good.received
 
 
 @jumping
 async def test_nothing_follows_the_answers_last_event_not_even_being_taken_over() -> None:
-    delivery, _, _ = made()
-    delivery.attach(first := FakeConnection(stalls_at=0))
+    scene = Scene()
+    delivery = scene.delivery
+    first = scene.attach(FakeConnection(stalls_at=0))
     finishing = asyncio.create_task(delivery.finish(None))
     await settled()
-    delivery.attach(second := FakeConnection())
+    second = scene.attach(FakeConnection())
     await finishing
     assert "done" in read(first).last
     assert first.released
@@ -157,11 +178,12 @@ async def test_nothing_follows_the_answers_last_event_not_even_being_taken_over(
 
 @jumping
 async def test_readers_that_were_not_told_yet_are_let_go_too() -> None:
-    delivery, _, _ = made()
-    delivery.attach(first := FakeConnection())
+    scene = Scene()
+    delivery = scene.delivery
+    first = scene.attach(FakeConnection())
     await delivery.keep_alive()
-    delivery.attach(second := FakeConnection())
-    delivery.detach(second)
+    second = scene.attach(FakeConnection())
+    scene.lose(second)
     assert delivery.committed, "the first one knows the stream's id"
     delivery.release(None)
     assert first.released
@@ -169,13 +191,14 @@ async def test_readers_that_were_not_told_yet_are_let_go_too() -> None:
 
 @jumping
 async def test_a_finished_stream_whose_frames_are_freed_while_they_are_read_says_so() -> None:
-    delivery, _, replay = made()
-    delivery.attach(FakeConnection())
+    scene = Scene()
+    delivery, replay = scene.delivery, scene.replay
+    scene.attach(FakeConnection())
     for _ in range(40):
         await delivery.send([text("x" * 1000)])
     await delivery.finish(None)
     reader = FakeConnection(drain_s=1.0)
-    reading: asyncio.Task[Any] = asyncio.create_task(delivery.replay_to(reader))
+    reading: asyncio.Task[Any] = asyncio.create_task(scene.frames.write_all(reader))
     await asyncio.sleep(0.5)
     replay.clear()
     await reading

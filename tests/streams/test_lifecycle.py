@@ -95,14 +95,21 @@ def test_what_is_over_stays_over_and_an_ended_answer_is_never_aborted(happenings
     ("happenings", "actions"),
     [
         ([Happening.LOST], [Action.START_GRACE]),
-        ([Happening.LOST, Happening.CAME], [Action.CANCEL_GRACE]),
+        ([Happening.LOST, Happening.CAME], [Action.STOP_TIMER]),
+        ([Happening.LEFT_ALONE], []),
+        ([Happening.LEFT_ALONE, Happening.CAME], []),
+        ([Happening.LEFT_ALONE, Happening.ENDED], [Action.CLOSE_UPSTREAM, Action.CANCEL]),
         ([Happening.CAME], [Action.TAKE_OVER]),
-        ([Happening.LEFT], [Action.CLOSE_UPSTREAM]),
-        ([Happening.BEGAN, Happening.LOST, Happening.EXPIRED], [Action.CLOSE_UPSTREAM]),
-        ([Happening.LOST, Happening.ENDED], [Action.CANCEL_GRACE, Action.CLOSE_UPSTREAM]),
-        ([Happening.ENDED], [Action.TELL_END, Action.CLOSE_UPSTREAM]),
-        ([Happening.ANSWERED, Happening.LOST, Happening.SERVED], [Action.CANCEL_GRACE]),
-        ([Happening.ANSWERED, Happening.LEFT], []),
+        ([Happening.LEFT], [Action.CLOSE_UPSTREAM, Action.CANCEL]),
+        ([Happening.BEGAN, Happening.LOST, Happening.EXPIRED], [Action.CLOSE_UPSTREAM, Action.CANCEL]),
+        ([Happening.LOST, Happening.ENDED], [Action.CLOSE_UPSTREAM, Action.STOP_TIMER, Action.CANCEL]),
+        ([Happening.ENDED], [Action.CLOSE_UPSTREAM, Action.TELL_END]),
+        ([Happening.ENDED, Happening.CAME], [Action.TAKE_OVER]),
+        ([Happening.ENDED, Happening.LEFT], [Action.STOP_TIMER, Action.CANCEL]),
+        ([Happening.ENDED, Happening.EXPIRED], [Action.CUT_OFF, Action.CANCEL]),
+        ([Happening.ENDED, Happening.SERVED], [Action.STOP_TIMER]),
+        ([Happening.ANSWERED, Happening.LOST, Happening.SERVED], [Action.STOP_TIMER]),
+        ([Happening.ANSWERED, Happening.LEFT], [Action.CANCEL]),
     ],
 )
 def test_what_is_to_be_done(happenings: list[Happening], actions: list[Action]) -> None:
@@ -110,7 +117,12 @@ def test_what_is_to_be_done(happenings: list[Happening], actions: list[Action]) 
     *before, last = happenings
     for happening in before:
         life.happen(happening)
-    assert life.happen(last) == actions
+    assert list(life.happen(last)) == actions
+
+
+def test_every_action_is_of_use() -> None:
+    used = {action for table in (READER, UPSTREAM) for _, actions in table.values() for action in actions}
+    assert used == set(Action)
 
 
 def test_it_says_where_it_stands() -> None:

@@ -13,7 +13,7 @@ from app.answer.outcome import Outcome
 from app.errors import ShuttingDown, SluicewayError, Stopped, UpstreamCut, UpstreamTimeout
 from app.streams.lifecycle import ReaderState, UpstreamState
 from app.streams.liveness import Finding
-from app.streams.session import Policy, new_stream_id
+from app.streams.terms import Policy, new_stream_id
 from tests.support.clock import jumping, loop, run, settled
 from tests.support.connections import FakeConnection, House, Page, credits_of, house
 from tests.support.fakes import ScriptedSource, Step, event, text
@@ -159,7 +159,7 @@ async def test_a_lost_reader_holds_claude_still_and_the_grace_periods_end_aborts
         session, source = opened.start(ENDLESS, connection, grace_s=12.0)
         await connection.over.wait()
         await settled()
-        assert session.lifecycle.reader is ReaderState.LOST
+        assert session.lifecycle.reader is ReaderState.HELD
         assert session.channel.paused
         lost_at, held = loop().time(), source.reads
         await asyncio.sleep(11.9)
@@ -211,12 +211,12 @@ async def test_drain_goes_on_without_a_reader_and_stays_readable() -> None:
             steps += [[text(f"{n} ")], 0.1]
         session, _ = opened.start(steps, connection, policy=Policy.DRAIN, grace_s=0.0)
         await asyncio.sleep(60)
-        assert session.account.settled
+        assert session.page.account.settled
         assert opened.settled() == {"disconnected": 1}
         page = Page()
         page.take(connection.received)
         late = FakeConnection(page.last_id)
-        assert await opened.streams.resume("st_1", "c", late) is None
+        assert await opened.resume("st_1", "c", late) is None
         page.take(late.received)
         assert page.text == "".join(f"{n} " for n in range(200))
         assert "done" in page.last
@@ -230,7 +230,7 @@ async def test_who_comes_back_to_a_draining_stream_holds_it_again() -> None:
         await first.over.wait()
         await settled()
         second = FakeConnection(stalls_at=0)
-        await opened.streams.resume("st_1", "c", second)
+        await opened.resume("st_1", "c", second)
         await asyncio.sleep(100)
         held = source.reads
         await asyncio.sleep(100)
@@ -247,7 +247,7 @@ async def test_a_second_reader_gets_all_and_the_first_is_told_that_it_was_taken_
         first, second = FakeConnection(), FakeConnection()
         opened.start([[START], [text("one ")], 5.0, [text("two")], [STOP]], first)
         await asyncio.sleep(1)
-        await opened.streams.resume("st_1", "c", second)
+        await opened.resume("st_1", "c", second)
         await asyncio.sleep(0.001)
         assert second.received == first.received.partition(b'data: {"error"')[0], "at once, not with the next event"
         await second.over.wait()
@@ -267,7 +267,7 @@ async def test_a_stalled_reader_is_taken_over_too_even_in_a_sign_of_life() -> No
         await asyncio.sleep(50)
         assert len(first.writes) == 4, "it stalls in a sign of life"
         second = FakeConnection()
-        await opened.streams.resume("st_1", "c", second)
+        await opened.resume("st_1", "c", second)
         await asyncio.sleep(0.001)
         page = Page()
         page.take(second.received)
@@ -339,7 +339,7 @@ def test_a_failure_of_claudes_side_is_the_last_event_and_the_text_so_far_stays(
             assert session.lifecycle.upstream in (UpstreamState.ENDED, UpstreamState.ANSWERING)
             page = Page()
             again = FakeConnection()
-            await opened.streams.resume("st_1", "c", again)
+            await opened.resume("st_1", "c", again)
             await again.over.wait()
             page.take(again.received)
             assert page.text == "so far.!"
@@ -365,7 +365,7 @@ def test_a_stalled_or_vanished_reader_is_lost_by_the_policy(finding: Finding, po
             if policy is Policy.ABORT:
                 assert opened.settled() == {finding.value: 1}
             else:
-                assert session.lifecycle.reader is ReaderState.LOST
+                assert session.lifecycle.reader is ReaderState.HELD
                 assert source.closed == 0
 
     run(scene())

@@ -9,7 +9,8 @@ import pytest
 
 from app.answer.outcome import Outcome
 from app.errors import Stopped, UpstreamCut
-from app.streams.session import Policy, Session
+from app.streams.session import Session
+from app.streams.terms import Policy
 from tests.support.clock import run
 from tests.support.connections import FakeConnection, House, house
 from tests.support.fakes import ScriptedSource, Step, event, text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -17,18 +17,21 @@ from app.errors import SluicewayError
 from app.flow.relay import Pace
 from app.money.ledger import Account, Ledger
 from app.money.prices import Prices, load_prices
+from app.streams.archive import Archive, ArchiveOptions
+from app.streams.books import Books
+from app.streams.connection import Interrupted
 from app.streams.credits import Credits
-from app.streams.delivery import Interrupted
 from app.streams.liveness import Finding
-from app.streams.session import Policy, Session, SessionOptions, Terms
-from app.streams.store import StoreOptions, Streams
+from app.streams.registry import Streams
+from app.streams.session import Bounds, Session
+from app.streams.terms import Policy, Terms
 from app.telemetry.prometheus import Metrics
 from app.wire.plain import PlainFormat
 from tests.support.fakes import ScriptedSource, Step
 
 PACE = Pace(batch_bytes=200, commit_s=1.0, heartbeat_s=10.0)
-SESSION_OPTIONS = SessionOptions(queue_items=8, queue_bytes=1000, window_s=0.1, window_max_s=1.0, pace=PACE)
-STORE_OPTIONS = StoreOptions(replay_bytes=1_000_000, replay_total_bytes=10_000_000, replay_s=300.0, drain_s=30.0)
+BOUNDS = Bounds(queue_items=8, queue_bytes=1000, window_s=0.1, window_max_s=1.0, pace=PACE, drain_s=30.0)
+ARCHIVE_OPTIONS = ArchiveOptions(replay_bytes=1_000_000, replay_total_bytes=10_000_000, replay_s=300.0)
 
 
 class FakeConnection:
@@ -45,6 +48,7 @@ class FakeConnection:
         received: what came through.
         over: set when nothing will come any more: released, broken or aborted.
         aborted: `abort` was called.
+        handled: what its handler does once it is released.
         finding: what `look` is to find.
         looks: how often it was asked.
     """
@@ -66,12 +70,13 @@ class FakeConnection:
         self.sent_id = sent_id
         self.credits = credits
         self.committed = self.ended = False
-        self.stuck = False
+        self.stuck_s = 0.0
         self.received = b""
         self.writes: list[tuple[float, bytes]] = []
         self.over = asyncio.Event()
         self.broken = self.aborted = self.released = False
         self.error: SluicewayError | None = None
+        self.handled: Callable[[], None] = lambda: None
         self.finding: Finding | None = None
         self.looks = 0
 
@@ -135,6 +140,8 @@ class FakeConnection:
         if not self.released:
             self.released, self.error = True, error
             self.over.set()
+            handled, self.handled = self.handled, lambda: None  # a handler ends, and forgets its stream
+            asyncio.get_running_loop().call_soon(handled)
 
 
 @dataclass
@@ -173,13 +180,14 @@ class Page:
 
 @dataclass(frozen=True)
 class House:
-    """A store of streams, and what it is told to count.
+    """All streams, and what is told to count them.
 
     Attributes:
         accounts: of every session that was started.
     """
 
     streams: Streams
+    archive: Archive
     registry: CollectorRegistry
     accounts: list[Account] = field(default_factory=list)
 
@@ -197,8 +205,16 @@ class House:
         source = ScriptedSource(list(steps))
         terms = Terms(stream_id, caller, "claude-opus-4-8", policy, grace_s, stop_token=f"token of {stream_id}")
         session = self.streams.start(terms, source, PlainFormat(thinking=False), connection, 64_000)
-        self.accounts.append(session.account)
+        self.accounts.append(session.page.account)
+        connection.handled = lambda: session.lost(connection)
         return session, source
+
+    async def resume(self, stream_id: str, caller: str, connection: FakeConnection) -> Session | None:
+        """A reader comes back, and is handled as on the path for it."""
+        session = await self.streams.resume(stream_id, caller, connection)
+        if session is not None:
+            connection.handled = lambda: session.lost(connection)
+        return session
 
     def settled(self) -> dict[str, int]:
         """How many streams were settled, by outcome."""
@@ -217,12 +233,14 @@ def _prices() -> Prices:
 
 
 @asynccontextmanager
-async def house(options: SessionOptions = SESSION_OPTIONS, **store: Any) -> AsyncIterator[House]:
-    """A store; at its end nothing of it is left, and each stream was settled once."""
+async def house(bounds: Bounds = BOUNDS, drain_s: float = 30.0, **archive: Any) -> AsyncIterator[House]:
+    """Streams; at the end nothing of them is left, and each was settled once."""
     registry = CollectorRegistry()
     metrics = Metrics(registry, ["claude-opus-4-8"])
-    async with Streams(replace(STORE_OPTIONS, **store), options, Ledger(_prices()), metrics) as streams:
-        opened = House(streams, registry)
+    kept = Archive(replace(ARCHIVE_OPTIONS, **archive))
+    bounds = replace(bounds, drain_s=drain_s)
+    async with Books(Ledger(_prices()), metrics) as books, Streams(books, kept, bounds) as streams:
+        opened = House(streams, kept, registry)
         yield opened
     assert not streams.live
     assert all(account.settled for account in opened.accounts)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import BadRequest
-from app.streams.session import Policy
+from app.streams.terms import Policy
 from app.web.requests import CLAUDE_FIELDS, Defaults, Question, parse_object, parse_question
 
 DEFAULTS = Defaults(

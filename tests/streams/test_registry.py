@@ -10,8 +10,7 @@ import pytest
 from app.answer.outcome import Outcome
 from app.errors import BadRequest, Expired, Forbidden, NotFound, ShuttingDown
 from app.streams.liveness import Finding
-from app.streams.session import Policy
-from app.streams.store import new_stop_token
+from app.streams.terms import Policy, new_stop_token
 from tests.support.clock import jumping, loop, run, settled
 from tests.support.connections import FakeConnection, House, Page, house
 from tests.support.fakes import Step, event, text
@@ -34,12 +33,12 @@ async def test_an_ended_stream_is_there_for_its_time_and_then_not() -> None:
     async with house(replay_s=60.0) as opened:
         sent = await whole(opened)
         await asyncio.sleep(59.9)
-        await opened.streams.resume("st_1", "c", again := FakeConnection())
+        await opened.resume("st_1", "c", again := FakeConnection())
         assert again.received == sent
         await asyncio.sleep(0.2)
         with pytest.raises(NotFound):
-            await opened.streams.resume("st_1", "c", FakeConnection())
-        assert opened.streams.budget.used_bytes == 0
+            await opened.resume("st_1", "c", FakeConnection())
+        assert opened.archive.budget.used_bytes == 0
 
 
 @jumping
@@ -50,7 +49,7 @@ async def test_only_the_same_caller_finds_a_stream_living_or_ended() -> None:
         await settled()
         for stream_id in ("st_1", "st_2", "st_3"):
             with pytest.raises(NotFound):
-                await opened.streams.resume(stream_id, "another", FakeConnection())
+                await opened.resume(stream_id, "another", FakeConnection())
             with pytest.raises(NotFound):
                 opened.streams.find(stream_id, "another", None)
 
@@ -96,10 +95,10 @@ async def test_places_that_are_gone_or_not_there_yet_are_refused() -> None:
             steps += [[text(f"{n}" * 90)], 1.0]
         last_id = (await whole(opened, steps=steps)).count(b"\n\n")
         with pytest.raises(Expired):
-            await opened.streams.resume("st_1", "c", FakeConnection(1))
+            await opened.resume("st_1", "c", FakeConnection(1))
         with pytest.raises(BadRequest, match=f"last, {last_id}"):
-            await opened.streams.resume("st_1", "c", FakeConnection(last_id + 1))
-        await opened.streams.resume("st_1", "c", end := FakeConnection(last_id))
+            await opened.resume("st_1", "c", FakeConnection(last_id + 1))
+        await opened.resume("st_1", "c", end := FakeConnection(last_id))
         assert end.released
         assert end.received == b""
 
@@ -110,7 +109,7 @@ async def test_a_stream_that_keeps_nothing_is_not_resumed() -> None:
         opened.start(ENDLESS, FakeConnection(stalls_at=0), policy=Policy.ABORT)
         await settled()
         with pytest.raises(Expired):
-            await opened.streams.resume("st_1", "c", FakeConnection())
+            await opened.resume("st_1", "c", FakeConnection())
 
 
 @jumping
@@ -119,12 +118,12 @@ async def test_what_ended_longest_ago_makes_room_for_what_runs() -> None:
         for place in range(8):
             await whole(opened, f"st_{place}", [[text("x" * 900)], [event("message_stop")]])
         with pytest.raises(Expired):
-            await opened.streams.resume("st_0", "c", FakeConnection())
-        await opened.streams.resume("st_7", "c", last := FakeConnection())
+            await opened.resume("st_0", "c", FakeConnection())
+        await opened.resume("st_7", "c", last := FakeConnection())
         page = Page()
         page.take(last.received)
         assert page.text == "x" * 900
-        assert opened.streams.budget.used_bytes <= 4000
+        assert opened.archive.budget.used_bytes <= 4000
         assert opened.streams.has_room
 
 
@@ -133,7 +132,7 @@ async def test_a_stalled_reader_of_an_ended_stream_is_dropped() -> None:
     async with house() as opened:
         await whole(opened)
         stalled = FakeConnection(stalls_at=0)
-        reading = asyncio.create_task(opened.streams.resume("st_1", "c", stalled))
+        reading = asyncio.create_task(opened.resume("st_1", "c", stalled))
         await asyncio.sleep(3)
         assert not reading.done()
         stalled.finding = Finding.STALLED

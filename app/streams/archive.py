@@ -1,0 +1,104 @@
+"""What can be read again: streams that have ended, for a while, and the names that callers gave to theirs.
+
+Synchronous, because it is this process's own memory; whatever keeps a copy elsewhere writes behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from .delivery import Frames
+from .replay import Replay, ReplayBudget
+from .terms import Policy, Terms
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveOptions:
+    """What is kept, and how long; `settings.py` says what each means, in which unit and why."""
+
+    replay_bytes: int
+    replay_total_bytes: int
+    replay_s: float
+
+
+@dataclass(slots=True)
+class Kept:
+    """A stream that has ended, for as long as it can be read again.
+
+    Attributes:
+        terms: who may ask.
+        frames: of its answer.
+        expired: nothing of it is there to come back to.
+    """
+
+    terms: Terms
+    frames: Frames
+    expired: bool = False
+
+
+class Archive:
+    """Keeps ended streams in memory, within one bound over all of them and the running ones.
+
+    Attributes:
+        budget: that bound, and what of it is used.
+    """
+
+    def __init__(self, options: ArchiveOptions) -> None:
+        self._options = options
+        self._kept: dict[str, Kept] = {}  # oldest first
+        self._named: dict[tuple[str, str], Terms] = {}  # the newest stream of each caller's name
+        self.budget = ReplayBudget(options.replay_total_bytes)
+        self.budget.relieve = self._relieve
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a new stream may be kept."""
+        while not self.budget.has_room and self._relieve():
+            pass
+        return self.budget.has_room
+
+    def replay(self, policy: Policy) -> Replay:
+        """Where the frames of a stream of this policy wait; they are kept only where its readers may come back."""
+        keeps = policy is not Policy.ABORT and self.has_room
+        return Replay(self._options.replay_bytes if keeps else 0, self.budget)
+
+    def append(self, terms: Terms, frames: Frames) -> None:
+        """Takes in a stream that has ended; one whose answer did not is known to have expired."""
+        expired = not frames.replay.ended
+        if expired:
+            frames.replay.clear()
+        self._kept[terms.stream_id] = Kept(terms, frames, expired)
+        asyncio.get_running_loop().call_later(self._options.replay_s, self.forget, terms)
+
+    def after(self, stream_id: str) -> Kept | None:
+        """What is kept of an ended stream; None where nothing is known of it."""
+        return self._kept.get(stream_id)
+
+    def claim(self, terms: Terms) -> Terms | None:
+        """Gives the caller's name to this stream; returns the one that had it."""
+        key = terms.caller, terms.name
+        older = self._named.get(key)
+        self._named[key] = terms
+        return older
+
+    def named(self, caller: str, name: str) -> Terms | None:
+        """The caller's newest stream of this name, while it runs or can be read again."""
+        return self._named.get((caller, name))
+
+    def forget(self, terms: Terms) -> None:
+        """Lets go of a stream and of its name, if it has that still. Idempotent."""
+        kept = self._kept.pop(terms.stream_id, None)
+        if kept is not None:
+            kept.frames.replay.clear()
+        if self._named.get((terms.caller, terms.name)) is terms:
+            del self._named[terms.caller, terms.name]
+
+    def _relieve(self) -> bool:
+        """Frees the replay of the stream that ended longest ago; tells whether there was one."""
+        for kept in self._kept.values():
+            if kept.frames.replay.size_bytes:
+                kept.frames.replay.clear()
+                kept.expired = True
+                return True
+        return False

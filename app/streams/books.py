@@ -1,0 +1,169 @@
+"""Each stream's page in the books: told what happens to it, closed once, and never in the way of anything else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..answer.events import ClaudeEvent, DeltaKind
+from ..answer.outcome import Outcome
+from ..answer.tally import Phase
+from ..answer.transcript import Transcript
+from ..errors import InternalError, SluicewayError
+from ..money.entry import Entry
+from ..money.ledger import Ledger
+from ..telemetry.prometheus import Metrics
+
+log = logging.getLogger(__name__)
+
+# A caller's word for a model may be anything: so many are warned of, then none.
+_MOST_WARNINGS = 100
+
+# Counts an aborted answer's text anew; gives the entry as it is then.
+Recount = Callable[[Entry, Transcript], Coroutine[Any, Any, Entry]]
+
+
+class Page:
+    """One stream's page: its account in the ledger, and what the metrics are told of it while it runs.
+
+    Attributes:
+        account: the ledger's; read it, the page feeds it.
+    """
+
+    __slots__ = ("_books", "_closing_since", "_first_token_due", "_last_batch_at", "_loop", "account", "transcript")
+
+    def __init__(self, books: Books, model: str, max_tokens: int) -> None:
+        self._books = books
+        self._loop = asyncio.get_running_loop()  # asked for once: in Python 3.11 each time is a system call
+        self._first_token_due = True
+        self._last_batch_at: float | None = None  # of the attached reader
+        self._closing_since: float | None = None  # when the connection to Claude was told to close
+        self.transcript = None if books.recount is None else Transcript()  # only where it may be counted anew
+        self.account = books.ledger.open(
+            model=model, max_tokens=max_tokens, now=self._loop.time(), upstream=books.upstream
+        )
+
+    def see(self, event: ClaudeEvent) -> None:
+        """An event came from Claude."""
+        self.account.see(event)
+        if self.transcript is not None:
+            self.transcript.see(event)
+
+    def delivered(self, chars: dict[DeltaKind, int]) -> None:
+        """Characters reached the reader's connection."""
+        if chars:
+            self.account.delivered(**chars)
+            if self._first_token_due:
+                self._first_token_due = False
+                self._books.metrics.first_token(self._loop.time() - self.account.opened_at)
+
+    def batch(self, size_bytes: int) -> None:
+        """A batch was written and drained."""
+        now = self._loop.time()
+        gap_s = None if self._last_batch_at is None else now - self._last_batch_at
+        self._books.metrics.batch(gap_s, size_bytes)
+        self._last_batch_at = now
+
+    def paused(self, waited_s: float) -> None:
+        """The producer was held by backpressure for this long, and goes on or ended."""
+        self._books.metrics.paused(waited_s)
+
+    def reader_changed(self) -> None:
+        """Another reader reads: what the one before was away is no gap between batches."""
+        self._last_batch_at = None
+
+    def closing(self) -> None:
+        """The connection to Claude is told to close."""
+        self._closing_since = self._loop.time()
+
+    @contextmanager
+    def upstream_open(self) -> Iterator[None]:
+        """The connection to Claude is open within the block, and closed or given back at its end."""
+        metrics = self._books.metrics
+        with metrics.upstreams_active.track_inprogress():
+            try:
+                yield
+            finally:
+                if self._closing_since is not None:
+                    metrics.upstream_closed(self._loop.time() - self._closing_since)
+
+    def failed(self, error: SluicewayError) -> Outcome:
+        """The answer failed, told to the reader as `error`; returns what that makes of the stream."""
+        if isinstance(error, InternalError):
+            return Outcome.INTERNAL_ERROR
+        self._books.metrics.upstream_error(error.type)
+        return Outcome.UPSTREAM_ERROR
+
+    def settle(self, outcome: Outcome) -> Entry | None:
+        """Closes the page: the one place where a stream's money is counted. Never raises.
+
+        Returns:
+            The entry; None where it could not be made, which is a defect of ours and in the log.
+        """
+        books = self._books
+        try:
+            entry = self.account.settle(outcome, self._loop.time())
+            if self.transcript is not None and books.recount is not None and entry.aborted:
+                books.book_later(books.recount(entry, self.transcript), entry)
+            else:
+                books.book(entry)
+        except Exception:
+            log.exception("a stream of %s could not be booked", self.account.model)
+            return None
+        return entry
+
+
+class Books:
+    """Opens pages and adds what they come to to the metrics. Use as an async context manager.
+
+    Args:
+        ledger: where accounts are opened and settled.
+        metrics: told of each settlement.
+        upstream: whose prices and way of billing apply.
+        recount: counts an aborted answer's text anew before it is booked; None leaves the estimate.
+    """
+
+    def __init__(
+        self, ledger: Ledger, metrics: Metrics, upstream: str = "anthropic", recount: Recount | None = None
+    ) -> None:
+        self.ledger = ledger
+        self.metrics = metrics
+        self.upstream = upstream
+        self.recount = recount
+        self._unpriced: set[str] = set()  # models that were warned of
+        self._recounts = asyncio.TaskGroup()
+
+    async def __aenter__(self) -> Books:
+        await self._recounts.__aenter__()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        # Not handed the block's own error: it would come out wrapped in a group.
+        await self._recounts.__aexit__(None, None, None)
+
+    def open(self, model: str, max_tokens: int) -> Page:
+        """A page for a stream that begins; whoever opens it settles it."""
+        return Page(self, model, max_tokens)
+
+    def book_later(self, recounting: Coroutine[Any, Any, Entry], entry: Entry) -> None:
+        """Books the entry once: as it comes out of the recount, or as it was where that is cut short."""
+        self._recounts.create_task(self._book_anew(recounting, entry))
+
+    async def _book_anew(self, recounting: Coroutine[Any, Any, Entry], entry: Entry) -> None:
+        try:
+            entry = await recounting
+        except Exception:
+            log.exception("an answer could not be counted anew")
+        finally:
+            self.book(entry)
+
+    def book(self, entry: Entry) -> None:
+        """Adds a settled stream to the metrics, and says once of each model that it has no price."""
+        self.metrics.settled(entry)
+        began = entry.phase is not Phase.BEFORE_FIRST_EVENT
+        if began and not entry.priced and entry.model not in self._unpriced and len(self._unpriced) < _MOST_WARNINGS:
+            self._unpriced.add(entry.model)
+            log.warning("%r has no price: its streams count in tokens only; see prices_file", entry.model)

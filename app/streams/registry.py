@@ -1,0 +1,295 @@
+"""Every stream that a reader can ask for: starts them, finds them, and ends what is left at the exit."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+
+from ..answer.outcome import Outcome
+from ..answer.sse import numbered
+from ..errors import BadRequest, Expired, Forbidden, NotFound, ShuttingDown, SluicewayError, TakenOver
+from ..flow.relay import Source
+from ..money.ledger import Account
+from ..wire import WireFormat
+from .archive import Archive, Kept
+from .books import Books
+from .connection import Connection
+from .delivery import Frames
+from .replay import Replay
+from .session import Asked, Bounds, Session
+from .terms import Policy, Terms, new_stream_id
+from .watch import Watch
+
+log = logging.getLogger(__name__)
+
+
+class Streams:
+    """All streams of this process. Use as an async context manager.
+
+    Args:
+        books: where each is settled.
+        archive: where those that ended can be read again.
+        bounds: of every stream.
+        admit: given how many streams run, raises where there is no room for one more.
+        worker: this process's number among its siblings; part of every stream's id.
+
+    Attributes:
+        live: the running ones, by id.
+        accepting: new ones are started.
+    """
+
+    def __init__(
+        self,
+        books: Books,
+        archive: Archive,
+        bounds: Bounds,
+        admit: Callable[[int], None] = lambda _in_flight: None,
+        worker: int = 0,
+    ) -> None:
+        self._books = books
+        self._archive = archive
+        self._bounds = bounds
+        self._admit = admit
+        self._worker = worker
+        self._tasks = asyncio.TaskGroup()
+        self._watcher: asyncio.Task[None] | None = None
+        self._whole: set[asyncio.Timeout] = set()  # one for each answer that is asked for whole
+        self._replaying: set[Connection] = set()  # readers of streams that have ended
+        self._idle = asyncio.Event()  # set while nothing runs, is asked for whole, or is read again
+        self._idle.set()
+        self._hurry = asyncio.Event()  # set when the drain time is cut short
+        self.accepting = True
+        self.live: dict[str, Session] = {}
+
+    async def __aenter__(self) -> Streams:
+        await self._tasks.__aenter__()
+        watch = Watch(self.live, self._replaying, self._books.metrics)
+        self._watcher = self._tasks.create_task(watch.run(), name="watch")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.accepting = False
+        self._stop_all()
+        await self._idle.wait()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        # Not handed the block's own error: it would come out wrapped in a group.
+        await self._tasks.__aexit__(None, None, None)
+
+    def new_id(self) -> str:
+        """An id for a stream that is to be started here."""
+        return new_stream_id(self._worker)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a new stream may be resumable."""
+        return self._archive.has_room
+
+    def named(self, caller: str, name: str) -> Terms | None:
+        """The caller's newest stream of this name, while it runs or can be read again."""
+        return self._archive.named(caller, name)
+
+    def start(
+        self,
+        terms: Terms,
+        source: Source,
+        wire: WireFormat,
+        connection: Connection,
+        max_tokens: int,
+        preface: Sequence[bytes] = (),
+    ) -> Session:
+        """Starts a stream from `source` to the reader on `connection`; an older one of the same name is taken over.
+
+        Args:
+            terms: what it was asked for with.
+            source: the answer, not yet asked for.
+            wire: the format.
+            connection: the first reader's.
+            max_tokens: the request's own bound.
+            preface: frames that only readers who come back need, before all others.
+
+        Raises:
+            ShuttingDown: none is started any more. Overloaded: there is no room for one more.
+        """
+        self._check_accepting()
+        if terms.name:
+            self._claim_name(terms)
+        replay = self._archive.replay(terms.policy)
+        if replay.keeps:
+            replay.extend([numbered(frame_id, frame) for frame_id, frame in enumerate(preface, 1)])
+            connection.sent_id = replay.last_id
+        page = self._books.open(terms.model, max_tokens)
+        session = Session(terms, Asked(source, Frames(wire, replay)), page, self._bounds)
+        self.live[terms.stream_id] = session
+        self._idle.clear()
+        self._books.metrics.streams_active.inc()
+        session.start(self._tasks, connection, self._ended)
+        return session
+
+    @asynccontextmanager
+    async def whole(self, model: str, max_tokens: int) -> AsyncIterator[Account]:
+        """Books an answer that comes whole: settled when the block is left, whatever ends it.
+
+        Raises:
+            ShuttingDown: none is asked for any more, or the drain time is over.
+        """
+        self._check_accepting()
+        page = self._books.open(model, max_tokens)
+        outcome = Outcome.INTERNAL_ERROR
+        limit = asyncio.timeout(None)
+        self._whole.add(limit)
+        self._idle.clear()
+        try:
+            async with limit:
+                yield page.account
+            outcome = Outcome.COMPLETED
+        except SluicewayError as error:
+            outcome = page.failed(error)
+            raise
+        except asyncio.CancelledError:
+            outcome = Outcome.DISCONNECTED
+            raise
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            outcome = Outcome.SHUTDOWN
+            raise ShuttingDown("the service is shutting down", retry_after_s=1.0) from None
+        finally:
+            self._whole.discard(limit)
+            self._check_idle()
+            page.settle(outcome)
+
+    async def resume(self, stream_id: str, caller: str, connection: Connection) -> Session | None:
+        """Gives the reader on `connection` every frame after its `sent_id`, then what is still to come.
+
+        Returns:
+            The session, once the reader is attached to it; None when it has had all of a stream that has ended.
+
+        Raises:
+            NotFound: no such stream, or another caller's. Expired: it, or the part asked for, is no longer kept.
+            BadRequest: it has not come that far.
+        """
+        session, kept = self._found(stream_id)
+        if kept is None or not _same(kept.terms.caller, caller):
+            raise NotFound("no stream has this id")
+        if not kept.frames.replay.keeps:
+            raise Expired("this stream keeps nothing to resume from")
+        if session is not None and not session.lifecycle.over:
+            _check_place(session.replay, connection.sent_id)
+            session.attach(connection)
+            return session
+        if kept.expired:
+            raise Expired("this stream has ended, and nothing of it is kept")
+        _check_place(kept.frames.replay, connection.sent_id)
+        self._replaying.add(connection)
+        self._idle.clear()
+        try:
+            await kept.frames.write_all(connection)
+        finally:
+            self._replaying.discard(connection)
+            self._check_idle()
+            connection.release(None)
+        return None
+
+    def find(self, stream_id: str, caller: str, stop_token: str | None) -> Session | None:
+        """A stream that this caller, or this stop token, may stop or steer; None if it has ended already.
+
+        Raises:
+            NotFound: no such stream, or another caller's. Forbidden: neither a caller's key nor the stop token came.
+        """
+        session, kept = self._found(stream_id)
+        if kept is None:
+            raise NotFound("no stream has this id")
+        if stop_token and _same(kept.terms.stop_token, stop_token):
+            return session
+        if not caller:
+            raise Forbidden("the stream's own X-Stop-Token is needed")
+        if not _same(kept.terms.caller, caller):
+            raise NotFound("no stream has this id")
+        return session
+
+    async def drain(self) -> None:
+        """Takes no new streams, gives the running ones the drain time, then ends them with a typed last event.
+
+        A stream that is held for a lost reader is waited for too: its reader can come back as long as we listen.
+        Returns as soon as nothing runs or is held.
+        """
+        self.accepting = False
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._idle, self._hurry)]
+        try:
+            await asyncio.wait(waits, timeout=self._bounds.drain_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        self._stop_all()
+
+    def hurry(self) -> None:
+        """Cuts the drain time short."""
+        self._hurry.set()
+
+    def _found(self, stream_id: str) -> tuple[Session | None, Kept | None]:
+        """The stream, while it runs, and what can be read of it now."""
+        session = self.live.get(stream_id)
+        if session is None:
+            return None, self._archive.after(stream_id)
+        return session, Kept(session.terms, session.asked.frames, expired=not session.replay.ended)
+
+    def _stop_all(self) -> None:
+        for session in list(self.live.values()):
+            session.stop(Outcome.SHUTDOWN, ShuttingDown("the service is shutting down"))
+        for limit in self._whole:
+            limit.reschedule(asyncio.get_running_loop().time())
+        for connection in self._replaying:
+            connection.abort()
+
+    def _check_accepting(self) -> None:
+        if not self.accepting:
+            raise ShuttingDown("the service is shutting down", retry_after_s=1.0)
+        self._admit(len(self.live) + len(self._whole))
+
+    def _check_idle(self) -> None:
+        if not (self.live or self._whole or self._replaying):
+            self._idle.set()
+
+    def _claim_name(self, terms: Terms) -> None:
+        older = self._archive.claim(terms)
+        session = self.live.get(older.stream_id) if older is not None else None
+        if session is not None:
+            session.stop(Outcome.TAKEN_OVER, TakenOver("a newer question has taken this one's place"))
+
+    def _ended(self, session: Session) -> None:
+        """Gives everything back first: neither the archive nor the books can keep a place from its next stream."""
+        terms, outcome = session.terms, session.outcome or Outcome.INTERNAL_ERROR
+        del self.live[terms.stream_id]
+        self._books.metrics.streams_active.dec()
+        self._check_idle()
+        if terms.policy is Policy.ABORT:
+            self._archive.forget(terms)
+        else:
+            self._archive.append(terms, session.asked.frames)
+        entry = session.page.settle(outcome)
+        queue = session.channel.statistics()
+        self._books.metrics.queue_peak(queue.peak_bytes)
+        if entry is not None:
+            log.info(
+                "stream %s ended: %s in %s after %.2f s; %s, %d tokens (%s), %d wasted; queue peak %d bytes, %d pauses",
+                terms.stream_id, outcome.value, entry.phase.value, entry.duration_s, ascii(terms.model),
+                entry.generated, entry.basis, entry.wasted, queue.peak_bytes, queue.pauses,
+            )  # fmt: skip
+
+
+def _same(secret: str, given: str) -> bool:
+    # As bytes, since what comes from outside may be any characters; in constant time.
+    return hmac.compare_digest(secret.encode("utf-8", "surrogatepass"), given.encode("utf-8", "surrogatepass"))
+
+
+def _check_place(replay: Replay, frame_id: int) -> None:
+    if frame_id > replay.last_id:
+        raise BadRequest(f"Last-Event-ID is above the stream's last, {replay.last_id}", field="Last-Event-ID")
+    replay.after(frame_id, 0)

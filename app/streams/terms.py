@@ -1,0 +1,53 @@
+"""What one stream was asked for with, and the names by which it is found again."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from enum import Enum
+
+# Bytes of chance in an id or a token, 144 bits: nobody guesses one, and no two streams ever meet.
+_CHANCE_BYTES = 18
+
+
+class Policy(Enum):
+    """What happens to a stream whose reader is lost."""
+
+    ABORT = "abort"  # both tasks are cancelled, the connection to Claude is closed at once
+    GRACE = "grace"  # it is held still, and can be resumed, for the grace period
+    DRAIN = "drain"  # it goes on to its end without a reader, and stays replayable
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What one stream was asked for with.
+
+    Attributes:
+        stream_id: unguessable, told to the reader.
+        caller: who asked, as a name that gives no key away; only the same caller may come back.
+        model: the model asked for.
+        policy: what happens when the reader is lost.
+        grace_s: the grace period in seconds, for that policy.
+        stop_token: whoever has it may stop the stream.
+        name: the caller's own name for it, by which it is found again; empty for none.
+        commits_early: silence before Claude's first event is broken by a sign of life, which commits the status.
+    """
+
+    stream_id: str
+    caller: str
+    model: str
+    policy: Policy = Policy.ABORT
+    grace_s: float = 0.0
+    stop_token: str = ""
+    name: str = ""
+    commits_early: bool = True
+
+
+def new_stream_id(worker: int = 0) -> str:
+    """An id that nobody can guess, after the number of the worker that has the stream."""
+    return f"st{worker}_{secrets.token_urlsafe(_CHANCE_BYTES)}"
+
+
+def new_stop_token() -> str:
+    """A token that nobody can guess."""
+    return secrets.token_urlsafe(_CHANCE_BYTES)
