@@ -407,7 +407,7 @@ def test_a_stream_that_ended_is_freed_without_the_collector(way: str) -> None:
                 session.lost(connection)
             elif way == "stopped":
                 session.stop(Outcome.STOPPED, Stopped("enough"))
-            del session
+            del session, connection
             await asyncio.sleep(3)
             assert stream() is None
 
