@@ -11,7 +11,7 @@ from ..errors import SluicewayError
 class WireFormat(Protocol):
     """One answer in one format. A frame is a whole SSE event without its `id:` line, blank line included."""
 
-    keep_alive: bytes
+    keep_alive: bytes  # a sign of life between frames: no event, or one that readers of the format know and pass over
 
     def encode(self, events: list[ClaudeEvent]) -> list[bytes]:
         """The frames of one batch, in order; none where the format has no place for the events."""

@@ -5,6 +5,7 @@
     data: {"tool_use": {"index": 1, "id": "…", "name": "…"}}, then {"tool_use": {"index": 1, "partial_json": "…"}}
     data: {"done": true, "stop_reason": "end_turn", "usage": {…}}                  the last event of a good stream
     data: {"error": "…", "type": "overloaded_error", "retryable": true}            the last event of a failed one
+    : keep-alive                 a sign of life
 
 Line feeds only and one `data:` line an event, because the simplest readers split on a blank line and look for
 `data: `. Other blocks (server tools' results, citations, signatures) have no place here; `/v1/messages` carries all.
@@ -20,6 +21,11 @@ from ..answer.events import ClaudeEvent, Delta, Event
 from ..answer.tally import Tally
 from ..errors import SluicewayError
 
+# A comment, and no blank line after it (WHATWG HTML, section 9.2.6): some readers take every blank line for an event,
+# an empty one here, which `JSON.parse` throws at (@microsoft/fetch-event-source then asks anew). It stands before the
+# next frame's lines, and is passed over there.
+KEEP_ALIVE = b": keep-alive\n"
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -30,7 +36,7 @@ class PlainFormat:
         thinking: whether the reader asked for thinking.
     """
 
-    keep_alive = b": keep-alive\n\n"
+    keep_alive = KEEP_ALIVE
 
     def __init__(self, *, thinking: bool) -> None:
         self._thinking = thinking

@@ -15,7 +15,7 @@ from typing import Any
 from ..answer.events import ClaudeEvent, Delta, DeltaKind
 from ..answer.tally import Tally
 from ..errors import SluicewayError, Stopped, TakenOver
-from .plain import framed
+from .plain import KEEP_ALIVE, framed
 
 Chunk = dict[str, Any]
 # What an answer has cost, in US dollars, by model and usage; None where no price is known.
@@ -44,7 +44,7 @@ class UiFormat:
         cost_of: what the answer cost; by default no price is known.
     """
 
-    keep_alive = b": keep-alive\n\n"
+    keep_alive = KEEP_ALIVE
 
     def __init__(
         self, message_id: str, known_tools: Collection[str] = (), cost_of: CostOf = lambda _model, _usage: None

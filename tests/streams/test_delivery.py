@@ -99,7 +99,7 @@ async def test_a_sign_of_life_commits_the_status_and_is_one() -> None:
     delivery = scene.delivery
     connection = scene.attach(FakeConnection())
     await delivery.keep_alive()
-    assert connection.received == b": keep-alive\n\n"
+    assert connection.received == b": keep-alive\n"
 
 
 @jumping
@@ -112,7 +112,7 @@ async def test_while_the_page_shows_nothing_only_signs_of_life_are_sent() -> Non
     sending = asyncio.create_task(delivery.send([text("y")]))
     began = loop().time()
     await asyncio.sleep(35)
-    assert [round(at - began) for at, data in connection.writes if data == b": keep-alive\n\n"] == [10, 20, 30]
+    assert [round(at - began) for at, data in connection.writes if data == b": keep-alive\n"] == [10, 20, 30]
     assert not sending.done()
     delivery.shown(1)
     await settled()

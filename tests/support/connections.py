@@ -161,8 +161,8 @@ class Page:
         assert b"\r" not in received
         *blocks, _cut = received.decode("utf-8", "replace").split("\n\n")
         for block in blocks:
-            if block.startswith(":"):
-                continue
+            while block.startswith(":"):  # signs of life stand before the event that follows them
+                block = block.partition("\n")[2]
             assert not self.last, f"something came after the last event: {block}"
             *number, data = block.split("\n")
             event = json.loads(data.removeprefix("data: "))

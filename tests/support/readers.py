@@ -209,9 +209,9 @@ def events_of(body: bytes) -> list[dict[str, Any]]:
     assert body.endswith(b"\n\n"), f"cut: {body[-80:]!r}"
     events: list[dict[str, Any]] = []
     for block in body.decode().removesuffix("\n\n").split("\n\n"):
-        if block.startswith(":"):
-            assert block == ": keep-alive"
-            continue
+        while block.startswith(":"):  # signs of life stand before the event that follows them
+            comment, _, block = block.partition("\n")
+            assert comment == ": keep-alive"
         number, data = block.split("\n")
         assert number == f"id: {len(events) + 1}"
         assert data.startswith("data: ")

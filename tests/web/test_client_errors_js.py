@@ -26,7 +26,7 @@ def refuses(status: int, body: str, headers: dict[str, str] | None = None) -> Sc
 async def cut(request: web.Request) -> web.StreamResponse:
     """The connection is reset after the headers, without the end of the chunked body."""
     response = await opened(request)
-    await response.write(b": keep-alive\n\n")
+    await response.write(b": keep-alive\n")
     assert request.transport is not None
     request.transport.abort()
     return response

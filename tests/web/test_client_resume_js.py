@@ -46,7 +46,7 @@ class Answer:
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         after = 0 if self.deaf else int(request.headers.get("Last-Event-ID", 0))
-        rest = b": keep-alive\n\n" + b"".join(self.frames[after:])
+        rest = b": keep-alive\n" + b"".join(self.frames[after:])
         cut = self.cuts.pop(0) if self.cuts else len(rest)
         response = await begun(request)
         await response.write(rest[:cut])
@@ -379,7 +379,7 @@ async def test_a_service_with_a_smaller_window_gets_its_word_at_its_sign_of_life
         async with asyncio.timeout(20):
             while not site.told.is_set():
                 await asyncio.sleep(0.2)  # a chunk of its own; to a busy page the next one is
-                await response.write(b": keep-alive\n\n")
+                await response.write(b": keep-alive\n")
 
     site.script = long(2, waits)
     text = await run(page, "return (await stream('hi', { credits: true }).done).text")

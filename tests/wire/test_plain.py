@@ -51,7 +51,7 @@ def ended(*events: ClaudeEvent, error: SluicewayError | None = None) -> dict[str
 
 def test_it_is_a_wire_format_with_a_comment_as_its_sign_of_life() -> None:
     wire: WireFormat = PlainFormat(thinking=False)
-    assert wire.keep_alive == b": keep-alive\n\n"
+    assert wire.keep_alive == b": keep-alive\n"
 
 
 def test_text_is_framed_as_the_protocol_says_byte_for_byte() -> None:

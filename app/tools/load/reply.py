@@ -146,6 +146,8 @@ class Reply:
             raise Garbled("an event without end")
         contents = 0
         for event in events:
+            while event.startswith(b":"):  # signs of life stand before the event that follows them
+                event = event.partition(b"\n")[2]
             if event.startswith(b"id: "):
                 self._number(event)
             what = self._protocol.what(event)

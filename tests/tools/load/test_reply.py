@@ -22,7 +22,7 @@ def chunked(*frames: bytes) -> bytes:
 
 
 WHOLE = HEAD + chunked(
-    b": keep-alive\n\n",
+    b": keep-alive\n",
     b'id: 1\ndata: {"text":"a word"}\n\n',
     b'id: 2\ndata: {"text":" a word word, and data: {\\"error\\":"}\n\n',
     b'id: 3\ndata: {"done":true}\n\n',
