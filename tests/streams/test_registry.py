@@ -9,6 +9,7 @@ import pytest
 
 from app.answer.outcome import Outcome
 from app.errors import BadRequest, Expired, Forbidden, NotFound, ShuttingDown
+from app.streams.lifecycle import ReaderState
 from app.streams.liveness import Finding
 from app.streams.terms import Policy, new_stop_token
 from tests.support.clock import jumping, loop, run, settled
@@ -180,6 +181,52 @@ async def test_a_drain_is_over_when_the_last_stream_is_or_in_a_hurry() -> None:
         opened.streams.hurry()
         await draining
         assert loop().time() - began == pytest.approx(5.0)
+
+
+@jumping
+async def test_a_drain_waits_for_a_lost_reader_which_can_come_back_to_all_of_it() -> None:
+    async with house(drain_s=1000.0) as opened:
+        steps: list[Step] = [[event("message_start")], *[[text(f"{n} ")] for n in range(500)], [event("message_stop")]]
+        session, _ = opened.start(steps, first := FakeConnection(cut_at=100), grace_s=60.0)
+        await first.over.wait()
+        await settled()
+        assert session.lifecycle.reader is ReaderState.HELD
+        draining = asyncio.create_task(opened.streams.drain())
+        await asyncio.sleep(50)
+        assert not draining.done()
+        page = Page()
+        page.take(first.received)
+        await opened.resume("st_1", "c", second := FakeConnection(page.last_id))
+        await draining
+        page.take(second.received)
+        assert page.text == "".join(f"{n} " for n in range(500))
+        assert "done" in page.last
+
+
+@jumping
+async def test_a_drain_is_over_with_the_grace_period_of_the_last_held_stream() -> None:
+    async with house(drain_s=1000.0) as opened:
+        opened.start(ENDLESS, first := FakeConnection(cut_at=100), grace_s=60.0)
+        await first.over.wait()
+        await settled()
+        began = loop().time()
+        await opened.streams.drain()
+        assert loop().time() - began == pytest.approx(60.0)
+    assert opened.settled() == {"expired": 1}
+
+
+@jumping
+async def test_a_drain_waits_for_a_reader_of_an_ended_stream_and_cuts_it_off_at_its_end() -> None:
+    async with house(drain_s=10.0) as opened:
+        await whole(opened)
+        stalled = FakeConnection(stalls_at=0)
+        reading = asyncio.create_task(opened.resume("st_1", "c", stalled))
+        await settled()
+        began = loop().time()
+        await opened.streams.drain()
+        assert loop().time() - began == pytest.approx(10.0)
+        assert stalled.aborted
+        await reading
 
 
 @jumping

@@ -9,11 +9,13 @@ import weakref
 
 import pytest
 
+from app.answer.events import ClaudeEvent, Delta
 from app.answer.outcome import Outcome
 from app.errors import ShuttingDown, SluicewayError, Stopped, UpstreamCut, UpstreamTimeout
 from app.streams.lifecycle import ReaderState, UpstreamState
 from app.streams.liveness import Finding
 from app.streams.terms import Policy, new_stream_id
+from app.wire.plain import PlainFormat
 from tests.support.clock import jumping, loop, run, settled
 from tests.support.connections import FakeConnection, House, Page, credits_of, house
 from tests.support.fakes import ScriptedSource, Step, event, text
@@ -386,6 +388,46 @@ async def test_a_session_shows_where_it_stands() -> None:
         assert "reader attached" in repr(session)
 
 
+class BrokenFormat(PlainFormat):
+    """A format with a defect: it cannot say what has a `!` in it, or not even how it ends."""
+
+    def __init__(self, *, ends: bool) -> None:
+        super().__init__(thinking=False)
+        self._ends = ends
+
+    def encode(self, events: list[ClaudeEvent]) -> list[bytes]:
+        if any(isinstance(event, Delta) and "!" in event.text for event in events):
+            raise ZeroDivisionError
+        return super().encode(events)
+
+    def end(self, error: SluicewayError | None) -> list[bytes]:
+        if not self._ends:
+            raise ZeroDivisionError
+        return super().end(error)
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["can tell", "cannot even tell"])
+@pytest.mark.parametrize("policy", list(Policy), ids=lambda policy: policy.value)
+def test_a_defect_of_our_own_is_the_readers_last_event_and_ends_this_stream_alone(policy: Policy, ends: bool) -> None:
+    async def scene() -> None:
+        async with house(replay_s=1.0) as opened:
+            other, _ = opened.start([[START], [text("fine")], 9.0, [STOP]], FakeConnection(), stream_id="st_2")
+            connection = FakeConnection()
+            steps: list[Step] = [[START], [text("so far")], 1.0, [text("!")], *PACED]
+            session, source = opened.start(steps, connection, policy=policy, wire=BrokenFormat(ends=ends))
+            await connection.over.wait()
+            await settled()
+            assert source.closed
+            assert session.outcome is Outcome.INTERNAL_ERROR
+            page = Page()
+            page.take(connection.received)
+            assert page.text == "so far"
+            assert page.last.get("type") == ("api_error" if ends else None)
+            assert other.outcome is None
+
+    run(scene())
+
+
 @pytest.mark.parametrize("way", ["whole", "failed", "left", "expired", "stopped"])
 def test_a_stream_that_ended_is_freed_without_the_collector(way: str) -> None:
     """Or it stays until the collector comes, for which everybody has to wait."""
@@ -405,9 +447,10 @@ def test_a_stream_that_ended_is_freed_without_the_collector(way: str) -> None:
             if way in ("left", "expired"):
                 connection.break_off()
                 session.lost(connection)
+                connection.release(None)  # its handler has ended
             elif way == "stopped":
                 session.stop(Outcome.STOPPED, Stopped("enough"))
-            del session, connection
+            del session
             await asyncio.sleep(3)
             assert stream() is None
 

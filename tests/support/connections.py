@@ -26,6 +26,7 @@ from app.streams.registry import Streams
 from app.streams.session import Bounds, Session
 from app.streams.terms import Policy, Terms
 from app.telemetry.prometheus import Metrics
+from app.wire import WireFormat
 from app.wire.plain import PlainFormat
 from tests.support.fakes import ScriptedSource, Step
 
@@ -200,11 +201,12 @@ class House:
         grace_s: float = 30.0,
         stream_id: str = "st_1",
         caller: str = "c",
+        wire: WireFormat | None = None,
     ) -> tuple[Session, ScriptedSource]:
-        """A stream of the plain protocol."""
+        """A stream, of the plain protocol unless it is given another format."""
         source = ScriptedSource(list(steps))
         terms = Terms(stream_id, caller, "claude-opus-4-8", policy, grace_s, stop_token=f"token of {stream_id}")
-        session = self.streams.start(terms, source, PlainFormat(thinking=False), connection, 64_000)
+        session = self.streams.start(terms, source, wire or PlainFormat(thinking=False), connection, 64_000)
         self.accounts.append(session.page.account)
         connection.handled = lambda: session.lost(connection)
         return session, source

@@ -1,0 +1,93 @@
+"""A stream's page in the books: whatever the booking does, the place, the gauges and the replay are given back."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from app.answer.outcome import Outcome
+from app.answer.transcript import Transcript
+from app.money.entry import Entry
+from app.money.ledger import Account, Ledger
+from app.money.prices import load_prices
+from app.streams.books import Books, Recount
+from app.streams.terms import Policy
+from app.telemetry.prometheus import Metrics
+from tests.support.clock import jumping, settled
+from tests.support.connections import FakeConnection, Page, house
+from tests.support.fakes import Step, event, text
+
+SHORT: list[Step] = [[event("message_start")], [text("all of it")], [event("message_stop")]]
+
+
+@pytest.mark.parametrize("policy", list(Policy))
+@jumping
+async def test_a_booking_that_fails_keeps_nothing_back(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As any exception in the ledger or the metrics would: a defect of ours that is to cost one entry, and no more."""
+    async with house() as opened:
+
+        def fails(account: Account, outcome: Outcome, now: float) -> Entry:
+            account.settled = True
+            raise ZeroDivisionError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Account, "settle", fails)
+            for place in range(5):
+                opened.start(SHORT, connection := FakeConnection(), policy=policy, stream_id=f"st_{place}")
+                await connection.over.wait()
+                await settled()
+        assert not opened.streams.live
+        assert opened.registry.get_sample_value("sluiceway_streams_active") == 0
+        if policy is not Policy.ABORT:
+            await opened.resume("st_3", "c", again := FakeConnection())
+            page = Page()
+            page.take(again.received)
+            assert page.text == "all of it"
+        await opened.streams.drain()  # returns: nothing is left that it would wait for
+        opened.accounts.clear()
+
+
+@jumping
+async def test_a_whole_answer_whose_booking_fails_is_given_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with house() as opened:
+
+        def fails(account: Account, outcome: Outcome, now: float) -> Entry:
+            raise ZeroDivisionError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Account, "settle", fails)
+            async with opened.streams.whole("claude-opus-4-8", 10**400):
+                pass
+        await opened.streams.drain()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@jumping
+async def test_an_aborted_answer_is_booked_once_whatever_its_recount_does(fails: bool) -> None:
+    async def recount(entry: Entry, transcript: Transcript) -> Entry:
+        if fails:
+            raise ConnectionResetError("count_tokens is away")
+        return entry.reconciled(77)
+
+    recounts: list[Coroutine[Any, Any, Entry]] = []
+
+    def counting(entry: Entry, transcript: Transcript) -> Coroutine[Any, Any, Entry]:
+        recounts.append(recount(entry, transcript))
+        return recounts[-1]
+
+    registry = CollectorRegistry()
+    given: Recount = counting
+    async with Books(Ledger(load_prices()), Metrics(registry, ["claude-opus-4-8"]), recount=given) as books:
+        page = books.open("claude-opus-4-8", 1000)
+        page.see(event("message_start"))
+        page.see(text("x" * 400))
+        entry = page.settle(Outcome.STOPPED)
+        assert entry is not None
+    assert len(recounts) == 1
+    booked = registry.get_sample_value(
+        "sluiceway_output_tokens_total", {"model": "claude-opus-4-8", "basis": "estimated"}
+    )
+    assert booked == (entry.generated if fails else 77)
