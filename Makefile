@@ -24,8 +24,10 @@ $(VENV)/.python-$(PYTHON_VERSION):
 	@touch $@
 
 # What is locked, and nothing else: pip neither resolves nor builds, it checks the hashes, then that nothing is missing.
-INSTALL = $(BIN)/python -m pip install --quiet --no-deps --only-binary :all: --require-hashes -r $(1) && \
-	{ $(BIN)/python -m pip check || { echo "$(VENV) holds what $(1) does not ask for: run make clean, then this again"; exit 1; }; }
+define INSTALL
+$(BIN)/python -m pip install --quiet --no-deps --only-binary :all: --require-hashes -r $(1)
+@$(BIN)/python -m pip check || { echo "$(VENV) does not agree with $(1): run make clean, then this again"; exit 1; }
+endef
 
 $(VENV)/.service: $(VENV)/.python-$(PYTHON_VERSION) requirements.lock
 	$(call INSTALL,requirements.lock)
@@ -40,6 +42,7 @@ system:
 	@missing=""; for pair in $(DEBIAN); do \
 	  PATH="$$PATH:/usr/sbin:/sbin" command -v $${pair%%:*} >/dev/null || missing="$$missing $${pair##*:}"; done; \
 	if [ -n "$$missing" ]; then \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null || { echo "the tests need$$missing (Debian's names)"; exit 1; }; \
 	  echo "installing$$missing"; apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install $$missing >/dev/null; fi
 
 run: $(VENV)/.service ## Serve on http://127.0.0.1:8080, with a simulated Claude where no API key is set
