@@ -81,7 +81,9 @@ class Settings(BaseModel):
     policy: Literal["abort", "grace", "drain"] = Field(
         "abort", description="what happens to a stream whose reader is lost, where the request does not say"
     )
-    chat_policy: Literal["abort", "grace", "drain"] = Field("grace", description="the same for /api/chat")
+    chat_policy: Literal["abort", "grace", "drain"] = Field(
+        "abort", description="the same for /api/chat, where a page's stop() is a lost reader too"
+    )
     grace_s: float = Field(
         30.0, gt=0, le=3600, description="how long a resumable stream waits for a lost reader, in seconds"
     )

@@ -114,7 +114,8 @@ class Session:
         """
         if self.delivery.connection is not connection:
             return
-        known = self.delivery.committed  # else nobody has been told the stream's id, and nobody can come back
+        # Else nobody has been told the stream's id, and nobody can come back; a name is the caller's own.
+        known = self.delivery.committed or bool(self.terms.name)
         self.delivery.detach(connection)
         if self.lifecycle.over:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import aiohttp
 import pytest
 
 from app.money.prices import load_prices
+from app.streams.lifecycle import ReaderState
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.server import Simulator
 from app.web.chat_api import cost_of
@@ -17,7 +19,8 @@ from app.web.compose import Running
 from tests.conftest import ROOT, Serve
 from tests.support.readers import AT_ONCE_S, Reader, eventually, steady
 
-ALICE, BOB = {"Authorization": "Bearer alice"}, {"x-api-key": "bob"}
+ALICE: dict[str, Any] = {"Authorization": "Bearer alice"}
+BOB = {"x-api-key": "bob"}
 JSON = {"Content-Type": "application/json"}
 
 
@@ -38,12 +41,14 @@ def text_of(raw: bytes) -> str:
     return "".join(chunk["delta"] for chunk in chunks_of(raw) if chunk["type"] == "text-delta")
 
 
-async def asking(service: Running, directive: str, chat: str = "c1", **headers: str) -> Reader:
+RESUMABLE: dict[str, Any] = {"resumable": True}
+
+
+async def asking(service: Running, directive: str, *, asked: dict[str, Any] = {}, **headers: str) -> Reader:  # noqa: B006
     """A page that has asked and has the first words."""
     reader = await Reader.connect(service.url)
-    await reader.send(
-        reader.request(json.dumps(body(directive, chat)).encode(), path="/api/chat", headers=JSON | headers)
-    )
+    raw = json.dumps(body(directive, **asked)).encode()
+    await reader.send(reader.request(raw, path="/api/chat", headers=JSON | headers))
     assert await reader.head() == 200
     await reader.until(b"text-delta")
     return reader
@@ -69,7 +74,7 @@ async def test_a_chat_is_replayed_from_its_start_while_it_runs_and_for_a_while_a
     serve: Serve, client: aiohttp.ClientSession
 ) -> None:
     service = await serve(replay_s=2.0)
-    first = await asking(service, "tokens=60 rate=100 text=numbered")
+    first = await asking(service, "tokens=60 rate=100 text=numbered", asked=RESUMABLE)
     first.leave()
     async with client.get(f"{service.url}/api/chat/c1/stream") as response:
         live = await response.read()
@@ -83,27 +88,59 @@ async def test_a_chat_is_replayed_from_its_start_while_it_runs_and_for_a_while_a
         assert (response.status, await response.read()) == (204, b"")
 
 
-async def test_nothing_is_kept_of_a_chat_where_the_policy_is_abort(
-    serve: Serve, client: aiohttp.ClientSession, simulator: Simulator
+async def leave(reader: Reader) -> None:
+    reader.leave()
+
+
+async def half_close(reader: Reader) -> None:
+    """Nobody can tell it from leaving: a FIN is all there is to see of either."""
+    reader.half_close()
+
+
+async def reset(reader: Reader) -> None:
+    reader.reset()
+
+
+@pytest.mark.parametrize("way", [leave, half_close, reset])
+async def test_a_lost_page_stops_claude_unless_it_asked_to_come_back(
+    way: Callable[[Reader], Awaitable[None]], service: Running, client: aiohttp.ClientSession, simulator: Simulator
 ) -> None:
-    service = await serve(chat_policy="abort")
+    """The AI SDK's `stop()` and a reload are the same lost connection."""
     reader = await asking(service, "tokens=5000 rate=100")
     async with client.get(f"{service.url}/api/chat/c1/stream") as response:
         assert response.status == 204
-    reader.leave()
+    await way(reader)
     book = await simulator.book()
     await book.ended.wait()
 
     assert book.gone_at is not None
     assert book.gone_at - reader.left_at <= AT_ONCE_S
+    reader.leave()
     await eventually(lambda: service.streams.named("", "c1") is None)
+
+
+async def test_a_page_that_is_lost_before_the_first_word_comes_back_too(
+    service: Running, client: aiohttp.ClientSession, simulator: Simulator
+) -> None:
+    """Its chat's id is its own, so that it need not have been told anything."""
+    reader = await Reader.connect(service.url)
+    raw = json.dumps(body("tokens=5 text=numbered first_event_s=0.5", **RESUMABLE)).encode()
+    await reader.send(reader.request(raw, path="/api/chat", headers=JSON))
+    await simulator.book()
+    reader.leave()
+    await eventually(
+        lambda: any(session.lifecycle.reader is ReaderState.HELD for session in service.streams.live.values())
+    )
+    async with client.get(f"{service.url}/api/chat/c1/stream") as response:
+        assert text_of(await response.read()) == numbered_text(5)
+    assert len(simulator.books) == 1
 
 
 async def test_a_chat_that_nobody_comes_back_to_is_ended(
     serve: Serve, client: aiohttp.ClientSession, simulator: Simulator
 ) -> None:
     service = await serve(grace_s=0.2)
-    reader = await asking(service, "tokens=50000 rate=200")
+    reader = await asking(service, "tokens=50000 rate=200", asked=RESUMABLE)
     reader.leave()
     book = await simulator.book()
     await book.ended.wait()
@@ -118,7 +155,7 @@ async def test_an_answer_larger_than_what_is_kept_is_not_half_resumed(
     serve: Serve, client: aiohttp.ClientSession
 ) -> None:
     service = await serve(replay_bytes=1024)
-    async with client.post(f"{service.url}/api/chat", json=body("tokens=2000 text=numbered")) as response:
+    async with client.post(f"{service.url}/api/chat", json=body("tokens=2000 text=numbered", **RESUMABLE)) as response:
         assert text_of(await response.read()) == numbered_text(2000)
     async with client.get(f"{service.url}/api/chat/c1/stream") as response:
         assert response.status == 204
@@ -145,7 +182,9 @@ async def test_another_callers_chat_of_the_same_id_is_another_chat(
     assert rest.endswith(
         b'data: {"type":"finish","finishReason":"interrupted"}\n\nid: %b\ndata: [DONE]\n\n' % _last(rest)
     )
-    assert (await simulator.book()).gone_at is not None
+    book = await simulator.book()
+    await book.ended.wait()
+    assert book.gone_at is not None
 
 
 def _last(raw: bytes) -> bytes:
@@ -176,7 +215,7 @@ async def test_a_newer_question_is_counted_as_what_took_the_older_one_over(
 
 
 async def test_stopping_a_chat_that_has_ended_changes_nothing(service: Running, client: aiohttp.ClientSession) -> None:
-    async with client.post(f"{service.url}/api/chat", json=body("tokens=2")) as response:
+    async with client.post(f"{service.url}/api/chat", json=body("tokens=2", **RESUMABLE)) as response:
         await response.read()
     await eventually(lambda: not service.streams.live)
     async with client.post(f"{service.url}/api/chat/c1/stop") as response:
@@ -186,7 +225,7 @@ async def test_stopping_a_chat_that_has_ended_changes_nothing(service: Running, 
 
 
 async def test_a_chat_that_no_one_reads_holds_claude_still(service: Running, simulator: Simulator) -> None:
-    reader = await asking(service, "tokens=50000 text=numbered")
+    reader = await asking(service, "tokens=50000 text=numbered", asked=RESUMABLE)
     reader.leave()
     book = await simulator.book()
     await book.is_blocked.wait()
@@ -202,6 +241,7 @@ async def test_a_chat_that_no_one_reads_holds_claude_still(service: Running, sim
         ({"id": ""}, "id"),
         ({"id": 7}, "id"),
         ({"messages": []}, "messages"),
+        ({"messages": [{"role": "assistant", "parts": []}]}, "messages[0].parts"),
         ({"messages": [{"role": "user", "content": "x"}]}, "messages[0].parts"),
         ({"modle": "x"}, "modle"),
         ({"max_tokens": 0}, "max_tokens"),
