@@ -3,27 +3,25 @@
 What `ui_stream.py` put into `providerMetadata` goes back to Claude as it came: signatures, citations, the kinds of
 server tools' blocks. A UI message of the assistant may hold several answers, one a step; between two of them stand the
 results of the page's own tools, which the Messages API takes from the user's side.
+
+A page sends its whole history with every question. So what cannot go to Claude is refused where it is asked now, and
+left out or told in words where it was said before: else one bad part would end the chat for good.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from collections.abc import Iterator
 from operator import itemgetter
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import msgspec
 
 from ..errors import BadRequest
 from .plain import framed
+from .ui_files import Block, file_block
 from .ui_stream import RAW_BLOCK
 
-Block = dict[str, Any]
 _Placed = tuple[int, Block]  # with its place in the answer
-_DATA_URL = re.compile(r"data:([^;,]*)((?:;[^;,]*)*),(.*)", re.DOTALL)
 # The blocks that a tool's result may be made of (Messages API, tool use).
 _RESULT_BLOCKS = frozenset({"text", "image", "document", "search_result", "tool_reference"})
 _UNANSWERED = "The tool was not run."
@@ -37,24 +35,29 @@ def to_claude(messages: Any) -> tuple[str, list[dict[str, Any]]]:
     """
     system: list[str] = []
     turns: list[dict[str, Any]] = []
-    for place, message in enumerate(_list(messages, "messages")):
+    given = _list(messages, "messages")
+    if not given:
+        raise BadRequest("messages must be a list that is not empty", field="messages")
+    newest = max((place for place, message in enumerate(given) if _role(message) == "user"), default=-1)
+    for place, message in enumerate(given):
         at = f"messages[{place}]"
         if not isinstance(message, dict):
             raise BadRequest(f"{at} must be an object", field=at)
-        parts = _list(message.get("parts"), f"{at}.parts")
-        for number, part in enumerate(parts):
-            if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-                raise BadRequest(f"{at}.parts[{number}] must have a type", field=f"{at}.parts[{number}]")
+        parts = _parts(message.get("parts"), f"{at}.parts")
         match message.get("role"):
             case "system":
-                system += [part["text"] for part in parts if part["type"] == "text" and part.get("text")]
+                system += [str(part["text"]) for part in parts if part["type"] == "text" and part.get("text")]
             case "user":
-                _say(turns, "user", _user_blocks(parts, at))
+                _say(turns, "user", _user_blocks(parts, f"{at}.parts", asked_now=place == newest))
             case "assistant":
-                _answer(turns, parts, at)
+                _answer(turns, parts, at, goes_on=place == len(given) - 1)
             case _:
                 raise BadRequest(f"{at}.role must be system, user or assistant", field=f"{at}.role")
-    return "\n\n".join(map(str, system)), turns
+    if not turns:
+        raise BadRequest(
+            "messages ask nothing: they hold no text and no file", field=f"messages[{len(given) - 1}].parts"
+        )
+    return "\n\n".join(system), turns
 
 
 def continued(messages: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -81,9 +84,22 @@ def preface(message: dict[str, Any]) -> list[bytes]:
 
 
 def _list(value: Any, field: str) -> list[Any]:
-    if not isinstance(value, list) or not value:
-        raise BadRequest(f"{field} must be a list that is not empty", field=field)
+    if not isinstance(value, list):
+        raise BadRequest(f"{field} must be a list", field=field)
     return value
+
+
+def _role(message: Any) -> Any:
+    return message.get("role") if isinstance(message, dict) else None
+
+
+def _parts(value: Any, field: str) -> list[dict[str, Any]]:
+    """A message's parts; none, where its answer was stopped before it began."""
+    parts = _list(value, field)
+    for number, part in enumerate(parts):
+        if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+            raise BadRequest(f"{field}[{number}] must have a type", field=f"{field}[{number}]")
+    return parts
 
 
 def _say(turns: list[dict[str, Any]], role: str, blocks: list[Block]) -> None:
@@ -99,58 +115,44 @@ def _say(turns: list[dict[str, Any]], role: str, blocks: list[Block]) -> None:
 # The user's side.
 
 
-def _user_blocks(parts: list[dict[str, Any]], at: str) -> list[Block]:
+def _user_blocks(parts: list[dict[str, Any]], at: str, *, asked_now: bool) -> list[Block]:
     blocks: list[Block] = []
     for number, part in enumerate(parts):
-        field = f"{at}.parts[{number}]"
         match part:
-            case {"type": "text", "text": str(text)}:
-                if text.strip():  # Claude refuses blank text
-                    blocks.append({"type": "text", "text": text})
-            case {"type": "file", "mediaType": str(media_type), "url": str(url)}:
-                blocks.append(_file_block(media_type, url, part.get("filename"), field))
-            case {"type": str(kind)} if kind.startswith("data-"):
-                continue  # the page's own
-            case _:
-                raise BadRequest(f"{field}: a user's part must be text, file or data-…", field=field)
-    return blocks
+            case {"type": "text", "text": str(text)} if text.strip():  # Claude refuses blank text
+                blocks.append({"type": "text", "text": text})
+            case {"type": "file"}:
+                try:
+                    blocks.append(file_block(part, f"{at}[{number}]"))
+                except BadRequest:
+                    if asked_now:
+                        raise
+                    blocks.append({"type": "text", "text": f"[{_named(part)}: not readable, and left out]"})
+    return blocks  # without the page's own data, and what later versions bring
 
 
-def _file_block(media_type: str, url: str, name: Any, field: str) -> Block:
-    found = _DATA_URL.fullmatch(url)
-    if found is None and not url.startswith(("https://", "http://")):
-        raise BadRequest(f"{field}.url must be a data: or http(s): address", field=f"{field}.url")
-    source: Block = {"type": "url", "url": url}
-    if found is not None:
-        data = _data_of(found, field)
-        source = {"type": "base64", "media_type": media_type, "data": base64.b64encode(data).decode("ascii")}
-        if media_type.startswith("text/"):
-            source = {"type": "text", "media_type": "text/plain", "data": data.decode("utf-8", "replace")}
-    if media_type.startswith("image/"):
-        return {"type": "image", "source": source}
-    if media_type != "application/pdf" and source["type"] != "text":
-        raise BadRequest(f"{field}: Claude reads images, PDF and text, not {media_type[:80]}", field=field)
-    titled = {"title": name} if isinstance(name, str) and name else {}
-    return {"type": "document", "source": source, **titled}
-
-
-def _data_of(found: re.Match[str], field: str) -> bytes:
-    raw = unquote_to_bytes(found[3])
-    if ";base64" not in found[2].lower():
-        return raw
-    try:
-        return base64.b64decode(raw, validate=True)
-    except binascii.Error:
-        raise BadRequest(f"{field}.url is no valid base64", field=f"{field}.url") from None
+def _named(part: dict[str, Any]) -> str:
+    return ", ".join(str(part[field])[:200] for field in ("filename", "mediaType") if part.get(field)) or "A file"
 
 
 # The assistant's side.
 
 
-def _answer(turns: list[dict[str, Any]], parts: list[dict[str, Any]], at: str) -> None:
-    """Adds an assistant's message: each step an answer, then the results of the tools that the page ran in it."""
+def _answer(turns: list[dict[str, Any]], parts: list[dict[str, Any]], at: str, *, goes_on: bool) -> None:
+    """Adds an assistant's message: each step an answer, then the results of the tools that the page ran in it.
+
+    Args:
+        turns: where to.
+        parts: its parts.
+        at: where it stands in the request.
+        goes_on: it is the last message: what runs on Claude's side may still be waited for.
+    """
     deferred: list[_Placed] = []
     for step in _steps(parts):
+        if step and step[0]["type"] == "steering-message":
+            said = _parts(step[0].get("parts"), f"{at}.parts")
+            _say(turns, "user", _user_blocks(said, f"{at}.parts", asked_now=False))
+            continue
         placed, deferred = deferred, []
         blocks: list[Block | None] = []
         results: list[Block] = []
@@ -164,7 +166,8 @@ def _answer(turns: list[dict[str, Any]], parts: list[dict[str, Any]], at: str) -
                 blocks.append(None)
                 continue
             call, result, index, waits = _tool_blocks(part, name)
-            blocks.append(call)
+            # Without a result Claude takes a call on its own side as the end of a conversation only.
+            blocks.append(call if result is not None or goes_on else None)
             if result is None:
                 continue
             if call["type"] == "tool_use":
@@ -185,6 +188,9 @@ def _steps(parts: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     for part in parts:
         if part["type"] == "step-start":
             yield step
+            step = []
+        elif part["type"] == "steering-message":  # said by the user while the answer ran: a step of its own
+            yield from (step, [part])
             step = []
         else:
             step.append(part)
@@ -255,7 +261,7 @@ def _outcome(part: dict[str, Any]) -> Block:
             return {"content": _content(part.get("output"))}
         case {"state": "output-error"}:
             return {"content": str(part.get("errorText") or "The tool failed."), "is_error": True}
-        case {"state": "output-denied"}:
+        case {"state": "output-denied"} | {"state": "approval-responded", "approval": {"approved": False}}:
             return {"content": "The user did not allow this.", "is_error": True}
     return {"content": _UNANSWERED, "is_error": True}  # Claude wants a result for every call
 

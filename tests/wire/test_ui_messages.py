@@ -104,7 +104,8 @@ def test_pictures_and_documents_go_as_claude_reads_them(part: dict[str, Any], bl
         ([{"role": "user", "content": "old"}], "messages[0].parts"),
         ([{"role": "user", "parts": [{"text": "x"}]}], "messages[0].parts[0]"),
         ([{"role": "robot", "parts": [text("x")]}], "messages[0].role"),
-        ([user({"type": "tool-x"})], "messages[0].parts[0]"),
+        ([user({"type": "tool-x"})], "messages[0].parts"),
+        ([user(text(" "), {"type": "data-x", "data": 1}), assistant(STEP)], "messages[1].parts"),
         ([user(file("video/mp4", "https://a.example/x"))], "messages[0].parts[0]"),
         ([user(file("text/csv", "https://a.example/x"))], "messages[0].parts[0]"),
         ([user(file("image/png", "data:image/png;base64,!"))], "messages[0].parts[0].url"),
@@ -117,6 +118,50 @@ def test_what_cannot_be_read_is_named(messages: Any, field: str) -> None:
         to_claude(messages)
 
     assert raised.value.field == field
+
+
+UNREADABLE = [
+    file("application/zip", "data:application/zip;base64,UEsDBAA="),
+    file("image/png", "data:image/png;base64,!"),
+    file("text/csv", "blob:https://a.example/1"),
+]
+
+
+@pytest.mark.parametrize("part", UNREADABLE)
+def test_a_file_that_cannot_be_read_ends_its_own_question_not_the_chat(part: dict[str, Any]) -> None:
+    asked = user(text("what is in it?"), part | {"filename": "a.b"})
+    with pytest.raises(BadRequest):
+        to_claude([asked])
+
+    note = text(f"[a.b, {part['mediaType']}: not readable, and left out]")
+    assert turns(asked, user(text("and now?"))) == [("user", [text("what is in it?"), note, text("and now?")])]
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [assistant(), assistant(STEP), assistant(STEP, STEP), assistant(STEP, text("")), user(), user(text("")),
+     user({"type": "data-mine", "data": {}}), user({"type": "of-tomorrow", "x": 1}), user({"type": "tool-x"}),
+     assistant({"type": "of-tomorrow"}, {"type": "custom", "kind": "a.b"}), assistant({"type": "data-mine", "data": 1}),
+     assistant({"type": "reasoning-file", "mediaType": "image/png", "url": "x"}),
+     assistant({"type": "tool-x", "toolCallId": "t", "state": "input-streaming"}), assistant({"type": "reasoning", "text": "x"}),
+     {"id": "s", "role": "system", "parts": []}, {"id": "s", "role": "system", "parts": [{"type": "text", "text": ""}]}],
+)  # fmt: skip
+def test_a_message_that_says_nothing_does_not_end_the_chat(nothing: dict[str, Any]) -> None:
+    """A stop before the first word leaves the page with an empty answer, and it sends that with every later question."""
+    assert turns(HELLO, nothing, user(text("and?"))) == [("user", [text("hello"), text("and?")])]
+
+
+def test_what_the_user_said_while_the_answer_ran_stands_where_it_was_heard() -> None:
+    steering = {"type": "steering-message", "id": "u2", "parts": [text("shorter"), file("text/csv", "data:,a")]}
+    done = tool("output-available", output=1)
+    csv = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "a"}}
+
+    assert turns(HELLO, assistant(STEP, done, steering, STEP, text("so"))) == [
+        ("user", [text("hello")]),
+        ("assistant", [CALL]),
+        ("user", [{"type": "tool_result", "tool_use_id": "t", "content": "1"}, text("shorter"), csv]),
+        ("assistant", [text("so")]),
+    ]
 
 
 def test_what_claude_signed_and_cited_goes_back_as_it_came() -> None:
@@ -164,6 +209,14 @@ CALL = {"type": "tool_use", "id": "t", "name": "look", "input": {"a": 1}}
         (tool("output-denied"), {"content": "The user did not allow this.", "is_error": True}),
         (tool("input-available"), {"content": "The tool was not run.", "is_error": True}),
         (tool("approval-requested"), {"content": "The tool was not run.", "is_error": True}),
+        (
+            tool("approval-responded", approval={"id": "1", "approved": True}),
+            {"content": "The tool was not run.", "is_error": True},
+        ),
+        (
+            tool("approval-responded", approval={"id": "1", "approved": False}),
+            {"content": "The user did not allow this.", "is_error": True},
+        ),
     ],
 )
 def test_every_call_of_the_pages_tools_has_a_result_from_the_users_side(
@@ -260,6 +313,15 @@ def test_a_call_that_still_runs_on_claudes_side_goes_back_without_a_result() -> 
     assert turns(HELLO, assistant(STEP, server_tool("input-available")))[1] == ("assistant", [SERVER_CALL])
 
 
+def test_a_call_on_claudes_side_that_was_stopped_is_left_out_of_later_questions() -> None:
+    stopped = assistant(STEP, text("let me see"), server_tool("input-available"))
+
+    assert turns(HELLO, stopped, user(text("and?")))[1:] == [
+        ("assistant", [text("let me see")]),
+        ("user", [text("and?")]),
+    ]
+
+
 def test_an_mcp_call_keeps_its_kind_and_server() -> None:
     part = {
         "type": "dynamic-tool",
@@ -347,8 +409,10 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-TYPES = ["text", "reasoning", "file", "step-start", "tool-x", "dynamic-tool", RAW_BLOCK, "source-url"]
-STATES = ["input-streaming", "input-available", "output-available", "output-error", "output-denied"]
+TYPES = ["text", "reasoning", "file", "step-start", "tool-x", "dynamic-tool", RAW_BLOCK, "source-url",
+         "steering-message", "data-x", "custom"]  # fmt: skip
+STATES = ["input-streaming", "input-available", "approval-requested", "approval-responded", "output-available",
+          "output-error", "output-denied"]  # fmt: skip
 parts = st.fixed_dictionaries(
     {},
     optional={
