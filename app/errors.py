@@ -10,8 +10,8 @@
     │   └── UpstreamTimeout 504
     ├── EndedError              ours, on purpose: the last event of a stream that a rule ended
     │   ├── TakenOver 409 · Stopped 410 · Expired 410
-    │   └── ShuttingDown 503
-    ├── Overloaded 503          ours: no room for one more
+    │   └── ShuttingDown 503 ── Draining 503, where nothing was started
+    ├── Overloaded 503          ours: no room for one more ── Lagging 503, since the event loop is late
     └── InternalError 500       ours, a defect
 
 Wire codes are the Messages API's where it has one (Messages API, Errors). Foreign exceptions are translated once,
@@ -20,7 +20,26 @@ at the edge that meets them. No message holds a key or a prompt.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any
+
+
+class Refusal(Enum):
+    """Why a request was turned away before anything was started for it: the one list, for metrics and logs alike."""
+
+    FULL = "full"  # every place is taken (`max_streams`)
+    LAG = "lag"  # the event loop is late (`max_lag_s`)
+    DRAINING = "draining"  # the service goes down
+    AUTH = "auth"  # no caller's key, or an unknown one
+    FORBIDDEN = "forbidden"  # another site's page, or a stream without its stop token
+    INVALID = "invalid"  # a field is wrong
+    NOT_FOUND = "not_found"  # no such path, or no such stream
+    METHOD = "method"  # the path takes other methods
+    EXPIRED = "expired"  # the stream is no longer kept
+    TOO_LARGE = "too_large"  # the body is above `max_body_bytes`
+    MEDIA_TYPE = "media_type"  # the body is not JSON by its content type
+    MALFORMED = "malformed"  # not HTTP as this server takes it
+    FAILED = "failed"  # a defect of ours, where no stream was begun; the log has the cause
 
 
 class SluicewayError(Exception):
@@ -32,11 +51,13 @@ class SluicewayError(Exception):
         retryable: whether the same request may succeed later.
         field: the input field at fault, if it was one.
         retry_after_s: seconds after which trying again makes sense, if known.
+        refusal: why nothing was started; None where something was, so that its stream's outcome counts it.
     """
 
     status = 500
     type = "api_error"
     retryable = False
+    refusal: Refusal | None = None
 
     def __init__(self, message: str, *, field: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -57,6 +78,7 @@ class CallerError(SluicewayError):
 
     status = 400
     type = "invalid_request_error"
+    refusal = Refusal.INVALID
 
 
 class BadRequest(CallerError):
@@ -68,6 +90,7 @@ class Unauthorized(CallerError):
 
     status = 401
     type = "authentication_error"
+    refusal = Refusal.AUTH
 
 
 class Forbidden(CallerError):
@@ -75,6 +98,7 @@ class Forbidden(CallerError):
 
     status = 403
     type = "permission_error"
+    refusal = Refusal.FORBIDDEN
 
 
 class NotFound(CallerError):
@@ -82,12 +106,14 @@ class NotFound(CallerError):
 
     status = 404
     type = "not_found_error"
+    refusal = Refusal.NOT_FOUND
 
 
 class MethodNotAllowed(CallerError):
     """The path exists, the method does not."""
 
     status = 405
+    refusal = Refusal.METHOD
 
 
 class TooLarge(CallerError):
@@ -95,12 +121,14 @@ class TooLarge(CallerError):
 
     status = 413
     type = "request_too_large"
+    refusal = Refusal.TOO_LARGE
 
 
 class WrongMediaType(CallerError):
     """The body is not JSON by its content type."""
 
     status = 415
+    refusal = Refusal.MEDIA_TYPE
 
 
 class UpstreamError(SluicewayError):
@@ -118,6 +146,7 @@ class UpstreamRefused(UpstreamError):
         type: Claude's error code, such as `overloaded_error`.
         status: the status it came with; in mid-stream the one that belongs to the code.
         retryable: whether trying again may help.
+        callers_fault: the request itself is wrong, as a field or a model's name; neither the operator's key nor Claude.
         retry_after_s: from `retry-after`, if sent.
         request_id: Claude's id for the request, for its support.
     """
@@ -129,6 +158,7 @@ class UpstreamRefused(UpstreamError):
         type: str,
         status: int,
         retryable: bool,
+        callers_fault: bool = False,
         retry_after_s: float | None = None,
         request_id: str | None = None,
     ) -> None:
@@ -136,6 +166,7 @@ class UpstreamRefused(UpstreamError):
         self.type = type
         self.status = status
         self.retryable = retryable
+        self.callers_fault = callers_fault
         self.request_id = request_id
 
 
@@ -170,6 +201,13 @@ class Overloaded(SluicewayError):
     status = 503
     type = "overloaded_error"
     retryable = True
+    refusal = Refusal.FULL
+
+
+class Lagging(Overloaded):
+    """The event loop is late: one more stream would slow down all the others."""
+
+    refusal = Refusal.LAG
 
 
 class InternalError(SluicewayError):
@@ -201,6 +239,7 @@ class Expired(EndedError):
 
     status = 410
     type = "expired"
+    refusal = Refusal.EXPIRED
 
 
 class ShuttingDown(EndedError):
@@ -209,3 +248,9 @@ class ShuttingDown(EndedError):
     status = 503
     type = "shutdown"
     retryable = True
+
+
+class Draining(ShuttingDown):
+    """The service goes down and starts nothing new."""
+
+    refusal = Refusal.DRAINING

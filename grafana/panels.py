@@ -53,11 +53,22 @@ COLOURS: Mapping[str, str] = {
     "stopped": "#5794F2",
     "expired": "#E0B400",
     "taken_over": "#8AB8FF",
-    "budget": "#3274D9",
     "shutdown": "#9FA7B3",
     "rejected": "#6E7680",
     "upstream_error": "#F2495C",
     "internal_error": "#C4162A",
+    "full": "#FF7383",
+    "lag": "#E55400",
+    "failed": "#AD0317",
+    "draining": "#C0D8FF",
+    "auth": "#A352CC",
+    "forbidden": "#8F3BB8",
+    "invalid": "#FFCB7D",
+    "malformed": "#705DA0",
+    "method": "#967302",
+    "media_type": "#58140C",
+    "too_large": "#F9BA8F",
+    "not_found": "#9AC48A",
     "before_first_event": "#CA95E5",
     "thinking": "#806EB7",
     "text": "#37872D",
@@ -160,7 +171,7 @@ def _last() -> common.ReduceDataOptions:
 
 def stat_panel(
     title: str, description: str, unit: str, expr: str, *, colour: str = "#C7D0D9", limit: float | None = None,
-    good_above: bool = False, span: int = 4,
+    good_above: bool = False, span: int = 4, absent: str = "no data", words: Mapping[str, str] | None = None,
 ) -> stat.Panel:  # fmt: skip
     """One figure over the whole time range, by an instant query, so that it is no sliding window.
 
@@ -168,13 +179,18 @@ def stat_panel(
         limit: where the objective stands, in the panel's unit; None for figures without one.
         good_above: the good side of the limit.
         span: width, of 24.
+        absent: what stands there where the query has no value.
+        words: shown for these values, in place of the figure.
     """
     panel = stat.Panel().title(title).description(description).datasource(DATASOURCE).unit(unit).span(span).height(4)
     panel.targets(_targets([Query(expr)], instant=True)).reduce_options(_last())
     panel.graph_mode(common_models.BigValueGraphMode.NONE).color_mode(common_models.BigValueColorMode.VALUE)
     panel.justify_mode(common_models.BigValueJustifyMode.CENTER).text_mode(common_models.BigValueTextMode.VALUE)
     panel.orientation(common_models.VizOrientation.AUTO).wide_layout(True).show_percent_change(False)
-    panel.percent_change_color_mode(common_models.PercentChangeColorMode.STANDARD).no_value("no data")
+    panel.percent_change_color_mode(common_models.PercentChangeColorMode.STANDARD).no_value(absent)
+    if words is not None:
+        options = {value: dashboard.ValueMappingResult(text=word) for value, word in words.items()}
+        panel.mappings([dashboard.ValueMap(options=options)])
     if limit is None:
         return panel.color_scheme(_fixed(colour))
     good, bad = COLOURS["completed"], COLOURS["upstream_error"]
@@ -186,7 +202,7 @@ def stat_panel(
 
 def lines_panel(
     title: str, description: str, unit: str, queries: Sequence[Query], *, stacked: bool = False, estimate: bool = False,
-    names: Iterable[str] = (), limit: float | None = None, span: int = 12,
+    names: Iterable[str] = (), limit: float | None = None, most: float | None = None, span: int = 12,
 ) -> timeseries.Panel:  # fmt: skip
     """Curves over time, from zero up.
 
@@ -195,6 +211,7 @@ def lines_panel(
         estimate: dashed, the house's sign for figures that are not measured.
         names: series that have a colour of their own.
         limit: draws the objective, in the panel's unit.
+        most: where the axis ends; None leaves it to the data.
         span: width, of 24.
     """
     panel = timeseries.Panel().title(title).description(description).datasource(DATASOURCE).unit(unit)
@@ -220,6 +237,8 @@ def lines_panel(
         panel.thresholds(_steps(limit, "transparent", COLOURS["upstream_error"])).thresholds_style(
             common.GraphThresholdsStyleConfig().mode(common_models.GraphThresholdsStyleMode.DASHED)
         )
+    if most is not None:
+        panel.max(most)
     for name in names:
         panel.override_by_name(name, [_colour(name)])
     return panel

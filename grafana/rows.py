@@ -39,8 +39,14 @@ ERRORS = "upstream_error|internal_error"
 JUDGED = f"completed|{ERRORS}"
 LEFT = ("disconnected", "stalled", "vanished", "expired", "stopped")
 OUTCOMES = (
-    "completed", "disconnected", "stalled", "vanished", "expired", "stopped", "taken_over", "budget", "shutdown",
+    "completed", "disconnected", "stalled", "vanished", "expired", "stopped", "taken_over", "shutdown",
     "rejected", "upstream_error", "internal_error",
+)  # fmt: skip
+# Turned away by us: for want of room, since we go down, or by a defect; the other reasons lie with the request.
+TURNED_AWAY = "full|lag|draining|failed"
+REASONS = (
+    "full", "lag", "draining", "failed", "auth", "forbidden", "invalid", "malformed", "media_type", "method",
+    "not_found", "expired", "too_large",
 )  # fmt: skip
 PHASES = ("before_first_event", "thinking", "text", "tool_use", "done")
 TOKEN_TYPES = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")
@@ -48,10 +54,12 @@ TOKEN_TYPES = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1
 ERROR_BUDGET = 0.005  # share of judged streams that may fail, over 30 days; the alerts burn the same
 FIRST_TOKEN_OBJECTIVE_S = 2.5
 
+COMPLETED = 'outcome="completed"'
 ERROR = f'outcome=~"{ERRORS}"'
 JUDGE = f'outcome=~"{JUDGED}"'
 LEAVE = f'outcome=~"{"|".join(LEFT)}"'
 STARTED = 'outcome!="rejected"'
+AWAY = f'reason=~"{TURNED_AWAY}"'
 EXACT, ESTIMATED = 'basis="exact"', 'basis="estimated"'
 
 
@@ -60,18 +68,30 @@ def share(part: str, whole: str, matching: str = "") -> str:
     return f"{part} / {matching}({whole} > 0)"
 
 
+def unless_too_early(estimate: str, unestimated: str) -> str:
+    """An estimate, absent where it is zero only because too few answers have finished to expect anything."""
+    return f"{estimate} > 0 or ({estimate} unless {unestimated} > 0)"
+
+
 def requests() -> Iterator[Panel]:
     """Rate, errors, duration: is the service well?"""
     yield stat_panel(
         "Streams",
         "Streams that ended within the time range, however they ended, without the rejected ones.", COUNT,
-        total("streams_total", STARTED), span=4,
+        total("streams_total", STARTED), span=3,
     )  # fmt: skip
     yield stat_panel(
         "Errors",
         "Share of failed streams (upstream or internal error) among those that completed or failed. Readers who "
         "leave count on neither side. Red above the objective's 0.5 %.", SHARE,
-        share(total("streams_total", ERROR), total("streams_total", JUDGE)), limit=ERROR_BUDGET, span=4,
+        share(total("streams_total", ERROR), total("streams_total", JUDGE)), limit=ERROR_BUDGET, span=3,
+    )  # fmt: skip
+    away = total("refused_total", AWAY)
+    yield stat_panel(
+        "Turned away",
+        "Share of requests that we turned away for want of room (full, lag), since we go down (draining), or by a defect "
+        "(failed), among those and all streams. Nothing was started for them: no other figure here has them.", SHARE,
+        share(away, f"{away} + {total('streams_total')}"), limit=0.01, span=3,
     )  # fmt: skip
     yield stat_panel(
         "Error budget left (30 d)",
@@ -88,7 +108,7 @@ def requests() -> Iterator[Panel]:
               total("time_to_first_token_seconds_count")), limit=0.95, good_above=True, span=4,
     )  # fmt: skip
     yield stat_panel(
-        "Streams now", "Sessions at this moment, with or without a reader.", COUNT, gauge("streams_active"), span=4
+        "Streams now", "Sessions at this moment, with or without a reader.", COUNT, gauge("streams_active"), span=3
     )
     yield stat_panel(
         "Left by the reader",
@@ -100,14 +120,23 @@ def requests() -> Iterator[Panel]:
         "Streams by outcome",
         "Streams ended per second, by how they ended. Green completed, red failed, warm colours left by the "
         "reader, blue ended on purpose.", STREAMS_PER_SECOND,
-        [Query(rate("streams_total", by="outcome"), "{{outcome}}")], stacked=True, names=OUTCOMES,
+        [Query(rate("streams_total", by="outcome"), "{{outcome}}")], stacked=True, names=OUTCOMES, span=8,
     )  # fmt: skip
     yield lines_panel(
         "Error share",
         "Failed streams among those that completed or failed; the line is the objective's 0.5 %. Empty while "
         "nothing completes or fails.", SHARE,
         [Query(share(rate("streams_total", ERROR), rate("streams_total", JUDGE)), "errors")],
-        limit=ERROR_BUDGET, names=("errors",),
+        limit=ERROR_BUDGET, names=("errors",), span=8,
+    )  # fmt: skip
+    yield lines_panel(
+        "Turned away, by reason",
+        "Requests per second for which nothing was started: for want of room or by a defect of ours (reds), since we go "
+        "down, or for what is wrong with them. `rejected` are streams that Claude itself refused for the request's sake.",
+        STREAMS_PER_SECOND,
+        [Query(rate("refused_total", by="reason"), "{{reason}}"),
+         Query(rate("streams_total", 'outcome="rejected"'), "rejected")],
+        stacked=True, names=(*REASONS, "rejected"), span=8,
     )  # fmt: skip
     yield lines_panel(
         "Time to first token",
@@ -142,7 +171,7 @@ def abandonment() -> Iterator[Panel]:
         "Of all streams that were not rejected. The alert compares it with its own last day.", SHARE,
         [Query(share(rate("streams_total", LEAVE, by="outcome"), rate("streams_total", STARTED),
                      "ignoring(outcome) group_left() "), "{{outcome}}")],
-        stacked=True, names=LEFT, span=8,
+        stacked=True, names=LEFT, most=1, span=8,
     )  # fmt: skip
     yield bars_panel(
         "Phase and reason",
@@ -175,37 +204,58 @@ def money_measured() -> Iterator[Panel]:
         "Spent, measured",
         "Cost of usage that Claude reported exactly, from the price table, over the time range. Prometheus "
         "extrapolates at the range's ends, so cents may differ from the ledger.", USD,
-        total("spent_usd_total", EXACT), span=6,
+        total("spent_usd_total", EXACT), span=4,
+    )  # fmt: skip
+    yield stat_panel(
+        "Spent on streams that were left, measured",
+        "Of the spending that Claude reported exactly, what went to streams that their reader left: their prompts, mostly, "
+        "since an aborted answer reports its input alone.", USD,
+        total("spent_usd_total", EXACT, LEAVE), colour="#FF9830", span=4,
     )  # fmt: skip
     yield stat_panel(
         "Spent per completed stream, measured",
-        "Exactly reported cost over the number of completed streams.", USD,
-        share(total("spent_usd_total", EXACT), total("streams_total", 'outcome="completed"')), span=6,
+        "Exactly reported cost of completed streams over their number.", USD,
+        share(total("spent_usd_total", EXACT, COMPLETED), total("streams_total", COMPLETED)), span=4,
     )  # fmt: skip
     yield stat_panel(
         "Tokens generated, measured",
         "Output tokens that Claude itself counted, over the time range.", COUNT,
-        total("output_tokens_total", EXACT), span=6,
+        total("output_tokens_total", EXACT), span=4,
     )  # fmt: skip
     yield stat_panel(
         "Streams without a price",
         "Streams of models that the price table lacks: their tokens are counted, their money is in no figure "
-        "here.", COUNT, total("unpriced_streams_total"), limit=1, span=6,
+        "here.", COUNT, total("unpriced_streams_total"), limit=1, span=4,
+    )  # fmt: skip
+    yield stat_panel(
+        "Whose money",
+        "Whether Claude itself answers, or a simulated one: then no money on this page is real, and no alert speaks of it.",
+        COUNT, f"max({metric('simulated')})", limit=1, span=4, words={"0": "real", "1": "simulated"},
     )  # fmt: skip
     yield lines_panel(
         "Spent per hour by model, measured",
         "Rate of spending on exactly reported usage, in dollars an hour.", USD,
-        [Query(f"{rate('spent_usd_total', EXACT, by='model')} * 3600", "{{model}}")], stacked=True,
+        [Query(f"{rate('spent_usd_total', EXACT, by='model')} * 3600", "{{model}}")], stacked=True, span=8,
     )  # fmt: skip
     yield lines_panel(
         "Spent per hour by token type, measured",
         "The same money by what was paid for: prompt, answer, cache reads and writes.", USD,
         [Query(f"{rate('spent_usd_total', EXACT, by='type')} * 3600", "{{type}}")], stacked=True, names=TOKEN_TYPES,
+        span=8,
+    )  # fmt: skip
+    yield lines_panel(
+        "Spent per hour by outcome, measured",
+        "The same money by how the streams ended: what went to answers that were read to their end, and what to those "
+        "that were left.", USD,
+        [Query(f"{rate('spent_usd_total', EXACT, by='outcome')} * 3600", "{{outcome}}")], stacked=True, names=OUTCOMES,
+        span=8,
     )  # fmt: skip
 
 
 def money_estimated() -> Iterator[Panel]:
     """Money that rests on an estimate: streams cut short report no usage, and what was avoided never happened."""
+    unestimated = total("avoided_unestimated_streams_total")
+    unestimated_rate = rate("avoided_unestimated_streams_total")
     caveat = "Whether the provider stops billing at the abort is its own affair; here it is assumed as configured."
     yield stat_panel(
         "Spent on streams cut short (estimate)",
@@ -222,7 +272,8 @@ def money_estimated() -> Iterator[Panel]:
     yield stat_panel(
         "Saved by stopping (estimate)",
         "What the rest of the abandoned answers would have cost: a counterfactual, expected from how long "
-        f"finished answers are. At least 0. {caveat}", USD, total("saved_usd_total"), colour="#73BF69", span=6,
+        f"finished answers are. At least 0. {caveat}", USD, unless_too_early(total("saved_usd_total"), unestimated),
+        colour="#73BF69", span=6, absent="too early to tell",
     )  # fmt: skip
     yield stat_panel(
         "Saved at most (upper bound)",
@@ -232,16 +283,17 @@ def money_estimated() -> Iterator[Panel]:
     yield lines_panel(
         "Saved per hour: expected and at most (estimate)",
         f"The truth lies between zero and the upper line. {caveat}", USD,
-        [Query(f"{rate('saved_usd_total')} * 3600", "expected"),
+        [Query(unless_too_early(f"{rate('saved_usd_total')} * 3600", unestimated_rate), "expected"),
          Query(f"{rate('saved_usd_upper_total')} * 3600", "at most")],
         estimate=True, names=("expected", "at most"), span=12,
     )  # fmt: skip
     spread = f"1.8125 * sqrt({total('avoided_tokens_variance_total')})"
-    expected = total("avoided_tokens_total")
+    expected = f"({unless_too_early(total('avoided_tokens_total'), unestimated)})"
     yield bars_panel(
         "Tokens avoided within the range (estimate)",
         "Expected, with the 90 % interval of the total around it, and the upper bound of every answer running to "
-        "its max_tokens. The lower bound is 0.", COUNT,
+        "its max_tokens. The lower bound is 0. With too few finished answers to expect anything, the bound stands alone.",
+        COUNT,
         [Query(f"clamp_min({expected} - {spread}, 0)", "90 % low"), Query(expected, "expected"),
          Query(f"{expected} + {spread}", "90 % high"), Query(total("avoided_tokens_upper_total"), "at most")],
         names=("expected", "at most"), span=12,
@@ -255,8 +307,9 @@ def money_estimated() -> Iterator[Panel]:
         "Saved as share of would-be spend (estimate over measured plus estimate)",
         "Expected savings over savings plus all that was spent. A ratio of an estimate to measured and estimated "
         "money: a direction, no accounting figure.", SHARE,
-        [Query(share(rate("saved_usd_total"), f"{rate('saved_usd_total')} + {rate('spent_usd_total')}"), "saved")],
-        estimate=True, span=12,
+        [Query(share(f"({unless_too_early(rate('saved_usd_total'), unestimated_rate)})",
+                     f"{rate('saved_usd_total')} + {rate('spent_usd_total')}"), "saved")],
+        estimate=True, most=1, span=12,
     )  # fmt: skip
 
 
@@ -325,7 +378,7 @@ def details() -> Iterator[Panel]:
     )  # fmt: skip
     yield lines_panel(
         "Upstream errors and retries",
-        "Errors of the Messages API by its own type, and retries before the first event.", TIMES_PER_SECOND,
+        "Errors of the Messages API by its own type, whoever is at fault, and retries before the first event.", TIMES_PER_SECOND,
         [Query(rate("upstream_errors_total", by="type"), "{{type}}"),
          Query(rate("upstream_retries_total"), "retries")], span=8,
     )  # fmt: skip
@@ -340,7 +393,8 @@ def details() -> Iterator[Panel]:
     yield lines_panel(
         "Tokens avoided: expected and at most (estimate)",
         "Tokens that abandoned answers would still have had.", TOKENS_PER_SECOND,
-        [Query(rate("avoided_tokens_total"), "expected"), Query(rate("avoided_tokens_upper_total"), "at most")],
+        [Query(unless_too_early(rate("avoided_tokens_total"), rate("avoided_unestimated_streams_total")), "expected"),
+         Query(rate("avoided_tokens_upper_total"), "at most")],
         estimate=True, names=("expected", "at most"), span=8,
     )  # fmt: skip
     yield lines_panel(

@@ -68,3 +68,17 @@ def test_what_claude_refused_keeps_its_status_and_code() -> None:
     assert error.as_dict() == {"error": "busy", "type": "overloaded_error", "retryable": True}
     assert str(error) == "busy"
     assert (UpstreamRefused.status, UpstreamRefused.type) == (502, "api_error")  # the class is left as it is
+
+
+def test_who_is_at_fault_before_anything_was_started_is_refused_for_a_reason_of_its_own() -> None:
+    refused = [error for error in EVERY if error.refusal is not None]
+    assert {*family(errors.CallerError), errors.Overloaded, errors.Lagging, errors.Draining} <= set(refused)
+    assert not [error for error in (errors.UpstreamError, *family(errors.UpstreamError)) if error in refused]
+    reasons = [error.refusal for error in refused]
+    assert len(set(reasons) - {errors.Refusal.INVALID}) == len([r for r in reasons if r is not errors.Refusal.INVALID])
+
+
+def test_a_stream_that_was_ended_is_not_refused_too() -> None:
+    """Its outcome counts it: `stopped`, `taken_over`, `shutdown`, `internal_error`."""
+    for error in (errors.Stopped, errors.TakenOver, errors.ShuttingDown, errors.InternalError):
+        assert error.refusal is None

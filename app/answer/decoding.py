@@ -33,8 +33,12 @@ STATUS_OF_TYPE = {
     "timeout_error": 504,
     "overloaded_error": 529,
 }
+# The request itself was wrong. Of a 404 only Claude's own word counts: another's is a wrong base URL. 401, 402 and 403
+# are the operator's key, 429 and 529 are Claude's (Messages API, Errors).
+_CALLERS_STATUSES = frozenset({400, 413, 422, 431})
+_CALLERS_TYPES = frozenset({"invalid_request_error", "not_found_error", "request_too_large"})
 RETRYABLE_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
-# A 429 that only money helps: trying again is never of use (Messages API, Rate limits).
+# An error that only money helps: trying again is never of use, and no caller can mend it (Messages API, Rate limits).
 _SPENT = frozenset({"enforced_spend_limit_reached", "contract_spend_limit_reached"})
 
 
@@ -158,6 +162,7 @@ def refusal(
         type=kind,
         status=status,
         retryable=status in RETRYABLE_STATUSES and not spent,
+        callers_fault=not spent and (status in _CALLERS_STATUSES or (status == 404 and kind in _CALLERS_TYPES)),
         retry_after_s=retry_after_s,
         request_id=request_id or body.get("request_id"),
     )

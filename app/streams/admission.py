@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..errors import Overloaded
+from ..errors import Lagging, Overloaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Admission:
         if in_flight >= self.max_streams:
             raise Overloaded(f"all {self.max_streams} streams of this service are in use", retry_after_s=2.0)
         if lag_s > self.max_lag_s:
-            raise Overloaded("this service is at its capacity", retry_after_s=1.0)
+            raise Lagging("this service is at its capacity", retry_after_s=1.0)
 
 
 class LagMeter:

@@ -12,7 +12,7 @@ from ..answer.events import ClaudeEvent, DeltaKind
 from ..answer.outcome import Outcome
 from ..answer.tally import Phase
 from ..answer.transcript import Transcript
-from ..errors import InternalError, SluicewayError
+from ..errors import SluicewayError, UpstreamError
 from ..money.entry import Entry
 from ..money.ledger import Ledger
 from ..telemetry.prometheus import Metrics
@@ -92,10 +92,9 @@ class Page:
 
     def failed(self, error: SluicewayError) -> Outcome:
         """The answer failed, told to the reader as `error`; returns what that makes of the stream."""
-        if isinstance(error, InternalError):
-            return Outcome.INTERNAL_ERROR
-        self._books.metrics.upstream_error(error.type)
-        return Outcome.UPSTREAM_ERROR
+        if isinstance(error, UpstreamError):
+            self._books.metrics.upstream_error(error.type)
+        return Outcome.of(error, began=self.account.tally.phase is not Phase.BEFORE_FIRST_EVENT)
 
     def settle(self, outcome: Outcome) -> Entry | None:
         """Closes the page: the one place where a stream's money is counted. Never raises.
@@ -146,6 +145,7 @@ class Books:
 
     def open(self, model: str, max_tokens: int) -> Page:
         """A page for a stream that begins; whoever opens it settles it."""
+        self.metrics.opened(model)
         return Page(self, model, max_tokens)
 
     def book_later(self, recounting: Coroutine[Any, Any, Entry], entry: Entry) -> None:

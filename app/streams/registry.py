@@ -11,7 +11,7 @@ from types import TracebackType
 
 from ..answer.outcome import Outcome
 from ..answer.sse import numbered
-from ..errors import BadRequest, Expired, Forbidden, NotFound, ShuttingDown, SluicewayError, TakenOver
+from ..errors import BadRequest, Draining, Expired, Forbidden, NotFound, ShuttingDown, SluicewayError, TakenOver
 from ..flow.relay import Source
 from ..money.ledger import Account
 from ..wire import WireFormat
@@ -115,7 +115,7 @@ class Streams:
             preface: frames that only readers who come back need, before all others.
 
         Raises:
-            ShuttingDown: none is started any more. Overloaded: there is no room for one more.
+            Draining: none is started any more. Overloaded: there is no room for one more.
         """
         self._check_accepting()
         if terms.name:
@@ -137,7 +137,8 @@ class Streams:
         """Books an answer that comes whole: settled when the block is left, whatever ends it.
 
         Raises:
-            ShuttingDown: none is asked for any more, or the drain time is over.
+            Draining: none is asked for any more. Overloaded: there is no room for one more.
+            ShuttingDown: the drain time is over.
         """
         self._check_accepting()
         page = self._books.open(model, max_tokens)
@@ -250,7 +251,7 @@ class Streams:
 
     def _check_accepting(self) -> None:
         if not self.accepting:
-            raise ShuttingDown("the service is shutting down", retry_after_s=1.0)
+            raise Draining("the service is shutting down", retry_after_s=1.0)
         self._admit(len(self.live) + len(self._whole))
 
     def _check_idle(self) -> None:

@@ -1,8 +1,12 @@
 """The Prometheus names of Sluiceway, nothing else: a contract for dashboards and alerts.
 
 Series that an answer adds at its end come from its ledger `Entry` (`settled`); what is measured as it happens has a
-method of its own. Label sets are bounded (a model outside the configured ones is `other`), every series exists from
-the start, and children are looked up once, so that no call on the way of the tokens pays for `labels()`.
+method of its own. Label sets are bounded (a model outside the configured ones is `other`), and no call on the way of
+the tokens pays for `labels()`.
+
+`rate()` and `increase()` take a series' first value for where it began: what a series is born with, they never see. So
+whatever an alert or a sum is made of exists at zero before it is counted: without a model from the start, with one from
+the first stream that asks for it (`opened`). The rest, such as who was taken over while thinking, is born when it happens.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from .. import __version__
 from ..answer.outcome import Outcome
 from ..answer.tally import Phase
+from ..errors import Refusal
 from ..money.entry import Entry
 from ..money.prices import TOKEN_TYPES, Prices, undated
 
@@ -28,11 +33,20 @@ ERROR_TYPES = (
     "upstream_unreachable", "upstream_cut", "upstream_garbled", OTHER,
 )  # fmt: skip
 
+# The outcomes by which a reader leaves, in the order of the dashboard.
+LEFT = (Outcome.DISCONNECTED, Outcome.STALLED, Outcome.VANISHED, Outcome.EXPIRED, Outcome.STOPPED)
+# What the alerts' ratios are made of: how streams end, and where in the answer they can.
+_WATCHED = (
+    (Outcome.COMPLETED, Phase.DONE),
+    *((outcome, phase) for outcome in (Outcome.UPSTREAM_ERROR, Outcome.INTERNAL_ERROR, *LEFT) for phase in Phase),
+    (Outcome.REJECTED, Phase.BEFORE_FIRST_EVENT),
+)
+
 # Bounds on which a promise or an objective stands are buckets: 2.5 s to the first token, 0.1 s to the upstream's close.
 _FIRST_TOKEN_S = (0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 60)
 _UPSTREAM_CLOSE_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
 _GAP_S = (0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10)  # few: the library walks them one by one, every batch
-_STALL_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_STALL_S = (1, 2, 5, 10, 20, 30, 60, 120, 300, 900)  # readers are looked at twice a second: a shorter one is not seen
 _DURATION_S = (0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 160, 320, 640)
 _LAG_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _BATCH_BYTES = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 65536)
@@ -45,7 +59,8 @@ class Metrics:
     Args:
         registry: where they live; one a worker, scraped on its own port.
         models: the configured models' ids; they and `other` are the values of the label `model`. An id and its dated
-            snapshot are one model.
+            snapshot are one model. The first is the one that is asked where a request names none.
+        simulated: a simulated Claude answers, so that no money here is real.
 
     Attributes:
         streams_active: gauge of sessions, with or without a reader.
@@ -53,17 +68,21 @@ class Metrics:
         readers_stalled: gauge of readers that are connected and accept nothing.
     """
 
-    def __init__(self, registry: CollectorRegistry, models: Iterable[str]) -> None:
+    def __init__(self, registry: CollectorRegistry, models: Iterable[str], *, simulated: bool = False) -> None:
         # `_created` would add a series to every child and is read by no dashboard here. The switch is the library's.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry
         self._models = (*dict.fromkeys(undated(model) for model in models if model != OTHER), OTHER)
         self._labels = {model: model for model in self._models}
+        self._asked: set[str] = set()  # labels of models that were asked for
+        self._prices: Prices | None = None
         self._make_stream_counters()
         self._make_money_counters()
         self._make_flow_series()
         self._make_upstream_series()
-        self._create_children()
+        self._make_refusal_series()
+        self._simulated.set(simulated)
+        self.opened(self._models[0])
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"sluiceway_{name}", text, labels, registry=self._registry)
@@ -106,11 +125,14 @@ class Metrics:
 
     def _make_money_counters(self) -> None:
         self._spent = self._counter(
-            "spent_usd", "US dollars spent, by type of token, at the price table.", "model", "type", "basis"
-        )
+            "spent_usd",
+            "US dollars spent, by type of token and by how the stream ended, at the price table.",
+            "model", "type", "basis", "outcome",
+        )  # fmt: skip
         self._wasted_usd = self._counter("wasted_usd", "US dollars of output that reached no reader.", "model")
         self._saved_usd = self._counter("saved_usd", "Estimate: US dollars not spent, as expected.", "model")
         self._saved_upper_usd = self._counter("saved_usd_upper", "Upper bound of the US dollars not spent.", "model")
+        self._simulated = self._gauge("simulated", "1 where a simulated Claude answers: no money here is real.")
         self._price = self._gauge("price_usd_per_mtok", "Price of a million tokens in US dollars.", "model", "type")
 
     def _make_flow_series(self) -> None:
@@ -135,30 +157,17 @@ class Metrics:
         self.readers_stalled = self._gauge("readers_stalled", "Readers that are connected and accept nothing.")
 
     def _make_upstream_series(self) -> None:
-        self._errors = self._counter("upstream_errors", "Errors of the upstream, before or in an answer.", "type")
+        self._errors = self._counter(
+            "upstream_errors", "Errors of the upstream, before or in an answer, whoever is at fault.", "type"
+        )
+        self._error_children = {kind: self._errors.labels(kind) for kind in ERROR_TYPES}
         self._retries = self._counter("upstream_retries", "Requests to the upstream that were tried again.")
         info = Info("sluiceway_build", "Version of the service.", registry=self._registry)
         info.info({"version": __version__, "python": platform.python_version()})
 
-    def _create_children(self) -> None:
-        self._error_children = {kind: self._errors.labels(kind) for kind in ERROR_TYPES}
-        by_model = (
-            self._wasted, self._avoided, self._avoided_upper, self._avoided_variance, self._unestimated, self._hidden,
-            self._unpriced, self._wasted_usd, self._saved_usd, self._saved_upper_usd,
-        )  # fmt: skip
-        for model in self._models:
-            for family in by_model:
-                family.labels(model)
-            for outcome in Outcome:
-                for phase in Phase:
-                    self._streams.labels(model, outcome.value, phase.value)
-                if outcome.aborts:
-                    self._aborted.labels(model, outcome.value)
-            for basis in BASES:
-                self._output.labels(model, basis)
-                self._spent.labels(model, "output", basis)
-            for kind in TOKEN_TYPES:
-                self._spent.labels(model, kind, "exact")
+    def _make_refusal_series(self) -> None:
+        refused = self._counter("refused", "Requests turned away before anything was started for them.", "reason")
+        self._refused = {refusal: refused.labels(refusal.value) for refusal in Refusal}
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -169,8 +178,32 @@ class Metrics:
         """The label's value for a model: itself without its date if configured, else `other`."""
         return self._labels.get(model) or self._labels.get(undated(model), OTHER)
 
+    def opened(self, model: str) -> None:
+        """A stream of this model is asked for: what its end may add to is there from now on, at zero."""
+        label = self.model_label(model)
+        if label in self._asked:
+            return
+        self._asked.add(label)
+        for family in (
+            self._wasted, self._avoided, self._avoided_upper, self._avoided_variance, self._unestimated, self._hidden,
+            self._unpriced, self._wasted_usd, self._saved_usd, self._saved_upper_usd,
+        ):  # fmt: skip
+            family.labels(label)
+        for outcome, phase in _WATCHED:
+            self._streams.labels(label, outcome.value, phase.value)
+        for basis in BASES:
+            self._output.labels(label, basis)
+        for outcome in LEFT:
+            self._aborted.labels(label, outcome.value)
+            self._spent.labels(label, "output", "estimated", outcome.value)
+        for outcome in (Outcome.COMPLETED, *LEFT):
+            for kind in TOKEN_TYPES:
+                self._spent.labels(label, kind, "exact", outcome.value)
+        self._show_price(label)
+
     def settled(self, entry: Entry) -> None:
         """Adds one settled stream; call it once for each entry."""
+        self.opened(entry.model)
         model = self.model_label(entry.model)
         self._streams.labels(model, entry.outcome.value, entry.phase.value).inc()
         self._output.labels(model, entry.basis).inc(entry.generated)
@@ -189,7 +222,9 @@ class Metrics:
             self._unpriced.labels(model).inc()
             return
         for kind, usd in entry.spent_usd.items():
-            self._spent.labels(model, kind, entry.basis if kind == "output" else "exact").inc(usd)
+            if usd:
+                basis = entry.basis if kind == "output" else "exact"
+                self._spent.labels(model, kind, basis, entry.outcome.value).inc(usd)
         self._wasted_usd.labels(model).inc(entry.wasted_usd)
         self._saved_usd.labels(model).inc(entry.saved_usd)
         self._saved_upper_usd.labels(model).inc(entry.saved_upper_usd)
@@ -234,21 +269,28 @@ class Metrics:
         """The upstream failed; a type outside `ERROR_TYPES` counts as `other`."""
         self._error_children.get(kind, self._error_children[OTHER]).inc()
 
+    def refused(self, refusal: Refusal) -> None:
+        """A request was turned away, and nothing was started for it."""
+        self._refused[refusal].inc()
+
     def upstream_retry(self) -> None:
         """A request to the upstream is tried again."""
         self._retries.inc()
 
     def show_prices(self, prices: Prices) -> None:
-        """Shows the prices of the configured models, so that the sums can be checked.
+        """Shows the price of each model that is asked for, from now on, so that the sums can be checked."""
+        self._prices = prices
+        self._price.clear()
+        for model in self._asked:
+            self._show_price(model)
 
-        A tier above the first has types of its own, such as `input_above_100000`.
-        """
-        for model in self._models:
-            price = prices.find(model)
-            if price is None:
-                continue
-            bands = [("", price.usd_per_mtok)]
-            bands += [(f"_above_{tier.above_prompt_tokens}", tier.usd_per_mtok) for tier in price.tiers]
-            for suffix, rate in bands:
-                for kind in TOKEN_TYPES:
-                    self._price.labels(model, kind + suffix).set(getattr(rate, kind))
+    def _show_price(self, model: str) -> None:
+        """The model's price, by type; a tier above the first has types of its own, such as `input_above_100000`."""
+        price = self._prices.find(model) if self._prices is not None else None
+        if price is None:
+            return
+        bands = [("", price.usd_per_mtok)]
+        bands += [(f"_above_{tier.above_prompt_tokens}", tier.usd_per_mtok) for tier in price.tiers]
+        for suffix, rate in bands:
+            for kind in TOKEN_TYPES:
+                self._price.labels(model, kind + suffix).set(getattr(rate, kind))

@@ -117,7 +117,7 @@ async def running(settings: Settings, credentials: Credentials, place: Place | N
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     prices = load_prices(*_price_files(settings))
-    metrics = Metrics(registry, dict.fromkeys((settings.model, *prices.models)))
+    metrics = Metrics(registry, dict.fromkeys((settings.model, *prices.models)), simulated=credentials.simulated)
     metrics.show_prices(prices)
     claude = Claude(_upstream_options(settings, credentials), metrics.upstream_retry)
     async with contextlib.AsyncExitStack() as stack:

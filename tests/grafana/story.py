@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from app import __version__
 from app.answer.events import Delta, DeltaKind, Event
+from app.errors import Refusal
 from app.money.ledger import Account, Ledger, Outcome
 from app.money.prices import load_prices
 from app.telemetry.prometheus import Metrics
@@ -36,7 +37,9 @@ STREAMS_A_STEP = 15  # of each worker
 _BLOCKS: tuple[tuple[str, DeltaKind], ...] = (("text", "text"), ("thinking", "thinking"), ("tool_use", "input_json"))
 _WHY = (Outcome.DISCONNECTED, Outcome.STALLED, Outcome.VANISHED, Outcome.EXPIRED, Outcome.STOPPED)
 _WHY_WEIGHTS = (60, 8, 6, 6, 20)
-_RARE = (Outcome.TAKEN_OVER, Outcome.BUDGET, Outcome.SHUTDOWN, Outcome.REJECTED, Outcome.INTERNAL_ERROR)
+_RARE = (Outcome.TAKEN_OVER, Outcome.SHUTDOWN, Outcome.REJECTED, Outcome.INTERNAL_ERROR)
+
+_WRONG = (Refusal.AUTH, Refusal.INVALID, Refusal.NOT_FOUND, Refusal.EXPIRED, Refusal.TOO_LARGE)
 
 
 def _event(kind: str, **data: Any) -> Event:
@@ -64,12 +67,21 @@ class Worker:
             self._stream(START_S + minute * STEP_S, incident)
         for _ in range(20):
             self.metrics.loop_lag(self._random.expovariate(200 if not incident else 60))
+        self._refuse(incident)
         active = self._random.randint(25, 35) + (25 if incident else 0)
         stalled = self._random.randint(0, 3) + (14 if incident else 0)
         self.metrics.streams_active.set(active)
         self.metrics.upstreams_active.set(active - self._random.randint(0, 4))
         self.metrics.readers_stalled.set(stalled)
         self.cpu_s += 3 + active * 0.1
+
+    def _refuse(self, incident: bool) -> None:
+        """Who is turned away: a few wrong requests always; for want of room while everybody waits."""
+        for refusal, at_most in ((Refusal.FULL, 6), (Refusal.LAG, 2)) if incident else ():
+            for _ in range(self._random.randint(0, at_most)):
+                self.metrics.refused(refusal)
+        if self._random.random() < 0.3:
+            self.metrics.refused(self._random.choice(list(_WRONG)))
 
     def _outcome(self, incident: bool) -> Outcome:
         dice = self._random.random()
@@ -102,6 +114,8 @@ class Worker:
                 rng.choice(("overloaded_error", "overloaded_error", "rate_limit_error", "api_error"))
             )
             metrics.upstream_retry()
+        if outcome is Outcome.REJECTED:
+            metrics.upstream_error("invalid_request_error")
         self._flow(tokens * share, outcome)
         metrics.settled(account.settle(outcome, now + wait_s + tokens * share / 60))
 

@@ -12,9 +12,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from app.answer.outcome import Outcome
 from app.answer.tally import Phase
+from app.errors import Refusal
 from app.money.entry import Avoided, Entry
 from app.money.prices import Cost, load_prices
-from app.telemetry.prometheus import ERROR_TYPES, Metrics
+from app.telemetry.prometheus import ERROR_TYPES, LEFT, Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ["claude-sonnet-5-5", "claude-haiku-5-5"]
@@ -29,7 +30,9 @@ CONTRACT = {
     "sluiceway_avoided_tokens_upper_total": {"model"},
     "sluiceway_avoided_tokens_variance_total": {"model"},
     "sluiceway_avoided_unestimated_streams_total": {"model"},
-    "sluiceway_spent_usd_total": {"model", "type", "basis"},
+    "sluiceway_spent_usd_total": {"model", "type", "basis", "outcome"},
+    "sluiceway_refused_total": {"reason"},
+    "sluiceway_simulated": set(),
     "sluiceway_wasted_usd_total": {"model"},
     "sluiceway_saved_usd_total": {"model"},
     "sluiceway_saved_usd_upper_total": {"model"},
@@ -105,16 +108,80 @@ def test_every_series_of_the_contract_is_there_from_the_start_and_no_other(
     assert samples(registry) == CONTRACT
 
 
-def test_no_label_pair_appears_only_when_it_happens(registry: CollectorRegistry, metrics: Metrics) -> None:
-    """Otherwise rate() would miss the first event."""
-    before = set(flat(registry))
-    for outcome in Outcome:
+def test_what_an_alert_or_a_sum_counts_is_at_zero_before_it_happens(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    """Otherwise `rate()` and `increase()` miss the first event: a series is born with it."""
+    metrics.opened("new")
+    before = flat(registry)
+    metrics.settled(entry(model="new", outcome=Outcome.COMPLETED, phase=Phase.DONE, basis="exact", aborted=False))
+    for outcome in LEFT:
         for phase in Phase:
-            for basis in ("exact", "estimated"):
-                metrics.settled(entry(outcome=outcome, phase=phase, basis=basis, aborted=outcome.aborts, model="new"))
+            metrics.settled(entry(model="new", outcome=outcome, phase=phase))
+    for outcome in (Outcome.UPSTREAM_ERROR, Outcome.INTERNAL_ERROR):
+        for phase in Phase:
+            metrics.settled(entry(model="new", outcome=outcome, phase=phase, aborted=False, priced=False))
+    metrics.settled(
+        entry(model="new", outcome=Outcome.REJECTED, phase=Phase.BEFORE_FIRST_EVENT, aborted=False, priced=False)
+    )
     for kind in ERROR_TYPES:
         metrics.upstream_error(kind)
-    assert set(flat(registry)) == before
+    for refusal in Refusal:
+        metrics.refused(refusal)
+    assert set(flat(registry)) == set(before)
+
+
+def test_a_model_has_series_from_the_first_stream_that_asks_for_it_and_the_default_from_the_start(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    def models() -> set[str]:
+        return {
+            sample.labels["model"] for one in registry.collect() for sample in one.samples if "model" in sample.labels
+        }
+
+    metrics.show_prices(load_prices(ROOT / "config" / "prices.toml"))
+    assert models() == {MODELS[0]}
+    metrics.opened(MODELS[1])
+    assert models() == set(MODELS)
+    assert value(registry, "price_usd_per_mtok", model=MODELS[1], type="output") == 0.5
+    lines = len(flat(registry))
+    metrics.opened(f"{MODELS[1]}-20261001")
+    assert len(flat(registry)) == lines
+
+
+def test_a_worker_that_has_served_one_model_exposes_few_lines(registry: CollectorRegistry, metrics: Metrics) -> None:
+    metrics.show_prices(load_prices(ROOT / "config" / "prices.toml"))
+    assert len(flat(registry)) < 350
+
+
+def test_money_is_told_by_how_the_stream_ended(registry: CollectorRegistry, metrics: Metrics) -> None:
+    metrics.settled(entry())
+    metrics.settled(entry(outcome=Outcome.COMPLETED, phase=Phase.DONE, basis="exact", aborted=False))
+    spent = {
+        (sample.labels["outcome"], sample.labels["type"], sample.labels["basis"]): sample.value
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "sluiceway_spent_usd_total" and sample.value
+    }
+    assert spent == {
+        ("disconnected", "input", "exact"): 0.5,
+        ("disconnected", "output", "estimated"): 2.0,
+        ("completed", "input", "exact"): 0.5,
+        ("completed", "output", "exact"): 2.0,
+    }
+
+
+def test_each_refusal_has_a_series_of_its_own(registry: CollectorRegistry, metrics: Metrics) -> None:
+    for refusal in Refusal:
+        metrics.refused(refusal)
+    assert [value(registry, "refused_total", reason=refusal.value) for refusal in Refusal] == [1] * len(Refusal)
+
+
+def test_simulated_money_is_marked() -> None:
+    for simulated in (False, True):
+        registry = CollectorRegistry()
+        Metrics(registry, MODELS, simulated=simulated)
+        assert value(registry, "simulated") == simulated
 
 
 def test_promtool_finds_nothing_to_say(registry: CollectorRegistry, metrics: Metrics) -> None:
@@ -148,8 +215,8 @@ def test_an_aborted_stream_adds_to_each_counter_once(registry: CollectorRegistry
             f"sluiceway_avoided_tokens_total{{{model}}}": 300,
             f"sluiceway_avoided_tokens_upper_total{{{model}}}": 900,
             f"sluiceway_avoided_tokens_variance_total{{{model}}}": 50,
-            f'sluiceway_spent_usd_total{{basis="exact",{model},type="input"}}': 0.5,
-            f'sluiceway_spent_usd_total{{basis="estimated",{model},type="output"}}': 2.0,
+            f'sluiceway_spent_usd_total{{basis="exact",{model},outcome="disconnected",type="input"}}': 0.5,
+            f'sluiceway_spent_usd_total{{basis="estimated",{model},outcome="disconnected",type="output"}}': 2.0,
             f"sluiceway_wasted_usd_total{{{model}}}": 0.8,
             f"sluiceway_saved_usd_total{{{model}}}": 6.0,
             f"sluiceway_saved_usd_upper_total{{{model}}}": 18.0,
@@ -227,6 +294,19 @@ def test_gauges_go_up_and_down(registry: CollectorRegistry, metrics: Metrics) ->
 
 def test_prices_are_shown_with_their_tiers(registry: CollectorRegistry, metrics: Metrics) -> None:
     metrics.show_prices(load_prices(ROOT / "config" / "prices.toml"))
+    metrics.opened(MODELS[1])
     shown = [value(registry, "price_usd_per_mtok", model=MODELS[1], type=t) for t in ("output", "output_above_100000")]
     assert shown == [0.5, 2.5]
     assert value(registry, "price_usd_per_mtok", model="other", type="output") is None
+
+
+def test_prices_that_are_read_again_take_the_place_of_the_old_ones(
+    registry: CollectorRegistry, metrics: Metrics, tmp_path: Path
+) -> None:
+    metrics.opened(MODELS[1])
+    metrics.show_prices(load_prices(ROOT / "config" / "prices.toml"))
+    table = (ROOT / "config" / "prices.toml").read_text("utf-8").partition("[[model.tiers]]")[0]
+    (tmp_path / "prices.toml").write_text(table.replace("output = 0.5,", "output = 0.7,"))
+    metrics.show_prices(load_prices(tmp_path / "prices.toml"))
+    shown = [value(registry, "price_usd_per_mtok", model=MODELS[1], type=t) for t in ("output", "output_above_100000")]
+    assert shown == [0.7, None]
