@@ -19,6 +19,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from app.answer.tally import Phase
+from app.errors import Refusal
 from app.money.ledger import Outcome
 from app.telemetry.prometheus import Metrics
 from tests.grafana.board import BOARD, GRAFANA, filled, panels, targets
@@ -250,11 +251,10 @@ def test_estimates_are_named_and_stand_apart_from_measured_figures() -> None:
     always = ("avoided", "saved", "wasted", "aborted")  # rest on estimates, whatever the basis of the rest
     for panel in panels():
         exprs = " ".join(target["expr"] for target in panel["targets"])
+        exprs = exprs.replace("sluiceway_avoided_unestimated_streams_total", "")  # counts streams
         title = panel["title"].lower()
         estimated = 'basis="estimated"' in exprs or any(f"sluiceway_{word}_" in exprs for word in always)
         spent_of_any_basis = re.search(r"sluiceway_(spent_usd|output_tokens)_total\{(?![^}]*basis=)", exprs)
-        if "avoided_unestimated" in exprs:
-            continue  # counts streams
         if estimated:
             assert "estimate" in title or "upper bound" in title, panel["title"]
         if 'basis="exact"' in exprs or (spent_of_any_basis and not estimated):
@@ -281,6 +281,39 @@ def test_each_outcome_and_phase_has_one_colour_everywhere() -> None:
     assert names <= set(colours)
     assert all(len(found) == 1 for found in colours.values())
     assert len({next(iter(colours[outcome.value])) for outcome in Outcome}) == len(Outcome)
+
+
+def test_each_reason_of_a_refusal_is_shown_in_a_colour_of_its_own() -> None:
+    (panel,) = [panel for panel in panels() if panel["title"] == "Turned away, by reason"]
+    colours = {
+        override["matcher"]["options"]: override["properties"][0]["value"]["fixedColor"]
+        for override in panel["fieldConfig"]["overrides"]
+    }
+    assert set(colours) == {refusal.value for refusal in Refusal} | {"rejected"}
+    assert len(set(colours.values())) == len(colours)
+
+
+def test_shares_of_a_whole_end_at_all_of_it() -> None:
+    for panel in panels():
+        defaults = panel["fieldConfig"]["defaults"]
+        stacked = defaults.get("custom", {}).get("stacking", {}).get("mode") == "normal"
+        if defaults["unit"] == "percentunit" and stacked:
+            assert (defaults["min"], defaults["max"]) == (0, 1), panel["title"]
+
+
+def test_an_estimate_that_nothing_stands_behind_is_absent_rather_than_zero() -> None:
+    """Fifty answers must finish before anything is expected; until then `saved` counts 0, which is no finding."""
+    estimates = re.compile(r"sluiceway_(saved_usd|avoided_tokens)_total")
+    for panel, target in targets():
+        assert not estimates.search(target["expr"]) or "unless sum(" in target["expr"], panel["title"]
+    (saved,) = [panel for panel in panels() if panel["title"] == "Saved by stopping (estimate)"]
+    assert saved["fieldConfig"]["defaults"]["noValue"] == "too early to tell"
+
+
+def test_simulated_money_says_so_in_words() -> None:
+    (panel,) = [panel for panel in panels() if panel["title"] == "Whose money"]
+    (mapping,) = panel["fieldConfig"]["defaults"]["mappings"]
+    assert {value: one["text"] for value, one in mapping["options"].items()} == {"0": "real", "1": "simulated"}
 
 
 def test_provisioning_points_at_the_dashboard_and_lets_nobody_edit_it() -> None:

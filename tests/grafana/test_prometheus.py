@@ -64,7 +64,7 @@ def _sides(node: Any) -> Iterator[str]:
     """Both sides of every comparison, since a comparison itself has data only when it holds; or else the whole."""
     if isinstance(node, promql_parser.ParenExpr):
         yield from _sides(node.expr)
-    elif isinstance(node, promql_parser.BinaryExpr) and str(node.op) in {"and", ">", ">=", "=="}:
+    elif isinstance(node, promql_parser.BinaryExpr) and str(node.op) in {"and", "unless", ">", ">=", "=="}:
         yield from _sides(node.lhs)
         yield from _sides(node.rhs)
     elif isinstance(node, promql_parser.Call) and node.func.name == "absent":

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from app.errors import Refusal
 from tests.grafana.board import GRAFANA
 
 RULES = GRAFANA / "rules" / "sluiceway.rules.yml"
@@ -144,3 +145,16 @@ def test_readers_who_leave_are_in_no_error_ratio() -> None:
     for expr in ratios:
         judged = {value for matcher in re.findall(r'outcome=~"([^"]+)"', expr) for value in matcher.split("|")}
         assert judged == {"completed", "upstream_error", "internal_error"}
+
+
+def test_each_reason_of_a_refusal_is_ours_the_requests_or_nobodys_fault() -> None:
+    """Which alert a reason counts in; a new reason is to be sorted in, here and there."""
+    said = {
+        name: set(re.search(r'refused_total\{reason=~"([^"]+)"', rule["expr"])[1].split("|"))  # type: ignore[index]
+        for rule in rules()
+        if (name := rule.get("record", "").partition(":ratio")[0]).endswith(("turned_away", "wrong_requests"))
+    }
+    ours, theirs = said["job:sluiceway_turned_away"], said["job:sluiceway_wrong_requests"]
+    nobodys = {Refusal.DRAINING.value, Refusal.NOT_FOUND.value, Refusal.EXPIRED.value}
+    assert not ours & theirs
+    assert ours | theirs | nobodys == {refusal.value for refusal in Refusal}
