@@ -34,7 +34,8 @@ from ..streams.registry import Streams
 from ..streams.session import Bounds
 from ..streams.terms import Policy
 from ..telemetry.prometheus import Metrics
-from ..upstream.claude import Claude, UpstreamOptions
+from ..upstream.claude import Claude
+from ..upstream.options import UpstreamOptions
 from ..upstream.recount import Reconciler
 from ..upstream.retry import RetryRule
 from .chat_api import ChatApi

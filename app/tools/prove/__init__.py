@@ -18,7 +18,8 @@ from pathlib import Path
 import click
 
 from ...money.prices import Prices, load_prices
-from ...upstream.claude import Claude, UpstreamOptions
+from ...upstream.claude import Claude
+from ...upstream.options import UpstreamOptions
 from ...upstream.retry import RetryRule
 from .design import CannotPlan
 from .experiment import Experiment, Findings, Options
