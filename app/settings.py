@@ -131,9 +131,11 @@ class Settings(BaseModel):
         600.0, gt=0, le=7200, description="with nothing but pings from Claude, in seconds"
     )
     upstream: str = Field(
-        "anthropic", min_length=1, description="whose prices and way of billing apply, by name in config/prices.toml"
+        "anthropic", min_length=1, description="whose prices and way of billing apply, by name in the price table"
     )
-    prices_file: str = Field("", description="a file like config/prices.toml whose entries win over that one's")
+    prices_file: str = Field(
+        "", description="a file like config/prices.toml, whose entries win over the shipped table's"
+    )
     retries: int = Field(2, ge=0, le=10, description="further attempts before the first event")
     retry_after_max_s: float = Field(
         10.0, ge=0, le=300, description="the longest retry-after that is waited for, in seconds"

@@ -17,6 +17,8 @@ TokenType = Literal["input", "output", "cache_read", "cache_write_5m", "cache_wr
 TOKEN_TYPES: tuple[TokenType, ...] = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")
 Bills = Literal["until_abort", "whole_answer"]
 
+# The table that comes with the package; a file of the operator's may win over it.
+SHIPPED = Path(__file__).with_name("prices.toml")
 _DATED = re.compile(r"-20\d{6}$")
 _MTOK = 1_000_000
 

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.money.prices import TOKEN_TYPES, Prices, Rate, input_tokens_by_type, load_prices, prompt_tokens
-
-SHIPPED = Path(__file__).resolve().parents[2] / "config" / "prices.toml"
+from app.money.prices import SHIPPED, TOKEN_TYPES, Prices, Rate, input_tokens_by_type, load_prices, prompt_tokens
 
 
 @pytest.fixture(scope="module")
