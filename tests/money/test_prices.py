@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import re
 from pathlib import Path
 
 import pytest
 
 from app.money.prices import SHIPPED, TOKEN_TYPES, Prices, Rate, input_tokens_by_type, load_prices, prompt_tokens
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "config" / "prices.toml"
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +122,25 @@ def test_a_second_file_overrides_only_what_it_names(tmp_path: Path) -> None:
     assert (opus.usd_per_mtok.output, sonnet.usd_per_mtok.output) == (15, 10)
     assert prices.bills("anthropic") == "whole_answer"
     assert prices.bills("bedrock") == "whole_answer"
+
+
+def test_the_example_sets_nothing_as_it_is(prices: Prices) -> None:
+    assert load_prices(SHIPPED, EXAMPLE).models == prices.models
+
+
+def test_the_example_wins_over_the_shipped_table_once_its_signs_are_taken_away(tmp_path: Path, prices: Prices) -> None:
+    own = load_prices(
+        SHIPPED, write(tmp_path, re.sub(r"^#(?! |$)", "", EXAMPLE.read_text("utf-8"), flags=re.MULTILINE))
+    )
+    assert own.models.keys() == prices.models.keys() | {"our-name-for-opus"}
+    short, long = own.rate("claude-opus-4-8", {}), own.rate("our-name-for-opus", {"input_tokens": 200_001})
+    assert short is not None
+    assert long is not None
+    assert (short.input, long.input) == (4.5, 9.0)
+    urgent = own.rate("claude-haiku-4-5", {"service_tier": "priority"})
+    assert urgent is not None
+    assert urgent.output == 5.0 * 1.25
+    assert own.bills("our-gateway") == "whole_answer"
 
 
 RATE = "input = 1, output = 5, cache_read = 0.1, cache_write_5m = 1.25, cache_write_1h = 2"

@@ -17,7 +17,6 @@ from app.money.entry import Avoided, Entry
 from app.money.prices import SHIPPED, Cost, load_prices
 from app.telemetry.prometheus import ERROR_TYPES, LEFT, Metrics
 
-ROOT = Path(__file__).resolve().parents[2]
 MODELS = ["claude-sonnet-5-5", "claude-haiku-5-5"]
 
 # Names and labels, as dashboards and alerts rely on them.
