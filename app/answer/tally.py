@@ -6,9 +6,12 @@ from enum import Enum
 from typing import Any
 
 from .events import ClaudeEvent, Delta, DeltaKind
+from .usage import cleansed, merged, plain, word
 
 # Characters of text, of thinking, of tool JSON; tool calls begun; characters outside ASCII.
 Features = tuple[int, int, int, int, int]
+# So many names of unreadable values are kept of one answer; all are counted.
+_MOST_NAMES = 8
 
 
 class Phase(Enum):
@@ -46,8 +49,14 @@ class Tally:
 
     Attributes:
         usage: `message_start`'s usage overwritten key by key by each `message_delta`'s, which are cumulative
-            (Messages API, streaming). Its `output_tokens` is a placeholder until `exact` is True.
+            (Messages API, streaming), without what cannot be read. Its `output_tokens` is a placeholder until `exact`
+            is True.
         exact: a `message_delta` brought the true `output_tokens`.
+        model: the one that wrote the answer: `message_start`'s, or a fallback's that took over.
+        unreadable: how many values could not be read, and are taken as if they had not come; `unreadable_names` the
+            first of them.
+        fell_back: a model declined, and another wrote the answer.
+        declined: the `features` of what a model wrote before it declined; they are no part of `usage`.
         chars: characters received, by kind.
         deltas: deltas of the wire received, by kind.
         wide_chars: of all those characters, the ones outside ASCII: they cost more tokens each.
@@ -58,8 +67,9 @@ class Tally:
     """
 
     __slots__ = (
-        "_empty_thinking", "_silent_thinking", "at_usage", "chars", "deltas", "exact", "message_id", "model", "phase",
-        "since_usage", "stop_details", "stop_reason", "stop_sequence", "tool_blocks", "usage", "wide_chars",
+        "_empty_thinking", "_silent_thinking", "at_usage", "chars", "declined", "deltas", "exact", "fell_back",
+        "message_id", "model", "phase", "since_usage", "stop_details", "stop_reason", "stop_sequence", "tool_blocks",
+        "unreadable", "unreadable_names", "usage", "wide_chars",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -77,6 +87,10 @@ class Tally:
         self.wide_chars = 0
         self.tool_blocks = 0
         self.at_usage: Features = (0, 0, 0, 0, 0)
+        self.unreadable = 0
+        self.unreadable_names: list[str] = []
+        self.fell_back = False
+        self.declined: Features = (0, 0, 0, 0, 0)
         self._empty_thinking = False  # the block that stands open is thinking, and no text of it came yet
         self._silent_thinking = False  # such a block closed without a word
 
@@ -106,8 +120,10 @@ class Tally:
         match event.type:
             case "message_start":
                 message = _object(data.get("message"))
-                self.model, self.message_id = message.get("model"), message.get("id")
-                self.usage, self.exact = _object(message.get("usage")).copy(), False
+                self.model = word(message.get("model"), self._odd, "model")
+                self.message_id = word(message.get("id"), self._odd, "id")
+                self.usage, self.exact = cleansed(message.get("usage"), self._odd), False
+                self._see_who_served()
                 if self.phase is Phase.BEFORE_FIRST_EVENT:
                     self.phase = Phase.TEXT
             case "content_block_start":
@@ -119,6 +135,11 @@ class Tally:
             case "message_stop":
                 self.phase = Phase.DONE
 
+    def _odd(self, name: str) -> None:
+        self.unreadable += 1
+        if name not in self.unreadable_names and len(self.unreadable_names) < _MOST_NAMES:
+            self.unreadable_names.append(name)
+
     def _see_block_start(self, block: dict[str, Any]) -> None:
         kind = str(block.get("type", ""))
         self.phase = _phase_of_block(kind)
@@ -126,13 +147,36 @@ class Tally:
         self.tool_blocks += kind.endswith("tool_use")
         if self.phase is Phase.THINKING:
             self._empty_thinking = not block.get("thinking")
+        if kind == "fallback":
+            self._see_fallback(_object(block.get("to")).get("model"))
+
+    def _see_fallback(self, to: Any) -> None:
+        """A model handed over: usage tells of the one that goes on alone (Messages API, refusals and fallback)."""
+        self.model = word(to, self._odd, "fallback.to.model") or self.model
+        self.fell_back, self.declined = True, self.features
+        if not self.exact:
+            self.at_usage = self.declined
+
+    def _see_who_served(self) -> None:
+        for entry in reversed(self.usage.get("iterations") or []):
+            if entry.get("type") == "fallback_message" and entry.get("model"):
+                self.model, self.fell_back = entry["model"], True
+                return
 
     def _see_message_delta(self, data: dict[str, Any]) -> None:
-        usage = {key: value for key, value in _object(data.get("usage")).items() if value is not None}
-        self.usage |= usage
-        if "output_tokens" in usage:
-            self.exact, self.since_usage, self.at_usage = True, False, self.features
+        self._see_usage(cleansed(data.get("usage"), self._odd))
         delta = _object(data.get("delta"))
-        self.stop_reason = delta.get("stop_reason") or self.stop_reason
-        self.stop_sequence = delta.get("stop_sequence") or self.stop_sequence
-        self.stop_details = delta.get("stop_details") or self.stop_details
+        self.stop_reason = word(delta.get("stop_reason"), self._odd, "stop_reason") or self.stop_reason
+        self.stop_sequence = word(delta.get("stop_sequence"), self._odd, "stop_sequence") or self.stop_sequence
+        self.stop_details = plain(delta.get("stop_details"), self._odd, "stop_details") or self.stop_details
+
+    def _see_usage(self, usage: dict[str, Any]) -> None:
+        written = self.features != self.declined
+        if usage.get("output_tokens") == 0 and (written or (self.exact and self.usage["output_tokens"])):
+            del usage["output_tokens"]  # its writer did not know: there is an answer
+        if usage.get("output_tokens") is not None:
+            if not self.exact:
+                self.usage.pop("output_tokens", None)  # the placeholder: any true count is in its place
+            self.exact, self.since_usage, self.at_usage = True, False, self.features
+        self.usage = merged(self.usage, usage)
+        self._see_who_served()

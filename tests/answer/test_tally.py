@@ -70,6 +70,69 @@ def test_a_second_message_start_begins_the_usage_anew() -> None:
     assert (told.usage, told.exact) == ({"input_tokens": 2}, False)
 
 
+def test_noughts_at_the_end_erase_no_count_from_the_start() -> None:
+    told = tally(
+        start(input_tokens=2413, output_tokens=1, cache_read_input_tokens=2400),
+        text("Hello world"),
+        stopped(input_tokens=0, cache_read_input_tokens=0, output_tokens=20),
+    )
+    assert told.usage == {"input_tokens": 2413, "cache_read_input_tokens": 2400, "output_tokens": 20}
+
+
+@pytest.mark.parametrize("odd", [-5, "five", 1.5, float("nan"), 10**400, [5], True, 0])
+def test_an_output_that_counts_nothing_leaves_the_answer_to_an_estimate(odd: Any) -> None:
+    """Nought, too: there is text."""
+    told = tally(start(input_tokens=3, output_tokens=1), text("abc"), stopped(output_tokens=odd))
+    assert (told.exact, told.since_usage, told.at_usage) == (False, True, (0, 0, 0, 0, 0))
+    assert told.usage == {"input_tokens": 3, "output_tokens": 1}
+
+
+def test_a_nought_after_an_exact_count_changes_nothing() -> None:
+    told = tally(start(), text("abc"), stopped(None, output_tokens=9), text("d"), stopped(output_tokens=0))
+    assert (told.exact, told.usage["output_tokens"], told.since_usage, told.at_usage[0]) == (True, 9, True, 3)
+
+
+def test_a_true_count_below_the_placeholder_stands() -> None:
+    told = tally(start(output_tokens=4), stopped("refusal", output_tokens=0))
+    assert (told.exact, told.usage) == (True, {"output_tokens": 0})
+
+
+def test_what_cannot_be_read_is_counted_and_named_once() -> None:
+    told = tally(
+        of("message_start", message={"id": 7, "model": ["x"], "usage": {"input_tokens": "ten", "output_tokens": 1}}),
+        stopped(["end_turn"], sequence={"a": 1}, details={"category": float("inf")}, output_tokens=-5),  # type: ignore[arg-type]
+        stopped(None, output_tokens=-6),
+    )
+    assert (told.model, told.message_id, told.stop_reason, told.stop_sequence, told.stop_details) == (None,) * 5
+    assert (told.usage, told.unreadable) == ({"output_tokens": 1}, 8)
+    assert told.unreadable_names == [
+        "model", "id", "usage.input_tokens", "usage.output_tokens", "stop_reason", "stop_sequence", "stop_details",
+    ]  # fmt: skip
+
+
+def test_of_many_odd_values_only_the_first_names_are_kept() -> None:
+    told = tally(start(**{f"{letter}_tokens": -1 for letter in "abcdefghijkl"}))
+    assert (told.unreadable, len(told.unreadable_names)) == (12, 8)
+
+
+def test_a_fallback_names_the_model_that_goes_on_and_what_was_declined() -> None:
+    handed_over = block("fallback", **{"from": {"model": "claude-x"}, "to": {"model": "claude-y"}})
+    told = tally(start(), text("abc"), handed_over, text("defgh"))
+    assert (told.model, told.fell_back, told.declined[0], told.at_usage[0]) == ("claude-y", True, 3, 3)
+    told.see(stopped(output_tokens=2, iterations=[{"type": "fallback_message", "model": "claude-z"}, {"type": "new"}]))
+    assert (told.model, told.at_usage[0]) == ("claude-z", 8)
+
+
+@pytest.mark.parametrize("to", [None, {}, {"model": 7}, "claude-y", []])
+def test_a_fallback_to_nobody_known_leaves_the_model(to: Any) -> None:
+    assert tally(start(), block("fallback", to=to)).model == "claude-x"
+
+
+def test_a_fallback_that_declined_without_a_word_has_an_exact_nought() -> None:
+    told = tally(start(), text("abc"), block("fallback", to={"model": "claude-y"}), stopped("refusal", output_tokens=0))
+    assert (told.exact, told.usage["output_tokens"]) == (True, 0)
+
+
 def test_text_after_an_exact_usage_is_known_to_be_missing_from_it() -> None:
     told = tally(start(), text("abc"), stopped(None, output_tokens=3))
     assert (told.since_usage, told.at_usage, told.features) == (False, (3, 0, 0, 0, 0), (3, 0, 0, 0, 0))
