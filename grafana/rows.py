@@ -49,7 +49,7 @@ REASONS = (
     "not_found", "expired", "too_large",
 )  # fmt: skip
 PHASES = ("before_first_event", "thinking", "text", "tool_use", "done")
-TOKEN_TYPES = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")
+SPENDING_TYPES = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h", "fee")
 
 ERROR_BUDGET = 0.005  # share of judged streams that may fail, over 30 days; the alerts burn the same
 FIRST_TOKEN_OBJECTIVE_S = 2.5
@@ -223,9 +223,9 @@ def money_measured() -> Iterator[Panel]:
         total("output_tokens_total", EXACT), span=4,
     )  # fmt: skip
     yield stat_panel(
-        "Streams without a price",
-        "Streams of models that the price table lacks: their tokens are counted, their money is in no figure "
-        "here.", COUNT, total("unpriced_streams_total"), limit=1, span=4,
+        "Tokens without a price",
+        "Tokens of models, tiers of service and iterations that the price table does not state: they are counted, their "
+        "money is in no figure here. The log names each once.", COUNT, total("unpriced_tokens_total"), limit=1, span=4,
     )  # fmt: skip
     yield stat_panel(
         "Whose money",
@@ -238,9 +238,9 @@ def money_measured() -> Iterator[Panel]:
         [Query(f"{rate('spent_usd_total', EXACT, by='model')} * 3600", "{{model}}")], stacked=True, span=8,
     )  # fmt: skip
     yield lines_panel(
-        "Spent per hour by token type, measured",
-        "The same money by what was paid for: prompt, answer, cache reads and writes.", USD,
-        [Query(f"{rate('spent_usd_total', EXACT, by='type')} * 3600", "{{type}}")], stacked=True, names=TOKEN_TYPES,
+        "Spent per hour by type, measured",
+        "The same money by what was paid for: prompt, answer, cache reads and writes, fees for web searches.", USD,
+        [Query(f"{rate('spent_usd_total', EXACT, by='type')} * 3600", "{{type}}")], stacked=True, names=SPENDING_TYPES,
         span=8,
     )  # fmt: skip
     yield lines_panel(
@@ -378,9 +378,11 @@ def details() -> Iterator[Panel]:
     )  # fmt: skip
     yield lines_panel(
         "Upstream errors and retries",
-        "Errors of the Messages API by its own type, whoever is at fault, and retries before the first event.", TIMES_PER_SECOND,
+        "Errors of the Messages API by its own type, whoever is at fault, retries before the first event, and values of "
+        "usage that could not be read.", TIMES_PER_SECOND,
         [Query(rate("upstream_errors_total", by="type"), "{{type}}"),
-         Query(rate("upstream_retries_total"), "retries")], span=8,
+         Query(rate("upstream_retries_total"), "retries"),
+         Query(rate("usage_unreadable_total"), "unreadable usage")], span=8,
     )  # fmt: skip
     yield lines_panel(
         "What the figures do not see",

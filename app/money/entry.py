@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import msgspec
+
 from ..answer.outcome import Outcome
 from ..answer.tally import Phase
-from .prices import NO_COST, Cost
+from .prices import NO_COST, Cost, SpendingType
 from .survival import T_90
 
 Basis = Literal["exact", "estimated"]
@@ -50,10 +52,14 @@ class Entry:
         hidden_thinking: an unknown number of thinking tokens comes on top of an estimated `generated`, of the spending,
             and is missing in what was avoided, which then is visible tokens only.
         unseen_tokens: expected tokens that an upstream which bills whole answers bills beyond `generated`.
-        spent_usd: by type; the output side has the entry's `basis`, and is estimated if `unseen_tokens` is not 0.
+        spent_usd: by type; `spending` says which of it is exact.
+        on_top_usd: of the output side, what was billed beside the answer: a compaction's, an advisor's; exact.
         wasted_usd: output that reached no reader; input is not in it.
         saved_usd, saved_upper_usd: of what was expected to be avoided, and of its upper bound.
-        priced: False means no price is known and all money here is 0.
+        priced: False means that the answer's own tokens have no known price, and no money.
+        unpriced: what has no price, in words.
+        unpriced_beside: tokens without a price, but for `generated`.
+        unreadable: values that Claude's side told and nobody can read; `unreadable_names` the first of them.
     """
 
     model: str
@@ -79,11 +85,40 @@ class Entry:
     saved_upper_usd: float = 0.0
     priced: bool = False
     output_usd_per_token: float = 0.0
+    on_top_usd: float = 0.0
+    unpriced: tuple[str, ...] = ()
+    unpriced_beside: int = 0
+    unreadable: int = 0
+    unreadable_names: tuple[str, ...] = ()
     usage: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def duration_s(self) -> float:
         return self.settled_at - self.opened_at
+
+    @property
+    def unpriced_tokens(self) -> int:
+        """All tokens that have no price: they are in no sum of money."""
+        return self.unpriced_beside + (0 if self.priced else self.generated)
+
+    @property
+    def spending(self) -> list[tuple[SpendingType, Basis, float]]:
+        """What was spent, by type and by how sure it is. The input side, fees and what is billed on top are exact."""
+        own = self.spent_usd.output - self.on_top_usd
+        parts: list[tuple[SpendingType, Basis, float]] = [
+            (kind, "exact", self.on_top_usd if kind == "output" else usd) for kind, usd in self.spent_usd.items()
+        ]
+        return [*parts, ("output", self.basis, max(0.0, own))]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What an operator should know of the sums, each to be said once; nothing where Claude never began."""
+        if self.phase is Phase.BEFORE_FIRST_EVENT:
+            return []
+        return [
+            *(f"{what} has no known price: it is in no sum of money (prices_file adds one)" for what in self.unpriced),
+            *(f"{name!r} could not be read: it is as if it had not come" for name in self.unreadable_names),
+        ]
 
     def reconciled(self, output_tokens: int) -> Entry:
         """The entry with the visible answer counted anew, as by `count_tokens`; an exact entry stays as it is.
@@ -118,18 +153,10 @@ class Entry:
 def with_money(entry: Entry) -> Entry:
     """The money of the output side, from the entry's tokens; the input side stays."""
     each = entry.output_usd_per_token
-    cost = entry.spent_usd
     billed = entry.generated + entry.unseen_tokens
-    spent = Cost(
-        input=cost.input,
-        output=billed * each,
-        cache_read=cost.cache_read,
-        cache_write_5m=cost.cache_write_5m,
-        cache_write_1h=cost.cache_write_1h,
-    )
     return replace(
         entry,
-        spent_usd=spent,
+        spent_usd=msgspec.structs.replace(entry.spent_usd, output=entry.on_top_usd + billed * each),
         wasted_usd=(entry.wasted + entry.unseen_tokens) * each,
         saved_usd=entry.avoided.expected * each,
         saved_upper_usd=entry.avoided.upper * each,

@@ -18,6 +18,7 @@ from typing import Any
 from ..answer.events import ClaudeEvent, DeltaKind
 from ..answer.outcome import Outcome
 from ..answer.tally import Phase, Tally
+from .bill import bill
 from .entry import Avoided, Entry, ReconcileLimit, Total, with_money
 from .prices import Prices
 from .rates import TokenRates
@@ -27,6 +28,9 @@ __all__ = ["Account", "AlreadySettledError", "Avoided", "Entry", "Ledger", "Outc
 
 # Bounds of the classes of `max_tokens`: who asks for at most 256 tokens asks for another kind of answer.
 MAX_TOKENS_CLASSES = (256, 1024, 4096, 16384, 65536)
+# The most that a request's own bound counts for: above the largest that any model takes (300,000, in a batch), and
+# within what can be computed with, whatever a caller writes there.
+MOST_MAX_TOKENS = 1_000_000
 # Models that are learned about at once; beyond, the one unused longest is forgotten. A model comes in by an answer that
 # began, so a caller's invented names never get here.
 MAX_MODELS = 64
@@ -55,7 +59,7 @@ class Account:
         self._hidden = hidden
         self._delivered: dict[DeltaKind, int] = {"text": 0, "thinking": 0, "input_json": 0}
         self.model = model
-        self.max_tokens = max_tokens
+        self.max_tokens = min(max(max_tokens, 0), MOST_MAX_TOKENS)
         self.upstream = upstream
         self.opened_at = now
         self.tally = Tally()
@@ -146,7 +150,7 @@ class Ledger:
 
         Args:
             model: the model asked for.
-            max_tokens: the request's own bound.
+            max_tokens: the request's own bound, any whole number.
             now: seconds.
             upstream: which of the price table's upstreams answers.
             thinking_hidden: the request itself omits thinking (`thinking.display`), so none will be seen.
@@ -166,16 +170,16 @@ class Ledger:
         if entry.aborted and self._prices.bills(account.upstream) != "whole_answer":
             upper = float(max(0, account.max_tokens - entry.generated))
             entry = replace(entry, avoided=Avoided(upper=upper, high=upper, enough=False))
-        return with_money(self._with_prices(entry))
+        return with_money(self._with_prices(entry, fell_back=account.tally.fell_back))
 
     def _settle(self, account: Account, outcome: Outcome, now: float) -> Entry:
         self.open_accounts -= 1
         model = self._model(account.model, account.tally.phase is not Phase.BEFORE_FIRST_EVENT)
         entry = _with_tokens(_begun(account, outcome, now), account, model.rates)
         entry = self._with_avoided(entry, account, model, now)
-        if entry.finished:
+        if entry.finished and not account.tally.fell_back:
             _learn(account, entry, model.rates, now)
-        return with_money(self._with_prices(entry))
+        return with_money(self._with_prices(entry, fell_back=account.tally.fell_back))
 
     def _model(self, name: str, began: bool) -> _Model:
         if not began and name not in self._models:
@@ -216,14 +220,21 @@ class Ledger:
         self.total = self.total.plus(avoided)
         return replace(entry, avoided=avoided)
 
-    def _with_prices(self, entry: Entry) -> Entry:
-        rate = None
-        for name in (entry.served_model, entry.model):
-            rate = rate or (self._prices.rate(name, entry.usage) if name else None)
-        if rate is None:
-            return entry
-        cost = rate.cost(entry.usage, 0)
-        return replace(entry, priced=True, spent_usd=cost, output_usd_per_token=rate.output_usd_per_token)
+    def _with_prices(self, entry: Entry, *, fell_back: bool) -> Entry:
+        model = entry.served_model or entry.model
+        if not fell_back and self._prices.find(model) is None:
+            model = entry.model  # another name for the same one
+        refused = entry.stop_reason == "refusal" and entry.basis == "exact" and not entry.generated
+        whole = bill(self._prices, model, entry.usage, refused=refused)
+        return replace(
+            entry,
+            priced=whole.priced,
+            spent_usd=whole.cost,
+            output_usd_per_token=whole.output_usd_per_token,
+            on_top_usd=whole.cost.output,
+            unpriced=whole.unpriced,
+            unpriced_beside=whole.unpriced_tokens,
+        )
 
     def dump(self, now: float) -> dict[str, Any]:
         """What was learned, as plain JSON, for `restore` after a restart. Open accounts and totals are not in it."""
@@ -299,13 +310,15 @@ def _begun(account: Account, outcome: Outcome, now: float) -> Entry:
         opened_at=account.opened_at,
         settled_at=now,
         usage=dict(tally.usage),
+        unreadable=tally.unreadable,
+        unreadable_names=tuple(tally.unreadable_names),
     )
 
 
 def _with_tokens(entry: Entry, account: Account, rates: TokenRates) -> Entry:
     """Generated, delivered and wasted tokens."""
     tally = account.tally
-    counted = int(tally.usage["output_tokens"]) if tally.exact else 0
+    counted: int = tally.usage["output_tokens"] if tally.exact else 0
     # Nothing came: for sure nothing was generated if there was no request to abort, else who knows.
     nothing = tally.phase is Phase.BEFORE_FIRST_EVENT and not entry.outcome.aborts
     exact = nothing or (tally.exact and not tally.since_usage)
@@ -331,8 +344,8 @@ def _with_tokens(entry: Entry, account: Account, rates: TokenRates) -> Entry:
 def _thinking_tokens(account: Account) -> int | None:
     """Exact thinking tokens, where usage tells them."""
     details = account.tally.usage.get("output_tokens_details") or {}
-    tokens = details.get("thinking_tokens")
-    return int(tokens) if tokens is not None and account.tally.exact else None
+    tokens: int | None = details.get("thinking_tokens")
+    return tokens if account.tally.exact else None
 
 
 def _visible(account: Account, entry: Entry, rates: TokenRates) -> float:

@@ -1,11 +1,13 @@
-"""What Claude costs: a table read from TOML, and the sum for one answer. Pure but for `load_prices`, which reads files.
+"""What Claude costs: a table read from TOML. Pure but for `load_prices`, which reads files.
 
-Every price carries its source and date. A model that is not in the table has no price: nothing here guesses one.
+Every price carries its source and date. What the table does not state (a model, a tier of service, a speed) has no
+price: nothing here guesses one. `bill.py` adds an answer up.
 """
 
 from __future__ import annotations
 
 import datetime
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,14 +15,27 @@ from typing import Any, Literal
 
 import msgspec
 
+from ..answer.usage import count
+
 TokenType = Literal["input", "output", "cache_read", "cache_write_5m", "cache_write_1h"]
 TOKEN_TYPES: tuple[TokenType, ...] = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")
+SpendingType = Literal[TokenType, "fee"]
+SPENDING_TYPES: tuple[SpendingType, ...] = (*TOKEN_TYPES, "fee")
 Bills = Literal["until_abort", "whole_answer"]
 
-# The table that comes with the package; a file of the operator's may win over it.
-SHIPPED = Path(__file__).with_name("prices.toml")
 _DATED = re.compile(r"-20\d{6}$")
 _MTOK = 1_000_000
+_WORD_CHARS = 60  # of an upstream's own word, the most that is told
+
+
+# What of a usage chooses a modifier.
+ModifierField = Literal["inference_geo", "speed", "service_tier"]
+MODIFIER_FIELDS: tuple[ModifierField, ...] = ("inference_geo", "speed", "service_tier")
+
+
+def _check(price: float | None) -> None:
+    if price is not None and not 0 <= price < math.inf:  # TOML knows nan, too
+        raise ValueError("a price is a number, and not negative")
 
 
 class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -37,8 +52,8 @@ class Rate(_Record, frozen=True):
     cache_write_1h: float
 
     def __post_init__(self) -> None:
-        if any(price < 0 for price in (getattr(self, kind) for kind in TOKEN_TYPES)):
-            raise ValueError("a price is not negative")
+        for kind in TOKEN_TYPES:
+            _check(getattr(self, kind))
 
     def times(self, factor: float) -> Rate:
         """The same prices multiplied by `factor`."""
@@ -66,21 +81,26 @@ class Rate(_Record, frozen=True):
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """US dollars, by type of token."""
+    """US dollars, by type of token; `fee` is what is paid by use, such as for web searches."""
 
     input: float = 0.0
     output: float = 0.0
     cache_read: float = 0.0
     cache_write_5m: float = 0.0
     cache_write_1h: float = 0.0
+    fee: float = 0.0
 
     @property
     def total(self) -> float:
-        return self.input + self.output + self.cache_read + self.cache_write_5m + self.cache_write_1h
+        return sum(usd for _, usd in self.items())
 
-    def items(self) -> Iterable[tuple[TokenType, float]]:
-        """Each type with its dollars, in the order of `TOKEN_TYPES`."""
-        return [(kind, getattr(self, kind)) for kind in TOKEN_TYPES]
+    def items(self) -> Iterable[tuple[SpendingType, float]]:
+        """Each type with its dollars, in the order of `SPENDING_TYPES`."""
+        return [(kind, getattr(self, kind)) for kind in SPENDING_TYPES]
+
+    def plus(self, other: Cost) -> Cost:
+        """Both together, type by type."""
+        return Cost(**{kind: usd + getattr(other, kind) for kind, usd in self.items()})
 
 
 NO_COST = Cost()
@@ -118,18 +138,42 @@ class ModelPrice(_Record, frozen=True):
 
 
 class Modifier(_Record, frozen=True):
-    """A factor on all prices when the usage's `field` has this value.
+    """A factor on all prices of tokens when the usage's `field` has this value.
+
+    A value that no modifier states for a model leaves its answer without a price.
 
     Attributes:
         models: the ids it holds for; empty means all.
     """
 
-    field: Literal["inference_geo", "speed", "service_tier"]
+    field: ModifierField
     value: str
     factor: float
     source: str
     date: datetime.date
     models: tuple[str, ...] = ()
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        _check(self.factor)
+
+
+class Fee(_Record, frozen=True):
+    """What is paid for each use of a server's tool, beside the tokens.
+
+    Attributes:
+        use: the count in the usage's `server_tool_use`.
+        usd_each: dollars for one; left out where the price does not go by uses, so that a usage does not tell it.
+    """
+
+    use: str
+    source: str
+    date: datetime.date
+    usd_each: float | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        _check(self.usd_each)
 
 
 class Upstream(_Record, frozen=True):
@@ -146,6 +190,7 @@ class PriceFile(_Record, frozen=True):
 
     model: tuple[ModelPrice, ...] = ()
     modifier: tuple[Modifier, ...] = ()
+    fee: tuple[Fee, ...] = ()
     upstream: dict[str, Upstream] = {}
 
 
@@ -155,12 +200,14 @@ def input_tokens_by_type(usage: Mapping[str, Any]) -> dict[TokenType, int]:
     `input_tokens` excludes both kinds of cached tokens (Messages API, usage). Writes without a time to live, or beyond
     what `cache_creation` breaks down, are taken for the five-minute kind, which is the API's default.
     """
-    written = int(usage.get("cache_creation_input_tokens") or 0)
-    split = usage.get("cache_creation") or {}
-    hour = min(int(split.get("ephemeral_1h_input_tokens") or 0), written)
+    split = usage.get("cache_creation")
+    split = split if isinstance(split, dict) else {}
+    five, hour = (count(split.get(f"ephemeral_{ttl}_input_tokens")) or 0 for ttl in ("5m", "1h"))
+    written = count(usage.get("cache_creation_input_tokens")) or five + hour
+    hour = min(hour, written)
     return {
-        "input": int(usage.get("input_tokens") or 0),
-        "cache_read": int(usage.get("cache_read_input_tokens") or 0),
+        "input": count(usage.get("input_tokens")) or 0,
+        "cache_read": count(usage.get("cache_read_input_tokens")) or 0,
         "cache_write_5m": written - hour,
         "cache_write_1h": hour,
     }
@@ -180,17 +227,21 @@ class Prices:
     """A price table, ready to be asked. Immutable.
 
     Args:
-        files: parsed price files; a later one replaces models, upstreams and modifiers of an earlier one by name.
+        files: parsed price files; a later one replaces models, fees and upstreams of an earlier one by name, and
+            modifiers by field and value.
     """
 
     def __init__(self, *files: PriceFile) -> None:
         self._models: dict[str, ModelPrice] = {}
-        self._modifiers: dict[tuple[str, str], Modifier] = {}
+        self._modifiers: dict[tuple[ModifierField, str], list[Modifier]] = {}
         self._upstreams: dict[str, Upstream] = {}
+        self.fees: dict[str, Fee] = {}  # by use
         for file in files:
             self._models |= {name: price for price in file.model for name in price.ids}
-            self._modifiers |= {(modifier.field, modifier.value): modifier for modifier in file.modifier}
+            keys = dict.fromkeys((modifier.field, modifier.value) for modifier in file.modifier)
+            self._modifiers |= {key: [m for m in file.modifier if (m.field, m.value) == key] for key in keys}
             self._upstreams |= file.upstream
+            self.fees |= {fee.use: fee for fee in file.fee}
 
     @property
     def models(self) -> Mapping[str, ModelPrice]:
@@ -202,23 +253,40 @@ class Prices:
         return self._models.get(model) or self._models.get(undated(model))
 
     def rate(self, model: str, usage: Mapping[str, Any]) -> Rate | None:
-        """The prices of this one request, tier and modifiers applied; None for an unknown model.
+        """The prices of this one request, tier and modifiers applied; None where the table does not state them.
 
         Args:
             usage: the Messages API's usage; `inference_geo`, `speed` and `service_tier` in it choose modifiers. An
                 empty one (nothing came) gives the tier of the shortest prompts.
         """
         price = self.find(model)
-        if price is None:
+        if price is None or self.unstated(model, usage):
             return None
         rate, length = price.usd_per_mtok, prompt_tokens(usage)
         for tier in price.tiers:
             if length > tier.above_prompt_tokens:
                 rate = tier.usd_per_mtok
-        for (field, value), modifier in self._modifiers.items():
-            if usage.get(field) == value and (not modifier.models or undated(model) in modifier.models):
-                rate = rate.times(modifier.factor)
+        for modifier in self._modifiers_of(model, usage).values():
+            rate = rate if modifier is None or modifier.factor == 1 else rate.times(modifier.factor)
         return rate
+
+    def unstated(self, model: str, usage: Mapping[str, Any]) -> str | None:
+        """What of this usage has no price for this model, in words; None if all has."""
+        if self.find(model) is None:
+            return f"the model {model[:_WORD_CHARS]!r}"
+        for (field, value), modifier in self._modifiers_of(model, usage).items():
+            if modifier is None:
+                return f"{field} {value[:_WORD_CHARS]!r} of {model[:_WORD_CHARS]!r}"
+        return None
+
+    def _modifiers_of(self, model: str, usage: Mapping[str, Any]) -> dict[tuple[str, str], Modifier | None]:
+        """The modifiers that a usage chooses, each the first stated for this model; None where none is."""
+        chosen: dict[tuple[str, str], Modifier | None] = {}
+        for field in MODIFIER_FIELDS:
+            if (value := usage.get(field)) and isinstance(value, str):
+                stated = self._modifiers.get((field, value), ())
+                chosen[field, value] = next((m for m in stated if not m.models or undated(model) in m.models), None)
+        return chosen
 
     def bills(self, upstream: str) -> Bills:
         """Whether the upstream bills until the abort or the whole answer; an unknown one the whole, so that no saving

@@ -19,8 +19,8 @@ from ..telemetry.prometheus import Metrics
 
 log = logging.getLogger(__name__)
 
-# A caller's word for a model may be anything: so many are warned of, then none.
-_MOST_WARNINGS = 100
+# A word for a model, or a field, may be anything: so many remarks are made, then none.
+_MOST_REMARKS = 100
 
 # Counts an aborted answer's text anew; gives the entry as it is then.
 Recount = Callable[[Entry, Transcript], Coroutine[Any, Any, Entry]]
@@ -132,7 +132,7 @@ class Books:
         self.metrics = metrics
         self.upstream = upstream
         self.recount = recount
-        self._unpriced: set[str] = set()  # models that were warned of
+        self._said: set[str] = set()  # remarks on the sums, each in the log once
         self._recounts = asyncio.TaskGroup()
 
     async def __aenter__(self) -> Books:
@@ -161,9 +161,9 @@ class Books:
             self.book(entry)
 
     def book(self, entry: Entry) -> None:
-        """Adds a settled stream to the metrics, and says once of each model that it has no price."""
+        """Adds a settled stream to the metrics, and says once what an operator should know of the sums."""
         self.metrics.settled(entry)
-        began = entry.phase is not Phase.BEFORE_FIRST_EVENT
-        if began and not entry.priced and entry.model not in self._unpriced and len(self._unpriced) < _MOST_WARNINGS:
-            self._unpriced.add(entry.model)
-            log.warning("%r has no price: its streams count in tokens only; see prices_file", entry.model)
+        for remark in entry.remarks:
+            if remark not in self._said and len(self._said) < _MOST_REMARKS:
+                self._said.add(remark)
+                log.warning("%s", remark)

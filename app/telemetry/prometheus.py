@@ -21,7 +21,7 @@ from ..answer.outcome import Outcome
 from ..answer.tally import Phase
 from ..errors import Refusal
 from ..money.entry import Entry
-from ..money.prices import TOKEN_TYPES, Prices, undated
+from ..money.prices import SPENDING_TYPES, TOKEN_TYPES, Prices, undated
 
 OTHER = "other"
 BASES = ("exact", "estimated")
@@ -121,12 +121,18 @@ class Metrics:
         self._hidden = self._counter(
             "hidden_thinking_streams", "Streams that ended with an unknown amount of hidden thinking.", "model"
         )
-        self._unpriced = self._counter("unpriced_streams", "Streams of models without a price.", "model")
+        self._unpriced = self._counter("unpriced_streams", "Streams whose answers have no known price.", "model")
+        self._unpriced_tokens = self._counter(
+            "unpriced_tokens", "Tokens, of either side, that have no known price: they are in no sum of money.", "model"
+        )
+        self._unreadable = self._counter(
+            "usage_unreadable", "Values of usage that could not be read, and are as if they had not come."
+        )
 
     def _make_money_counters(self) -> None:
         self._spent = self._counter(
             "spent_usd",
-            "US dollars spent, by type of token and by how the stream ended, at the price table.",
+            "US dollars spent, by type of token or as a fee, and by how the stream ended, at the price table.",
             "model", "type", "basis", "outcome",
         )  # fmt: skip
         self._wasted_usd = self._counter("wasted_usd", "US dollars of output that reached no reader.", "model")
@@ -186,7 +192,7 @@ class Metrics:
         self._asked.add(label)
         for family in (
             self._wasted, self._avoided, self._avoided_upper, self._avoided_variance, self._unestimated, self._hidden,
-            self._unpriced, self._wasted_usd, self._saved_usd, self._saved_upper_usd,
+            self._unpriced, self._unpriced_tokens, self._wasted_usd, self._saved_usd, self._saved_upper_usd,
         ):  # fmt: skip
             family.labels(label)
         for outcome, phase in _WATCHED:
@@ -197,7 +203,7 @@ class Metrics:
             self._aborted.labels(label, outcome.value)
             self._spent.labels(label, "output", "estimated", outcome.value)
         for outcome in (Outcome.COMPLETED, *LEFT):
-            for kind in TOKEN_TYPES:
+            for kind in SPENDING_TYPES:
                 self._spent.labels(label, kind, "exact", outcome.value)
         self._show_price(label)
 
@@ -218,12 +224,12 @@ class Metrics:
                 self._unestimated.labels(model).inc()
         if entry.hidden_thinking:
             self._hidden.labels(model).inc()
+        self._unreadable.inc(entry.unreadable)
+        self._unpriced_tokens.labels(model).inc(entry.unpriced_tokens)
         if not entry.priced:
             self._unpriced.labels(model).inc()
-            return
-        for kind, usd in entry.spent_usd.items():
+        for kind, basis, usd in entry.spending:
             if usd:
-                basis = entry.basis if kind == "output" else "exact"
                 self._spent.labels(model, kind, basis, entry.outcome.value).inc(usd)
         self._wasted_usd.labels(model).inc(entry.wasted_usd)
         self._saved_usd.labels(model).inc(entry.saved_usd)

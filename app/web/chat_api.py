@@ -7,7 +7,6 @@ caller's own streams; where no callers' keys are configured, whoever knows the i
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from aiohttp import web
 from ..access.keys import Keys, check_content_type
 from ..answer.outcome import Outcome
 from ..errors import BadRequest, Expired, NotFound, Stopped
+from ..money.bill import cost_usd
 from ..money.prices import Prices
 from ..streams.registry import Streams
 from ..streams.terms import Policy, Terms, new_stop_token
@@ -113,11 +113,7 @@ class ChatApi:
 def cost_of(prices: Prices) -> CostOf:
     """What an answer has cost, by a price table; None for a model that is not in it."""
 
-    def cost_usd(model: str, usage: Mapping[str, Any]) -> float | None:
-        rate = prices.rate(model, usage)
-        return None if rate is None else rate.cost(usage, usage.get("output_tokens") or 0).total
-
-    return cost_usd
+    return lambda model, usage: cost_usd(prices, model, usage)
 
 
 @dataclass(frozen=True, slots=True)

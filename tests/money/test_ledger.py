@@ -340,6 +340,7 @@ def test_money_of_an_aborted_stream() -> None:
             "cache_read": 0.0002,
             "cache_write_5m": 0,
             "cache_write_1h": 0,
+            "fee": 0,
         }
     )
     assert entry.wasted_usd == pytest.approx(entry.wasted * 1e-5)

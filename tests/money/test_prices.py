@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import re
 from pathlib import Path
 
 import pytest
 
-from app.money.prices import SHIPPED, TOKEN_TYPES, Prices, Rate, input_tokens_by_type, load_prices, prompt_tokens
+from app.money.prices import TOKEN_TYPES, Prices, Rate, input_tokens_by_type, load_prices, prompt_tokens
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "config" / "prices.toml"
+SHIPPED = Path(__file__).resolve().parents[2] / "config" / "prices.toml"
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +55,7 @@ def test_cost_adds_up_by_type(prices: Prices) -> None:
     assert rate is not None
     cost = rate.cost(usage, 500)
     expected = {"input": 0.002, "output": 0.005, "cache_read": 0.001, "cache_write_5m": 0.0025, "cache_write_1h": 0.008}
-    assert dict(cost.items()) == pytest.approx(expected)
+    assert dict(cost.items()) == pytest.approx(expected | {"fee": 0})
     assert cost.total == pytest.approx(sum(expected.values()))
 
 
@@ -67,6 +66,22 @@ def test_cache_writes_without_a_breakdown_are_five_minute_ones() -> None:
 def test_breakdown_never_exceeds_the_total() -> None:
     usage = {"cache_creation_input_tokens": 5, "cache_creation": {"ephemeral_1h_input_tokens": 9}}
     assert prompt_tokens(usage) == 5
+
+
+def test_a_breakdown_without_a_total_is_the_total() -> None:
+    split = {"ephemeral_5m_input_tokens": 3, "ephemeral_1h_input_tokens": 9}
+    tokens = input_tokens_by_type({"cache_creation": split})
+    assert (tokens["cache_write_5m"], tokens["cache_write_1h"]) == (3, 9)
+
+
+def test_what_was_never_cleansed_counts_as_nothing() -> None:
+    usage = {
+        "input_tokens": "ten",
+        "cache_read_input_tokens": -5,
+        "cache_creation": 7,
+        "cache_creation_input_tokens": {},
+    }
+    assert prompt_tokens(usage) == 0
 
 
 @pytest.mark.parametrize(("cached", "output"), [(99_000, 0.50), (99_001, 2.50)])
@@ -80,14 +95,54 @@ def test_a_snapshots_date_may_be_left_off_the_table(prices: Prices) -> None:
     assert prices.find("claude-haiku-4-5-20251001") is prices.find("claude-haiku-4-5") is not None
 
 
+def rate_of(prices: Prices, model: str, **usage: str) -> Rate:
+    rate = prices.rate(model, usage)
+    assert rate is not None
+    return rate
+
+
 def test_modifiers_multiply_and_hold_only_for_their_models(prices: Prices) -> None:
-    both = prices.rate("claude-opus-5-5", {"inference_geo": "us", "speed": "fast"})
-    old = prices.rate("claude-sonnet-4-5", {"inference_geo": "us", "speed": "fast"})
-    batch = prices.rate("claude-sonnet-4-5", {"service_tier": "batch"})
-    assert both is not None
-    assert old is not None
-    assert batch is not None
-    assert (both.input, old.input, batch.input) == pytest.approx((4 * 1.1 * 2, 3, 1.5))
+    assert rate_of(prices, "claude-opus-5-5", inference_geo="us", speed="fast").input == pytest.approx(4 * 1.1 * 2)
+    assert rate_of(prices, "claude-opus-5-5-20260922", inference_geo="us").cache_read == pytest.approx(0.2 * 1.1)
+    assert rate_of(prices, "claude-sonnet-4-5", inference_geo="us").input == 3
+    assert rate_of(prices, "claude-opus-4-6", speed="fast").output == 25
+    assert rate_of(prices, "claude-sonnet-4-5", service_tier="batch").input == 1.5
+
+
+def test_the_usual_words_of_a_usage_change_no_price(prices: Prices) -> None:
+    for model, price in prices.models.items():
+        for geo in ("global", "not_available"):
+            usual = {"inference_geo": geo, "speed": "standard", "service_tier": "standard"}
+            assert rate_of(prices, model, **usual) == price.usd_per_mtok
+
+
+@pytest.mark.parametrize(
+    ("model", "usage", "what"),
+    [
+        ("claude-sonnet-4-5", {"speed": "fast"}, "speed 'fast' of 'claude-sonnet-4-5'"),
+        ("claude-opus-5-5", {"service_tier": "flex"}, "service_tier 'flex' of 'claude-opus-5-5'"),
+        ("claude-opus-5-5", {"service_tier": "priority"}, "service_tier 'priority' of 'claude-opus-5-5'"),
+        ("claude-opus-5-5", {"inference_geo": "moon" * 99}, "inference_geo 'moonmoon"),
+        ("claude-of-tomorrow", {"service_tier": "flex"}, "the model 'claude-of-tomorrow'"),
+    ],
+)
+def test_what_the_table_does_not_state_has_no_price_and_is_named(
+    prices: Prices, model: str, usage: dict[str, str], what: str
+) -> None:
+    assert prices.rate(model, usage) is None
+    told = prices.unstated(model, usage)
+    assert told is not None
+    assert told.startswith(what)
+    assert len(told) < 200
+
+
+def test_each_fee_has_a_source_and_a_search_costs_a_cent(prices: Prices) -> None:
+    assert all(fee.source for fee in prices.fees.values())
+    assert {use: fee.usd_each for use, fee in prices.fees.items()} == {
+        "web_search_requests": 0.01,
+        "web_fetch_requests": 0.0,
+        "code_execution_requests": None,  # by the hour, which no usage tells
+    }
 
 
 def test_unknown_model_has_no_price(prices: Prices) -> None:
@@ -113,6 +168,17 @@ def test_a_second_file_overrides_only_what_it_names(tmp_path: Path) -> None:
         bills = "whole_answer"
         source = "measured"
         date = 2026-11-01
+        [[modifier]]
+        field = "service_tier"
+        value = "priority"
+        factor = 0.8
+        source = "our contract"
+        date = 2026-11-01
+        [[fee]]
+        use = "web_search_requests"
+        usd_each = 0.004
+        source = "our contract"
+        date = 2026-11-01
         """,
     )
     prices = load_prices(SHIPPED, own)
@@ -122,25 +188,10 @@ def test_a_second_file_overrides_only_what_it_names(tmp_path: Path) -> None:
     assert (opus.usd_per_mtok.output, sonnet.usd_per_mtok.output) == (15, 10)
     assert prices.bills("anthropic") == "whole_answer"
     assert prices.bills("bedrock") == "whole_answer"
-
-
-def test_the_example_sets_nothing_as_it_is(prices: Prices) -> None:
-    assert load_prices(SHIPPED, EXAMPLE).models == prices.models
-
-
-def test_the_example_wins_over_the_shipped_table_once_its_signs_are_taken_away(tmp_path: Path, prices: Prices) -> None:
-    own = load_prices(
-        SHIPPED, write(tmp_path, re.sub(r"^#(?! |$)", "", EXAMPLE.read_text("utf-8"), flags=re.MULTILINE))
+    assert rate_of(prices, "claude-sonnet-5-5", service_tier="priority", inference_geo="us").input == pytest.approx(
+        2 * 0.8 * 1.1
     )
-    assert own.models.keys() == prices.models.keys() | {"our-name-for-opus"}
-    short, long = own.rate("claude-opus-4-8", {}), own.rate("our-name-for-opus", {"input_tokens": 200_001})
-    assert short is not None
-    assert long is not None
-    assert (short.input, long.input) == (4.5, 9.0)
-    urgent = own.rate("claude-haiku-4-5", {"service_tier": "priority"})
-    assert urgent is not None
-    assert urgent.output == 5.0 * 1.25
-    assert own.bills("our-gateway") == "whole_answer"
+    assert (prices.fees["web_search_requests"].usd_each, prices.fees["web_fetch_requests"].usd_each) == (0.004, 0)
 
 
 RATE = "input = 1, output = 5, cache_read = 0.1, cache_write_5m = 1.25, cache_write_1h = 2"
@@ -153,6 +204,10 @@ RATE = "input = 1, output = 5, cache_read = 0.1, cache_write_5m = 1.25, cache_wr
         (f"[[model]]\nids = ['x']\nusd_per_mtok = {{ {RATE} }}\nsurce = ''\ndate = 2026-01-01", "surce"),
         (f"[[model]]\nids = []\nusd_per_mtok = {{ {RATE} }}\nsource = ''\ndate = 2026-01-01", "id"),
         (f"[[model]]\nids = ['x']\nusd_per_mtok = {{ {RATE.replace('output = 5', 'output = -5')} }}\nsource = ''\ndate = 2026-01-01", "negative"),
+        (f"[[model]]\nids = ['x']\nusd_per_mtok = {{ {RATE.replace('output = 5', 'output = nan')} }}\nsource = ''\ndate = 2026-01-01", "number"),
+        (f"[[model]]\nids = ['x']\nusd_per_mtok = {{ {RATE.replace('output = 5', 'output = inf')} }}\nsource = ''\ndate = 2026-01-01", "number"),
+        ("[[modifier]]\nfield = 'speed'\nvalue = 'x'\nfactor = -1.0\nsource = ''\ndate = 2026-01-01", "negative"),
+        ("[[fee]]\nuse = 'x'\nusd_each = nan\nsource = ''\ndate = 2026-01-01", "number"),
         ("[upstream.x]\nbills = 'sometimes'\nsource = ''\ndate = 2026-01-01", "sometimes"),
         ("[[model", "own.toml"),
     ],

@@ -14,9 +14,10 @@ from app.answer.outcome import Outcome
 from app.answer.tally import Phase
 from app.errors import Refusal
 from app.money.entry import Avoided, Entry
-from app.money.prices import SHIPPED, Cost, load_prices
+from app.money.prices import Cost, load_prices
 from app.telemetry.prometheus import ERROR_TYPES, LEFT, Metrics
 
+ROOT = Path(__file__).resolve().parents[2]
 MODELS = ["claude-sonnet-5-5", "claude-haiku-5-5"]
 
 # Names and labels, as dashboards and alerts rely on them.
@@ -36,6 +37,8 @@ CONTRACT = {
     "sluiceway_saved_usd_total": {"model"},
     "sluiceway_saved_usd_upper_total": {"model"},
     "sluiceway_unpriced_streams_total": {"model"},
+    "sluiceway_unpriced_tokens_total": {"model"},
+    "sluiceway_usage_unreadable_total": set(),
     "sluiceway_hidden_thinking_streams_total": {"model"},
     "sluiceway_time_to_first_token_seconds_bucket": {"le"},
     "sluiceway_disconnect_to_upstream_close_seconds_bucket": {"le"},
@@ -55,6 +58,11 @@ CONTRACT = {
     "sluiceway_price_usd_per_mtok": {"model", "type"},
     "sluiceway_build_info": {"version", "python"},
 }
+
+
+UNPRICED: dict[str, object] = {
+    "priced": False, "spent_usd": Cost(), "wasted_usd": 0.0, "saved_usd": 0.0, "saved_upper_usd": 0.0,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -103,7 +111,7 @@ def flat(registry: CollectorRegistry) -> dict[str, float]:
 def test_every_series_of_the_contract_is_there_from_the_start_and_no_other(
     registry: CollectorRegistry, metrics: Metrics
 ) -> None:
-    metrics.show_prices(load_prices(SHIPPED))
+    metrics.show_prices(load_prices(ROOT / "config" / "prices.toml"))
     assert samples(registry) == CONTRACT
 
 
@@ -119,9 +127,9 @@ def test_what_an_alert_or_a_sum_counts_is_at_zero_before_it_happens(
             metrics.settled(entry(model="new", outcome=outcome, phase=phase))
     for outcome in (Outcome.UPSTREAM_ERROR, Outcome.INTERNAL_ERROR):
         for phase in Phase:
-            metrics.settled(entry(model="new", outcome=outcome, phase=phase, aborted=False, priced=False))
+            metrics.settled(entry(model="new", outcome=outcome, phase=phase, aborted=False, **UNPRICED))
     metrics.settled(
-        entry(model="new", outcome=Outcome.REJECTED, phase=Phase.BEFORE_FIRST_EVENT, aborted=False, priced=False)
+        entry(model="new", outcome=Outcome.REJECTED, phase=Phase.BEFORE_FIRST_EVENT, aborted=False, **UNPRICED)
     )
     for kind in ERROR_TYPES:
         metrics.upstream_error(kind)
@@ -138,7 +146,7 @@ def test_a_model_has_series_from_the_first_stream_that_asks_for_it_and_the_defau
             sample.labels["model"] for one in registry.collect() for sample in one.samples if "model" in sample.labels
         }
 
-    metrics.show_prices(load_prices(SHIPPED))
+    metrics.show_prices(load_prices(ROOT / "config" / "prices.toml"))
     assert models() == {MODELS[0]}
     metrics.opened(MODELS[1])
     assert models() == set(MODELS)
@@ -149,7 +157,7 @@ def test_a_model_has_series_from_the_first_stream_that_asks_for_it_and_the_defau
 
 
 def test_a_worker_that_has_served_one_model_exposes_few_lines(registry: CollectorRegistry, metrics: Metrics) -> None:
-    metrics.show_prices(load_prices(SHIPPED))
+    metrics.show_prices(load_prices(ROOT / "config" / "prices.toml"))
     assert len(flat(registry)) < 350
 
 
@@ -187,7 +195,7 @@ def test_promtool_finds_nothing_to_say(registry: CollectorRegistry, metrics: Met
     promtool = shutil.which("promtool")
     assert promtool, "promtool is missing: it is in Debian's package prometheus"
     metrics.settled(entry())
-    metrics.show_prices(load_prices(SHIPPED))
+    metrics.show_prices(load_prices(ROOT / "config" / "prices.toml"))
     done = subprocess.run(
         [promtool, "check", "metrics"], input=generate_latest(registry), capture_output=True, check=False, timeout=50
     )
@@ -232,10 +240,21 @@ def test_a_drained_stream_counts_as_neither_aborted_nor_avoided(registry: Collec
 
 
 def test_an_unpriced_stream_counts_in_tokens_only(registry: CollectorRegistry, metrics: Metrics) -> None:
-    metrics.settled(entry(priced=False))
+    metrics.settled(entry(unpriced_beside=7, **UNPRICED))
     assert value(registry, "unpriced_streams_total", model=MODELS[0]) == 1
+    assert value(registry, "unpriced_tokens_total", model=MODELS[0]) == 107
     assert value(registry, "output_tokens_total", model=MODELS[0], basis="estimated") == 100
     assert value(registry, "saved_usd_total", model=MODELS[0]) == 0
+
+
+def test_fees_and_what_is_billed_on_top_are_spent_and_exact(registry: CollectorRegistry, metrics: Metrics) -> None:
+    metrics.settled(entry(spent_usd=Cost(output=2.0, fee=0.05), on_top_usd=0.5, unpriced_beside=3, unreadable=2))
+    spent = {"model": MODELS[0], "type": "output", "outcome": "disconnected"}
+    assert value(registry, "spent_usd_total", basis="estimated", **spent) == 1.5
+    assert value(registry, "spent_usd_total", basis="exact", **spent) == 0.5
+    assert value(registry, "spent_usd_total", basis="exact", **(spent | {"type": "fee"})) == 0.05
+    assert value(registry, "unpriced_tokens_total", model=MODELS[0]) == 3
+    assert value(registry, "usage_unreadable_total") == 2
 
 
 def test_unknowns_are_counted(registry: CollectorRegistry, metrics: Metrics) -> None:
@@ -292,7 +311,7 @@ def test_gauges_go_up_and_down(registry: CollectorRegistry, metrics: Metrics) ->
 
 
 def test_prices_are_shown_with_their_tiers(registry: CollectorRegistry, metrics: Metrics) -> None:
-    metrics.show_prices(load_prices(SHIPPED))
+    metrics.show_prices(load_prices(ROOT / "config" / "prices.toml"))
     metrics.opened(MODELS[1])
     shown = [value(registry, "price_usd_per_mtok", model=MODELS[1], type=t) for t in ("output", "output_above_100000")]
     assert shown == [0.5, 2.5]
@@ -303,8 +322,8 @@ def test_prices_that_are_read_again_take_the_place_of_the_old_ones(
     registry: CollectorRegistry, metrics: Metrics, tmp_path: Path
 ) -> None:
     metrics.opened(MODELS[1])
-    metrics.show_prices(load_prices(SHIPPED))
-    table = SHIPPED.read_text("utf-8").partition("[[model.tiers]]")[0]
+    metrics.show_prices(load_prices(ROOT / "config" / "prices.toml"))
+    table = (ROOT / "config" / "prices.toml").read_text("utf-8").partition("[[model.tiers]]")[0]
     (tmp_path / "prices.toml").write_text(table.replace("output = 0.5,", "output = 0.7,"))
     metrics.show_prices(load_prices(tmp_path / "prices.toml"))
     shown = [value(registry, "price_usd_per_mtok", model=MODELS[1], type=t) for t in ("output", "output_above_100000")]
