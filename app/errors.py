@@ -12,7 +12,7 @@
     │   ├── TakenOver 409 · Stopped 410 · Expired 410
     │   └── ShuttingDown 503 ── Draining 503, where nothing was started
     ├── Overloaded 503          ours: no room for one more ── Lagging 503, since the event loop is late
-    └── InternalError 500       ours, a defect
+    └── InternalError 500       ours, a defect ── WorkerLost 500, where another worker's is
 
 Wire codes are the Messages API's where it has one (Messages API, Errors). Foreign exceptions are translated once,
 at the edge that meets them. No message holds a key or a prompt.
@@ -214,6 +214,12 @@ class InternalError(SluicewayError):
     """A defect of this service; the log has the cause."""
 
     retryable = True
+
+
+class WorkerLost(InternalError):
+    """The worker that has the stream cannot be reached."""
+
+    refusal = Refusal.FAILED
 
 
 class EndedError(SluicewayError):

@@ -11,7 +11,17 @@ from types import TracebackType
 
 from ..answer.outcome import Outcome
 from ..answer.sse import numbered
-from ..errors import BadRequest, Draining, Expired, Forbidden, NotFound, ShuttingDown, SluicewayError, TakenOver
+from ..errors import (
+    BadRequest,
+    Draining,
+    Expired,
+    Forbidden,
+    InternalError,
+    NotFound,
+    ShuttingDown,
+    SluicewayError,
+    TakenOver,
+)
 from ..flow.relay import Source
 from ..money.ledger import Account
 from ..wire import WireFormat
@@ -138,7 +148,7 @@ class Streams:
 
         Raises:
             Draining: none is asked for any more. Overloaded: there is no room for one more.
-            ShuttingDown: the drain time is over.
+            ShuttingDown: the drain time is over. InternalError: the block failed with what was not foreseen.
         """
         self._check_accepting()
         page = self._books.open(model, max_tokens)
@@ -156,11 +166,12 @@ class Streams:
         except asyncio.CancelledError:
             outcome = Outcome.DISCONNECTED
             raise
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            outcome = Outcome.SHUTDOWN
-            raise ShuttingDown("the service is shutting down", retry_after_s=1.0) from None
+        except Exception as error:
+            if isinstance(error, TimeoutError) and limit.expired():
+                outcome = Outcome.SHUTDOWN
+                raise ShuttingDown("the service is shutting down", retry_after_s=1.0) from None
+            log.exception("an answer that was asked for whole failed")
+            raise InternalError("the service failed; its log has the cause") from error
         finally:
             self._whole.discard(limit)
             self._check_idle()

@@ -22,7 +22,7 @@ from ..streams.terms import Policy, Terms, new_stop_token
 from ..upstream.claude import Claude
 from ..wire.ui_messages import continued, preface, to_claude, tool_calls
 from ..wire.ui_stream import CostOf, UiFormat
-from .plain_api import Reading, error_response, until_released
+from .plain_api import Reading, until_released
 from .requests import Defaults, Question, parse_object, question_of
 
 # The AI SDK's servers send it; its clients do not look (UI message stream, version 1).
@@ -99,11 +99,11 @@ class ChatApi:
         return await until_released(connection, session)
 
     async def stop(self, request: web.Request) -> web.Response:
-        """`POST /api/chat/{id}/stop`: stop now, whoever reads. 404, returned and not raised: a sibling may have it."""
+        """`POST /api/chat/{id}/stop`: stop now, whoever reads."""
         caller = self.keys.check(request.headers)
         terms = self.streams.named(caller, request.match_info["id"])
         if terms is None:
-            return error_response(NotFound("no chat of yours has this id"), request.path)
+            raise NotFound("no chat of yours has this id")
         session = self.streams.live.get(terms.stream_id)
         if session is not None:
             session.stop(Outcome.STOPPED, Stopped("the stream was stopped"))

@@ -42,6 +42,7 @@ from .messages_api import MessagesApi
 from .origins import Cors
 from .plain_api import Desk, Reading, admin_routes, errors_as_json
 from .readers import SendBuffers
+from .refusals import Refusals
 from .requests import Defaults
 from .siblings import Siblings
 
@@ -159,7 +160,9 @@ async def running(settings: Settings, credentials: Credentials, place: Place | N
         chat_defaults = replace(desk.defaults, policy=Policy(settings.chat_policy))
         chat = ChatApi(claude, streams, keys, chat_defaults, desk.reading, prices)
         cors = Cors(settings.cors_origins)
-        middlewares = [*cors.middlewares, errors_as_json]
+        refusals = Refusals(metrics.refused)
+        stack.callback(refusals.close)
+        middlewares = [*cors.middlewares, errors_as_json, refusals.middleware]
         if place.folder is not None:
             siblings = Siblings(place, desk.reading.buffers)
             stack.push_async_callback(siblings.close)

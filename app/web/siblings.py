@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
-from ..errors import InternalError
+from ..errors import NotFound, WorkerLost
 from ..fleet.supervisor import Place
 from .plain_api import Handler
 from .readers import SendBuffers, bound_buffers
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 _STREAM_ID = re.compile(r"st(\d{1,4})_")
 # Said by a worker that passes a request on: it is not passed on again. A caller who says it only misses its stream.
-_PASSED_ON = "X-Sluiceway-Passed-On"
+PASSED_ON = "X-Sluiceway-Passed-On"
 _HOP_BY_HOP = frozenset(
     name.lower() for name in (hdrs.CONNECTION, hdrs.KEEP_ALIVE, hdrs.TRANSFER_ENCODING, hdrs.CONTENT_LENGTH, hdrs.HOST)
 )
@@ -48,26 +48,37 @@ class Siblings:
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Answers here, or passes the request on to the worker whose stream it names."""
         name = request.match_info.get("id")
-        if name is None or _PASSED_ON in request.headers:
+        if name is None or PASSED_ON in request.headers:
             return await handler(request)
         if request.path.startswith("/api/chat/"):
-            # The page chose the name, so that it does not tell the worker: whoever knows it answers.
-            response = await handler(request)
-            for number in range(self._place.count):
-                if response.prepared or response.status not in _NOT_HERE:
-                    break
-                if number != self._place.number:
-                    response = await self._pass_on(request, number)
-            return response
+            return await self._ask_all(request, handler)
         match = _STREAM_ID.match(name)
         owner = int(match[1]) if match else self._place.number
         if owner == self._place.number or owner >= self._place.count:
             return await handler(request)
         return await self._pass_on(request, owner)
 
+    async def _ask_all(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """The page chose the chat's name, so that it does not tell the worker: whoever knows it answers."""
+        refusal: NotFound | None = None
+        response: web.StreamResponse | None = None
+        try:
+            response = await handler(request)
+        except NotFound as error:
+            refusal = error
+        for number in range(self._place.count):
+            if response is not None and (response.prepared or response.status not in _NOT_HERE):
+                return response
+            if number != self._place.number:
+                response = await self._pass_on(request, number)
+        if refusal is not None and (response is None or response.status in _NOT_HERE):
+            raise refusal
+        assert response is not None, "it was answered here, or refused"
+        return response
+
     async def _pass_on(self, request: web.Request, number: int) -> web.StreamResponse:
         headers = CIMultiDict((key, value) for key, value in request.headers.items() if key.lower() not in _HOP_BY_HOP)
-        headers[_PASSED_ON] = str(self._place.number)
+        headers[PASSED_ON] = str(self._place.number)
         async with AsyncExitStack() as stack:
             try:
                 theirs = await stack.enter_async_context(
@@ -76,7 +87,7 @@ class Siblings:
                     )
                 )
             except aiohttp.ClientError as error:
-                raise InternalError("the worker that has this stream cannot be reached", retry_after_s=1.0) from error
+                raise WorkerLost("the worker that has this stream cannot be reached", retry_after_s=1.0) from error
             ours = web.StreamResponse(status=theirs.status, reason=theirs.reason)
             ours.headers.extend((k, v) for k, v in theirs.headers.items() if k.lower() not in _HOP_BY_HOP)
             if theirs.content_type != "text/event-stream":

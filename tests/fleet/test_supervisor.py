@@ -21,6 +21,7 @@ from app.fleet.supervisor import Place, listen_sockets, parse_place
 from app.settings import Settings
 from app.tools.simulator.server import Simulator
 from tests.conftest import ROOT
+from tests.support.scrape import scrape_of
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -113,6 +114,20 @@ def test_workers_over_a_unix_socket_share_one(tmp_path: Path) -> None:
 
 def test_a_place_is_read_as_it_was_written() -> None:
     assert parse_place("1/2/7/some/folder") == Place(1, 2, Path("some/folder"), 7)
+
+
+@pytest.mark.parametrize("path", ["/api/chat/unknown/stop", "/api/stream/st0_no/stop", "/api/stream/st1_no/stop"])
+async def test_a_stream_that_no_worker_has_is_refused_once_whichever_is_asked(
+    path: str, simulator: Simulator, client: ClientSession
+) -> None:
+    async with _workers(simulator) as workers:
+        for asked in range(1, 9):
+            async with ClientSession() as anyone, anyone.post(f"{workers.url}{path}") as response:
+                assert response.status == 404
+                assert (await response.json())["type"] == "not_found_error"
+            scrapes = [await scrape_of(url) for url in workers.admin_urls]
+            assert sum(one.value("refused_total", reason="not_found") for one in scrapes) == asked
+            assert sum(one.value("refused_total") for one in scrapes) == asked
 
 
 async def test_streams_are_spread_and_found_again_from_any_worker(simulator: Simulator, client: ClientSession) -> None:
