@@ -46,7 +46,7 @@ system:
 	  echo "installing$$missing"; apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install $$missing >/dev/null; fi
 
 run: $(VENV)/.service ## Serve on http://127.0.0.1:8080, with a simulated Claude where no API key is set
-	$(BIN)/python -m app serve --simulate --host $(HOST) --port $(PORT)
+	$(BIN)/python -m app serve --simulate --config config/sluiceway.toml --host $(HOST) --port $(PORT)
 
 test: $(VENV)/.tests system ## Check the code and run every test (some minutes)
 	$(MAKE) --no-print-directory check

@@ -35,7 +35,7 @@ def main() -> None:
 @click.option("--port", type=int, help="TCP port; 0 takes a free one.")
 @click.option("--unix", help="Path of a unix socket to listen on instead of TCP.")
 @click.option("--admin-port", type=int, help="Port of /metrics and the probes, on loopback.")
-@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="TOML file instead of the shipped one.")
+@click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="TOML file of settings.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, help="Processes on the one port.")
 @click.option("--worker", hidden=True, help="This process's place among them; set by the parent.")
 @click.option("--simulate", is_flag=True, help="Without an API key, start a simulated Claude beside the service.")

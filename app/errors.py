@@ -149,6 +149,7 @@ class UpstreamRefused(UpstreamError):
         callers_fault: the request itself is wrong, as a field or a model's name; neither the operator's key nor Claude.
         retry_after_s: from `retry-after`, if sent.
         request_id: Claude's id for the request, for its support.
+        said: its body, or its event's data, as it came; secrets are taken out.
     """
 
     def __init__(
@@ -161,6 +162,7 @@ class UpstreamRefused(UpstreamError):
         callers_fault: bool = False,
         retry_after_s: float | None = None,
         request_id: str | None = None,
+        said: bytes = b"",
     ) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
         self.type = type
@@ -168,6 +170,7 @@ class UpstreamRefused(UpstreamError):
         self.retryable = retryable
         self.callers_fault = callers_fault
         self.request_id = request_id
+        self.said = said
 
 
 class UpstreamUnreachable(UpstreamError):

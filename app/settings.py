@@ -1,4 +1,4 @@
-"""Every setting, with unit, bound and default: from `config/sluiceway.toml`, then `SLUICEWAY_…`, then the command line.
+"""Every setting, with unit, bound and default: its default here, then a TOML file, `SLUICEWAY_…`, the command line.
 
 A key that is not here is refused by name, wherever it comes from.
 """
@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 ENV_PREFIX = "SLUICEWAY_"
-DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "config" / "sluiceway.toml"
 
 
 class SettingsError(ValueError):
@@ -131,9 +130,11 @@ class Settings(BaseModel):
         600.0, gt=0, le=7200, description="with nothing but pings from Claude, in seconds"
     )
     upstream: str = Field(
-        "anthropic", min_length=1, description="whose prices and way of billing apply, by name in config/prices.toml"
+        "anthropic", min_length=1, description="whose prices and way of billing apply, by name in the price table"
     )
-    prices_file: str = Field("", description="a file like config/prices.toml whose entries win over that one's")
+    prices_file: str = Field(
+        "", description="a file like config/prices.toml, whose entries win over the shipped table's"
+    )
     retries: int = Field(2, ge=0, le=10, description="further attempts before the first event")
     retry_after_max_s: float = Field(
         10.0, ge=0, le=300, description="the longest retry-after that is waited for, in seconds"
@@ -168,7 +169,7 @@ def load(
     """Reads the settings: file, then environment, then overrides; a later one wins.
 
     Args:
-        config: the TOML file; None for `config/sluiceway.toml` where it exists.
+        config: the TOML file; None for none.
         environ: the environment; None for the process's own. Only `SLUICEWAY_…` counts.
         overrides: from the command line; None values are left out.
 
@@ -188,13 +189,12 @@ def load(
             values[key] = value
             sources[key] = f"{source}: {shown[key]}"
 
-    path = DEFAULT_CONFIG if config is None else config
-    if config is not None or path.exists():
+    if config is not None:
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            table = tomllib.loads(config.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:  # not there, not UTF-8, not TOML
-            raise SettingsError(f"{path}: {error}") from error
-        take(path.name, table, {key: key for key in table})
+            raise SettingsError(f"{config}: {error}") from error
+        take(config.name, table, {key: key for key in table})
     names = {name: name.removeprefix(ENV_PREFIX).lower() for name in environ if name.startswith(ENV_PREFIX)}
     take("environment", {key: environ[name] for name, key in names.items()}, {key: name for name, key in names.items()})
     given = {key: value for key, value in (overrides or {}).items() if value is not None}

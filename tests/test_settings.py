@@ -11,8 +11,9 @@ import pytest
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from app.settings import DEFAULT_CONFIG, Settings, SettingsError, load
+from app.settings import Settings, SettingsError, load
 
+SHIPPED = Path(__file__).resolve().parent.parent / "config" / "sluiceway.toml"
 SECRET = "sk-secret-of-a-caller"
 FIELDS = Settings.model_fields
 DEFAULTS = Settings.model_validate({})
@@ -30,7 +31,7 @@ NUMBERS = {name: field for name, field in FIELDS.items() if field.annotation in 
 
 def documented() -> dict[str, tuple[str, Any]]:
     """The shipped file as comment and default by name: each setting has one comment line above it."""
-    lines = DEFAULT_CONFIG.read_text("utf-8").splitlines()
+    lines = SHIPPED.read_text("utf-8").splitlines()
     found = {}
     for above, line in zip(lines, lines[1:], strict=False):  # noqa: RUF007
         if match := re.match(r"(\w+) = ", line):
@@ -64,10 +65,9 @@ def test_every_number_has_both_bounds_and_a_unit(name: str) -> None:
         assert not name.endswith(ending) or unit in (FIELDS[name].description or "")
 
 
-def test_the_shipped_file_and_no_file_at_all_give_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert load(environ={}) == DEFAULTS
-    monkeypatch.setattr("app.settings.DEFAULT_CONFIG", tmp_path / "absent.toml")
-    assert load(environ={}) == DEFAULTS
+@pytest.mark.parametrize("config", [SHIPPED, None])
+def test_the_shipped_file_and_no_file_at_all_give_the_defaults(config: Path | None) -> None:
+    assert load(config, environ={}) == DEFAULTS
 
 
 def test_the_process_environment_is_read_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

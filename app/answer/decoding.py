@@ -8,38 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 
-from ..errors import UpstreamError, UpstreamGarbled, UpstreamRefused
+from ..errors import UpstreamError, UpstreamGarbled
 from .events import ClaudeEvent, Delta, DeltaKind, Event
+from .refusals import refusal
 from .sse import EventTooLarge, SseDecoder
 
 # A joined run is cut here, so that the queue's bound in bytes is met in fine steps.
 MAX_JOINED_CHARS = 512
-
-# The status that belongs to a code in mid-stream, where all came with 200 (Messages API, Errors).
-STATUS_OF_TYPE = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "conflict_error": 409,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "api_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
-# The request itself was wrong. Of a 404 only Claude's own word counts: another's is a wrong base URL. 401, 402 and 403
-# are the operator's key, 429 and 529 are Claude's (Messages API, Errors).
-_CALLERS_STATUSES = frozenset({400, 413, 422, 431})
-_CALLERS_TYPES = frozenset({"invalid_request_error", "not_found_error", "request_too_large"})
-RETRYABLE_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
-# An error that only money helps: trying again is never of use, and no caller can mend it (Messages API, Rate limits).
-_SPENT = frozenset({"enforced_spend_limit_reached", "contract_spend_limit_reached"})
 
 
 class _TextDelta(msgspec.Struct, tag="text_delta", tag_field="type", forbid_unknown_fields=True, gc=False):
@@ -125,7 +103,7 @@ class EventDecoder:
                 run = []
             event = _event(data)
             if event.type == "error":
-                raise refusal(event.data)
+                raise refusal(data)
             if event.type == "ping":
                 continue
             yield event
@@ -134,38 +112,6 @@ class EventDecoder:
                 return
         if run:
             yield from _joined(run)
-
-
-def refusal(
-    body: dict[str, Any],
-    status: int | None = None,
-    *,
-    retry_after_s: float | None = None,
-    request_id: str | None = None,
-) -> UpstreamRefused:
-    """Claude's error body as a typed error.
-
-    Args:
-        body: `{"type": "error", "error": {"type", "message", …}}`, as an event or as a response.
-        status: the HTTP status it came with; None in mid-stream, where it follows from the code.
-        retry_after_s: the `retry-after` header in seconds, if there was one.
-        request_id: the `request-id` header, if there was one.
-    """
-    error = body.get("error")
-    error = error if isinstance(error, dict) else {}
-    kind = str(error.get("type") or "api_error")
-    status = status or STATUS_OF_TYPE.get(kind, 500)
-    details = error.get("details")
-    spent = isinstance(details, dict) and details.get("error_code") in _SPENT
-    return UpstreamRefused(
-        str(error.get("message") or "Claude reported an error without a message"),
-        type=kind,
-        status=status,
-        retryable=status in RETRYABLE_STATUSES and not spent,
-        callers_fault=not spent and (status in _CALLERS_STATUSES or (status == 404 and kind in _CALLERS_TYPES)),
-        retry_after_s=retry_after_s,
-        request_id=request_id or body.get("request_id"),
-    )
 
 
 def _joined(run: list[bytes]) -> Iterator[ClaudeEvent]:

@@ -33,9 +33,14 @@ class Delta(msgspec.Struct, frozen=True, gc=False):
     count: int = 1
 
     @property
+    def text_bytes(self) -> int:
+        """The text's size as UTF-8, which is how it came and how it goes out."""
+        # ASCII is a flag of the string and not a scan; only the rest is encoded to be counted.
+        return len(self.text) if self.text.isascii() else len(self.text.encode("utf-8", "surrogatepass"))
+
+    @property
     def size_bytes(self) -> int:
-        # Characters, not encoded bytes: exact for ASCII, and len() is free where encoding is not.
-        return len(self.text) + OVERHEAD_BYTES
+        return self.text_bytes + OVERHEAD_BYTES
 
 
 class Event(msgspec.Struct, frozen=True):

@@ -12,18 +12,18 @@ class Batch:
     unless something else follows it.
     """
 
-    __slots__ = ("_count", "_events", "_texts", "chars")
+    __slots__ = ("_count", "_events", "_texts", "size_bytes")
 
     def __init__(self) -> None:
         self._events: list[ClaudeEvent] = []  # the last one stands for `_texts` too, if that is not empty
         self._texts: list[str] = []  # the open run, the last event's own text first
         self._count = 0  # deltas of the wire in the open run
-        self.chars = 0  # of everything added: a delta's text, any other event's raw payload
+        self.size_bytes = 0  # of everything added: a delta's text, any other event's raw payload
 
     def add(self, event: ClaudeEvent) -> None:
         """Takes the next event."""
         if isinstance(event, Delta):
-            self.chars += len(event.text)
+            self.size_bytes += event.text_bytes
             last = self._events[-1] if self._events else None
             if isinstance(last, Delta) and last.index == event.index and last.kind == event.kind:
                 self._texts.append(event.text)
@@ -34,7 +34,7 @@ class Batch:
             self._texts.append(event.text)
             self._count = event.count
         else:
-            self.chars += len(event.raw)
+            self.size_bytes += len(event.raw)
             self._close_run()
             self._events.append(event)
 
@@ -46,7 +46,7 @@ class Batch:
         """
         self._close_run()
         events, self._events = self._events, []
-        self.chars = 0
+        self.size_bytes = 0
         last = events[-1] if events else None
         if isinstance(last, Delta) and last.text[-1:] >= "\ud800" and last.text[-1] <= "\udbff" and not everything:
             events.pop()

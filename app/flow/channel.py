@@ -156,7 +156,7 @@ class Channel(asyncio.Queue[Item]):
 
     def _put(self, item: Item) -> None:
         self._queue.append(item)
-        self._size_bytes += item.size_bytes
+        self._size_bytes += self._incoming_bytes
         self._peak_items = max(self._peak_items, len(self._queue))
         self._peak_bytes = max(self._peak_bytes, self._size_bytes)
         self.nudge()

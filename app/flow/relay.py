@@ -91,7 +91,7 @@ class Pace:
     """How the consumer writes.
 
     Attributes:
-        batch_bytes: a batch of this many characters goes without waiting for its window's end.
+        batch_bytes: a batch of this many bytes goes without waiting for its window's end.
         commit_s: seconds after which silence is broken by a first sign of life, which commits the status.
         heartbeat_s: seconds of silence between signs of life after that.
     """
@@ -133,7 +133,7 @@ async def consume(channel: Channel, window: Window, reader: Reader, pace: Pace) 
             continue
         while item is not None and not isinstance(item, End):
             batch.add(item)
-            item = await channel.get_before(window.due_at) if batch.chars < pace.batch_bytes else None
+            item = await channel.get_before(window.due_at) if batch.size_bytes < pace.batch_bytes else None
         ended = isinstance(item, End)
         if events := batch.take(everything=ended):
             began = clock()

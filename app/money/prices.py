@@ -23,6 +23,8 @@ SpendingType = Literal[TokenType, "fee"]
 SPENDING_TYPES: tuple[SpendingType, ...] = (*TOKEN_TYPES, "fee")
 Bills = Literal["until_abort", "whole_answer"]
 
+# The table that comes with the package; a file of the operator's may win over it.
+SHIPPED = Path(__file__).with_name("prices.toml")
 _DATED = re.compile(r"-20\d{6}$")
 _MTOK = 1_000_000
 _WORD_CHARS = 60  # of an upstream's own word, the most that is told

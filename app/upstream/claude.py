@@ -1,104 +1,25 @@
-"""The upstream edge: the official SDK for requests, keys and errors; the raw bytes, read at our pace, for the answer.
-
-1. The SDK sends the request through aiohttp; `Connector` and a trace hook hand us the connection and the response, so
-   that the answer's bytes are read without the SDK's models (a fifth of the cost, facts of the SDK's own decoding).
-2. Every read is followed by a pause of the socket, and only the next `read()` resumes it: after a rest, so that one
-   wake-up takes all that came (`pacer.py`), or at once where Claude is fast. Whoever does not read holds Claude still.
-3. The SDK retries nothing (its `retry-after` has no bound), no socket timeout runs (it would fire while we pause), and
-   an abort aborts the transport, because a closing TLS handshake with a frozen peer takes 30 s.
-"""
+"""The way to the Messages API: what is asked through it, and the keys that it asks with."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import random
-import socket
-import urllib.request
 from collections.abc import Callable, Mapping
-from contextvars import ContextVar
-from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
-import aiohttp
 import anthropic
 import httpx2
-from aiohttp.client_reqrep import ClientRequest
-from aiohttp.connector import AddrInfoType, Connection
-from aiohttp.tracing import Trace
-from httpx_aiohttp.httpx2 import AiohttpTransport
 
-from ..answer.decoding import EventDecoder, refusal
-from ..answer.events import ClaudeEvent, Delta
-from ..errors import SluicewayError, UpstreamCut, UpstreamGarbled, UpstreamTimeout, UpstreamUnreachable
-from .chunks import whole_chunks
-from .pacing import Pacer, ReadPace
+from ..answer.refusals import without_secrets
+from ..errors import UpstreamTimeout
+from .answer import Answer
+from .failures import FAILURES, described, translated
+from .options import UpstreamOptions
+from .pacing import Pacer
 from .retry import RetryRule
+from .transport import Transport
 
 log = logging.getLogger(__name__)
-
-# Taken from a resting socket at once: above any receive buffer that makes sense here.
-_DIRECT_READ_BYTES = 65_536
-# How long a whole answer's connection may take to end its body, so that it can be used again, in seconds.
-_TAIL_S = 1.0
-# The most that TLS decrypts ahead of us; the receive buffer bounds what is still encrypted.
-_TLS_READ_AHEAD_BYTES = 16_384
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamOptions:
-    """How Claude is reached; `settings.py` says what each means, in which unit and why."""
-
-    api_key: str | None
-    base_url: str | None
-    window_s: float
-    receive_buffer_bytes: int
-    read_buffer_bytes: int
-    connect_timeout_s: float
-    idle_timeout_s: float
-    progress_timeout_s: float
-    retry: RetryRule
-
-
-@dataclass(slots=True)
-class _Call:
-    """What one request in flight has got hold of, filled in by the connector and the trace hook."""
-
-    connection: Connection | None = None
-    response: aiohttp.ClientResponse | None = None
-
-    def abort(self) -> None:
-        """Ends the TCP connection at once, whatever its state. Idempotent."""
-        if self.connection is not None and self.connection.transport is not None:
-            self.connection.transport.abort()
-        if self.response is not None:
-            self.response.close()
-
-
-class _Silence(Exception):
-    """A read has waited too long."""
-
-
-_call: ContextVar[_Call] = ContextVar("_call")
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Tells the call in flight which connection it was given."""
-
-    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
-        connection = await super().connect(req, traces, timeout)
-        call = _call.get(None)
-        if call is not None:
-            call.connection = connection
-        return connection
-
-
-async def _on_request_end(_s: aiohttp.ClientSession, _c: SimpleNamespace, end: aiohttp.TraceRequestEndParams) -> None:
-    call = _call.get(None)
-    if call is not None:
-        call.response = end.response
 
 
 class Claude:
@@ -113,330 +34,62 @@ class Claude:
         self.options = options
         self.on_retry = on_retry
         self.pacer = Pacer()
-        self._http = httpx2.AsyncClient(transport=AiohttpTransport(client=self._session))
+        transport = Transport(options.read_buffer_bytes, options.receive_buffer_bytes, self.hide)
         self.sdk = anthropic.AsyncAnthropic(
             api_key=options.api_key,
             base_url=options.base_url,
-            http_client=self._http,
+            http_client=httpx2.AsyncClient(transport=transport),
             max_retries=0,
             timeout=httpx2.Timeout(None, connect=options.connect_timeout_s),
+            # Bytes that nobody has coded can be read at our pace; and a whole answer is not decoded on the event loop.
+            default_headers={"accept-encoding": "identity"},
         )
 
-    def ask(self, params: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Answer:
+    def ask(
+        self, params: Mapping[str, Any], headers: Mapping[str, str] | None = None, retry: RetryRule | None = None
+    ) -> Answer:
         """An answer that has not been asked for yet; `open()` does.
 
         Args:
             params: the Messages API's request fields, without `stream`.
             headers: further request headers, such as `anthropic-beta`.
+            retry: when it is asked for again; by default as the options say.
         """
-        return Answer(self, dict(params), dict(headers or {}))
+        return Answer(self, dict(params), dict(headers or {}), retry or self.options.retry)
+
+    async def fetch(
+        self, path: str, *, headers: Mapping[str, str], query: Mapping[str, str], body: Mapping[str, Any] | None = None
+    ) -> httpx2.Response:
+        """Claude's whole answer to one request, as it came; never asked for twice.
+
+        Args:
+            path: below the base URL.
+            headers: further request headers.
+            query: the parameters in the path's query.
+            body: what to POST, as JSON; None for a GET.
+
+        Raises:
+            UpstreamError: it came to none. Cancelling ends the connection to Claude.
+        """
+        how: Any = {"headers": dict(headers), "params": dict(query)}
+        timeout_s = self.options.progress_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                if body is None:
+                    return await self.sdk.get(path, cast_to=httpx2.Response, options=how)
+                return await self.sdk.post(path, cast_to=httpx2.Response, body=dict(body), options=how)
+        except TimeoutError as error:
+            raise UpstreamTimeout(f"Claude did not answer within {timeout_s:g} s") from error
+        except FAILURES as error:
+            failure = translated(error)
+            log.warning("a request to %s failed: %s", path, described(failure))
+            raise failure from error
+
+    def hide(self, said: bytes) -> bytes:
+        """What Claude's side said, without the keys that we ask with, and others."""
+        keys = (self.sdk.api_key, self.sdk.auth_token)
+        return without_secrets(said, [key.encode() for key in keys if key])
 
     async def close(self) -> None:
         """Closes the connection pool. Answers must have been closed before."""
         await self.sdk.close()
-
-    def _session(self) -> aiohttp.ClientSession:
-        trace = aiohttp.TraceConfig()
-        trace.on_request_end.append(_on_request_end)
-        # No cap on connections: how many streams run is decided where they are let in, not by a queue down here.
-        connector = _Connector(limit=0, keepalive_timeout=60, socket_factory=self._socket)
-        return aiohttp.ClientSession(
-            connector=connector,
-            read_bufsize=self.options.read_buffer_bytes,
-            trace_configs=[trace],
-            # Where a proxy is set in the environment; where none is, aiohttp would still ask in a thread each time.
-            trust_env=bool(urllib.request.getproxies()),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
-
-    def _socket(self, address: AddrInfoType) -> socket.socket:
-        sock = socket.socket(*address[:3])
-        # Set before connecting: the receive window is negotiated from it.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.options.receive_buffer_bytes)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, seconds in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 20), ("TCP_KEEPCNT", 4)):
-            if hasattr(socket, name):
-                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), seconds)
-        return sock
-
-
-class Answer:
-    """One streamed answer: the producer's source.
-
-    Attributes:
-        request_id: Claude's id for the request, once it has begun.
-        headers: the response's headers, once it has begun.
-    """
-
-    def __init__(self, claude: Claude, params: dict[str, Any], headers: dict[str, str]) -> None:
-        self._claude = claude
-        self._options = claude.options
-        self._loop = asyncio.get_running_loop()  # asked for once: in Python 3.11 each time is a system call
-        self._params: dict[str, Any] | None = params  # dropped when the answer has begun: a prompt may be megabytes
-        self._request_headers = headers
-        self._call = _Call()
-        self._decoder = EventDecoder()
-        self._ready: list[ClaudeEvent] = []  # read by open(), not handed out yet
-        self._reading_since: float | None = None  # set while a read waits
-        self._read_left_s = 0.0  # what that read may wait
-        self._watchdog: asyncio.TimerHandle | None = None  # one timer serves many reads; fires at `_watch_at`
-        self._watch_at = 0.0
-        self._paced = False  # from the first text on: it must never be held back
-        # A receive buffer holds about half its size in text: small packets take more room in it than their bytes.
-        self._pace = ReadPace(self._options.window_s, self._options.receive_buffer_bytes // 4)
-        self._flows = True  # the event loop reads the socket
-        self._resume_at = 0.0  # loop time from which the socket may be read again
-        self._plain_fd: int | None = None  # the socket, where nothing encrypts what waits in it
-        self._between_chunks = False  # aiohttp's parser stands between two chunks of the body
-        self._without_progress_s = 0.0  # spent waiting in read() since the last event that was no ping
-        self._closed = False
-        self.headers: Mapping[str, str] = {}
-        self.request_id: str | None = None
-
-    async def open(self) -> None:
-        """Asks, and returns when the first events are here; sends the request again where the retry rule says so.
-
-        Raises:
-            UpstreamError: no answer began. Cancelling is safe: the connection is closed by `close()`.
-        """
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                await self._ask()
-                self._ready = await self.read()
-                if not self._ready:
-                    raise UpstreamCut("Claude's answer ended before its first event")
-                break
-            except SluicewayError as error:
-                self._call.abort()
-                delay_s = self._options.retry.delay_s(error, attempt, random.random())
-                if delay_s is None:
-                    raise
-                log.info("Claude failed before the first event (%s); trying again in %.2f s", error.type, delay_s)
-                self._claude.on_retry()
-            await asyncio.sleep(delay_s)
-            self._call, self._decoder = _Call(), EventDecoder()
-            self._flows, self._paced, self._between_chunks, self._plain_fd = True, False, False, None
-            self._resume_at = self._without_progress_s = 0.0
-        self._params = None
-
-    async def read(self) -> list[ClaudeEvent]:
-        """The next events; an empty list after the last one (`message_stop`).
-
-        Raises:
-            UpstreamRefused: an `error` event came. UpstreamCut: the stream ended without its last event.
-            UpstreamTimeout: silence, or nothing but pings, for too long while we were reading.
-            UpstreamGarbled: what came is no stream of events.
-
-        Cancelling is safe: `close()` still returns what had arrived.
-        """
-        if self._ready:
-            ready, self._ready = self._ready, []
-            return ready
-        response = self._call.response
-        assert response is not None, "open() comes before read()"
-        while not self._decoder.ended:
-            if self._decoder.error is not None:
-                raise self._decoder.error
-            chunk = await self._read_chunk(response.content)
-            if not chunk:
-                raise UpstreamCut("Claude's answer ended without its last event")
-            events = self._decoder.feed(chunk)
-            self._pause(len(chunk))
-            if events:
-                self._without_progress_s = 0.0
-                self._paced = self._paced or Delta in map(type, events)
-                return events
-        return []
-
-    async def close(self) -> list[ClaudeEvent]:
-        """Ends the answer and returns the events that had arrived but were not read. Idempotent.
-
-        An unfinished one ends at once: what the socket already holds is taken in, for the count, and the transport is
-        aborted. A finished one is read to its end, so that the connection can be used again.
-        """
-        if self._closed:
-            return []
-        self._closed = True
-        if self._watchdog is not None:
-            self._watchdog.cancel()
-        ready, self._ready = self._ready, []
-        try:
-            if self._decoder.ended:
-                await self._read_tail()
-            elif self._call.response is not None and self._decoder.error is None:
-                ready += await self._salvage()
-        finally:
-            self._call.abort()
-        return ready
-
-    async def _ask(self) -> None:
-        assert self._params is not None, "an answer is opened once"
-        _call.set(self._call)
-        try:
-            async with asyncio.timeout(self._options.idle_timeout_s):
-                raw = await self._claude.sdk.messages.with_raw_response.create(
-                    **self._params,
-                    stream=True,
-                    extra_headers={"accept-encoding": "identity", **self._request_headers},
-                )
-        except TimeoutError as error:
-            raise UpstreamTimeout(f"Claude sent nothing for {self._options.idle_timeout_s:g} s") from error
-        except anthropic.APIStatusError as error:
-            raise _refused(error) from error
-        except anthropic.APITimeoutError as error:
-            raise UpstreamUnreachable(f"no connection within {self._options.connect_timeout_s:g} s") from error
-        except (anthropic.APIConnectionError, httpx2.HTTPError) as error:
-            raise UpstreamUnreachable("Claude could not be reached, or the connection broke") from error
-        self.headers = dict(raw.headers)
-        self.request_id = raw.headers.get("request-id")
-        response = self._call.response
-        assert response is not None, "the trace hook runs before the SDK returns"
-        if response.content_type != "text/event-stream":
-            raise UpstreamGarbled(f"Claude's side answered with {response.content_type}, not with a stream of events")
-        transport = self._call.connection and self._call.connection.transport
-        if transport is None:
-            return  # the whole answer came with its head
-        if transport.get_extra_info("sslcontext") is None:
-            self._plain_fd = transport.get_extra_info("socket").fileno()
-        elif hasattr(transport, "set_read_buffer_limits"):
-            transport.set_read_buffer_limits(high=_TLS_READ_AHEAD_BYTES)
-
-    async def _read_chunk(self, content: aiohttp.StreamReader) -> bytes:
-        """The bytes that came while the socket rested, or the next ones to come; none at the end."""
-        began = self._loop.time()
-        try:
-            if self._resume_at > began:
-                await self._claude.pacer.until(self._resume_at)
-                if chunk := self._take_waiting(content):
-                    return chunk
-            self._resume()
-            progress_left_s = self._options.progress_timeout_s - self._without_progress_s
-            self._reading_since, self._read_left_s = began, min(self._options.idle_timeout_s, progress_left_s)
-            if self._watchdog is None or self._watch_at > began + self._read_left_s:
-                self._arm(began + self._read_left_s)
-            return await content.readany()
-        except _Silence as error:
-            if progress_left_s < self._options.idle_timeout_s:
-                raise UpstreamTimeout(
-                    f"Claude sent nothing but pings for {self._options.progress_timeout_s:g} s"
-                ) from error
-            raise UpstreamTimeout(f"Claude was silent for {self._options.idle_timeout_s:g} s") from error
-        except aiohttp.ClientError as error:
-            # What came with the cut is still good; the next read finds the error again.
-            if rest := _buffered(content):
-                return rest
-            raise UpstreamCut("Claude's answer was cut off") from error
-        finally:
-            self._reading_since = None
-            self._without_progress_s += self._loop.time() - began
-
-    def _watch(self) -> None:
-        """Ends a read that has waited too long; else looks again when that may be so."""
-        self._watchdog = None
-        response = self._call.response
-        if self._closed or response is None or self._reading_since is None:
-            return  # the next read arms it again
-        due_at = self._reading_since + self._read_left_s
-        if due_at <= self._loop.time():
-            response.content.set_exception(_Silence())
-        else:
-            self._arm(due_at)
-
-    def _arm(self, when: float) -> None:
-        if self._watchdog is not None:
-            self._watchdog.cancel()
-        self._watch_at = when
-        self._watchdog = self._loop.call_at(when, self._watch)
-
-    def _pause(self, size_bytes: int) -> None:
-        """Stops the socket until the next read, and decides how long it rests until then."""
-        if self._flows and (connection := self._connection()) is not None and connection.transport is not None:
-            self._flows = False
-            connection.transport.pause_reading()
-        if self._paced:
-            now = self._loop.time()
-            self._resume_at = now + self._claude.pacer.stretched(self._pace.rest_s(size_bytes, now))
-
-    def _resume(self) -> None:
-        """Lets the event loop read the socket."""
-        if (connection := self._connection()) is not None and connection.transport is not None:
-            self._flows, self._between_chunks = True, False
-            connection.transport.resume_reading()
-
-    def _take_waiting(self, content: aiohttp.StreamReader) -> bytes:
-        """Takes what waits in the paused socket, past the event loop: one system call instead of five.
-
-        Empty where that is not possible, or nothing came: then the loop is to tell when something does. While reads
-        hold whole chunks, as they mostly do, aiohttp's parser is passed by as well; it stands between two of them, and
-        takes over again for whatever else comes, be it the end of the body.
-        """
-        connection = self._connection()
-        transport = connection and connection.transport
-        if self._plain_fd is None or connection is None or transport is None or transport.is_closing():
-            return b""
-        try:
-            data = os.read(self._plain_fd, _DIRECT_READ_BYTES)
-        except OSError:
-            return b""
-        if not data:
-            return b""  # the end: the transport will find it too
-        body = whole_chunks(data)
-        if body is not None and self._between_chunks:
-            return body
-        assert connection.protocol is not None, "the connection is ours"
-        connection.protocol.data_received(data)
-        chunk = _buffered(content)
-        self._flows = True  # for aiohttp resumes what is read from
-        # It made of this read just what we did: it stands where the read ended. Above what it takes at once it may have
-        # held something back.
-        self._between_chunks = chunk == body and len(data) < self._options.read_buffer_bytes
-        return chunk
-
-    def _connection(self) -> Connection | None:
-        """The connection while it is ours: aiohttp hands it on as soon as the body has ended."""
-        return self._call.response.connection if self._call.response is not None else None
-
-    async def _salvage(self) -> list[ClaudeEvent]:
-        """What the socket holds already. Two turns of the loop deliver it: one to resume, one to poll."""
-        response = self._call.response
-        assert response is not None, "only a begun answer has something to salvage"
-        events: list[ClaudeEvent] = []
-        size_bytes = 0
-        self._resume()
-        for _ in range(3):
-            await asyncio.sleep(0)
-            # Reading lets aiohttp parse on where it had held, so that there may be more after it. Above what the socket
-            # can have held, Claude's side goes on while we look.
-            while (chunk := _buffered(response.content)) and size_bytes < 2 * self._options.receive_buffer_bytes:
-                size_bytes += len(chunk)
-                events += self._decoder.feed(chunk)
-        return events
-
-    async def _read_tail(self) -> None:
-        response = self._call.response
-        assert response is not None, "an ended answer has begun"
-        self._resume()
-        try:
-            async with asyncio.timeout(_TAIL_S):
-                while await response.content.readany():
-                    pass
-        except (TimeoutError, aiohttp.ClientError):
-            return
-        response.release()
-        self._call = _Call()  # the connection belongs to the pool again
-
-
-def _buffered(content: aiohttp.StreamReader) -> bytes:
-    """The bytes that have arrived. The public `read_nowait()` raises a cut connection's error before it gives them."""
-    return content._read_nowait(-1) if content._buffer else b""
-
-
-def _refused(error: anthropic.APIStatusError) -> SluicewayError:
-    body = error.body if isinstance(error.body, dict) else {}
-    try:
-        retry_after_s = max(0.0, float(error.response.headers["retry-after"]))
-    except (KeyError, ValueError):
-        retry_after_s = None
-    return refusal(body, error.status_code, retry_after_s=retry_after_s, request_id=error.request_id)

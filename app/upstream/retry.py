@@ -38,3 +38,7 @@ class RetryRule:
         if error.retry_after_s is not None:
             return error.retry_after_s if error.retry_after_s <= self.retry_after_max_s else None
         return min(self.backoff_s * 2.0 ** (attempt - 1) * (0.5 + jitter / 2), self.retry_after_max_s)
+
+
+# For callers that retry by themselves, as the SDKs do: their attempts are not to be multiplied by ours.
+NEVER = RetryRule(retries=0, retry_after_max_s=0.0)

@@ -25,8 +25,8 @@ from ..flow.relay import Pace
 from ..money.entry import Entry, ReconcileLimit
 from ..money.ledger import Ledger
 from ..money.ledger_file import LedgerFile
-from ..money.prices import load_prices
-from ..settings import DEFAULT_CONFIG, Settings, SettingsError
+from ..money.prices import SHIPPED, load_prices
+from ..settings import Settings, SettingsError
 from ..streams.admission import Admission, LagMeter
 from ..streams.archive import Archive, ArchiveOptions
 from ..streams.books import Books
@@ -34,7 +34,8 @@ from ..streams.registry import Streams
 from ..streams.session import Bounds
 from ..streams.terms import Policy
 from ..telemetry.prometheus import Metrics
-from ..upstream.claude import Claude, UpstreamOptions
+from ..upstream.claude import Claude
+from ..upstream.options import UpstreamOptions
 from ..upstream.recount import Reconciler
 from ..upstream.retry import RetryRule
 from .chat_api import ChatApi
@@ -261,7 +262,7 @@ def _upstream_options(settings: Settings, credentials: Credentials) -> UpstreamO
 
 
 def _price_files(settings: Settings) -> list[Path]:
-    return [DEFAULT_CONFIG.with_name("prices.toml"), *([Path(settings.prices_file)] if settings.prices_file else [])]
+    return [SHIPPED, *([Path(settings.prices_file)] if settings.prices_file else [])]
 
 
 def _defaults(settings: Settings) -> Defaults:

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,13 +19,14 @@ import msgspec
 from aiohttp import web
 
 from ..access.keys import Keys, check_content_type
-from ..answer.decoding import refusal
 from ..answer.events import ClaudeEvent
-from ..errors import SluicewayError, UpstreamGarbled, UpstreamTimeout, UpstreamUnreachable
+from ..errors import SluicewayError, UpstreamGarbled, UpstreamRefused
 from ..money.ledger import Account
 from ..streams.registry import Streams
 from ..streams.terms import Terms, new_stop_token
-from ..upstream.claude import Answer, Claude
+from ..upstream.answer import Answer
+from ..upstream.claude import Claude
+from ..upstream.retry import NEVER
 from ..wire.messages import MessagesFormat, events_of
 from .plain_api import Reading, until_released
 from .readers import SseConnection
@@ -101,7 +101,9 @@ class MessagesApi:
         # The SDK checks and rewrites the fields that it knows; in `extra_body` they stay as they came.
         unchecked = {"model": anthropic.omit, "max_tokens": anthropic.omit, "messages": anthropic.omit}
         params = unchecked | {"extra_body": body, "extra_query": dict(request.query)}
-        source = _Announced(self.claude.ask(params, _headers_up(request.headers)), connection)
+        # The caller's SDK retries by itself: one request of its is one request to Claude.
+        answer = self.claude.ask(params, _headers_up(request.headers), retry=NEVER)
+        source = _Announced(answer, connection)
         session = self.streams.start(terms, source, MessagesFormat(), connection, _max_tokens(body))
         return await until_released(connection, session)
 
@@ -112,25 +114,10 @@ class MessagesApi:
             return _passed_on(error)
 
     async def _pass_on(self, request: web.Request, body: dict[str, Any] | None) -> httpx2.Response:
-        """Claude's answer to the same request. Cancelling ends the connection to Claude.
-
-        Raises:
-            UpstreamError: it came to none.
-        """
-        sdk, options = self.claude.sdk, self.claude.options
-        how: Any = {"headers": _headers_up(request.headers), "params": dict(request.query)}
-        try:
-            async with asyncio.timeout(options.progress_timeout_s):
-                if body is None:
-                    return await sdk.get(request.rel_url.raw_path, cast_to=httpx2.Response, options=how)
-                return await sdk.post(request.rel_url.raw_path, cast_to=httpx2.Response, body=body, options=how)
-        except TimeoutError as error:
-            raise UpstreamTimeout(f"Claude did not answer within {options.progress_timeout_s:g} s") from error
-        except anthropic.APIStatusError as error:
-            body = error.body if isinstance(error.body, dict) else {}
-            raise refusal(body, error.status_code, request_id=error.request_id) from error
-        except (anthropic.APIConnectionError, httpx2.HTTPError) as error:
-            raise UpstreamUnreachable("Claude could not be reached, or the connection broke") from error
+        """Claude's answer to the same request. Cancelling ends the connection to Claude. Raises UpstreamError."""
+        return await self.claude.fetch(
+            request.rel_url.raw_path, headers=_headers_up(request.headers), query=dict(request.query), body=body
+        )
 
 
 class _Announced:
@@ -176,7 +163,7 @@ def _response(answer: httpx2.Response) -> web.Response:
 
 def _passed_on(error: SluicewayError) -> web.Response:
     """What Claude answered, where it answered with an error status; every other error is told by the middleware."""
-    if isinstance(error.__cause__, anthropic.APIStatusError):
+    if isinstance(error, UpstreamRefused) and isinstance(error.__cause__, anthropic.APIStatusError):
         return _response(error.__cause__.response)
     raise error
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from ..answer.decoding import STATUS_OF_TYPE
 from ..answer.events import ClaudeEvent, Delta, DeltaKind, Event
+from ..answer.refusals import STATUS_OF_TYPE
 from ..errors import SluicewayError
 
 _encode = msgspec.json.Encoder().encode

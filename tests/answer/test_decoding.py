@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.answer.decoding import MAX_JOINED_CHARS, EventDecoder, refusal
+from app.answer.decoding import MAX_JOINED_CHARS, EventDecoder
 from app.answer.events import ClaudeEvent, Delta, DeltaKind, Event
 from app.errors import UpstreamGarbled, UpstreamRefused
 from tests.conftest import TRANSCRIPTS, transcript_names
@@ -239,37 +239,6 @@ def test_whatever_comes_is_events_or_garbled(payload: bytes, name: str) -> None:
     except UpstreamGarbled:
         return
     assert all(isinstance(event, Delta | Event) for event in events)
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "expected"),
-    [
-        ({"type": "overloaded_error", "message": "m"}, None, ("m", "overloaded_error", 529, True)),
-        ({"type": "rate_limit_error", "message": "m"}, None, ("m", "rate_limit_error", 429, True)),
-        ({"type": "invalid_request_error", "message": "m"}, None, ("m", "invalid_request_error", 400, False)),
-        ({"type": "brand_new_error", "message": "m"}, None, ("m", "brand_new_error", 500, True)),
-        ({"type": "brand_new_error", "message": "m"}, 418, ("m", "brand_new_error", 418, False)),
-        ({"type": "timeout_error", "message": "m"}, 408, ("m", "timeout_error", 408, True)),
-        (
-            {"type": "rate_limit_error", "message": "m", "details": {"error_code": "enforced_spend_limit_reached"}},
-            429,
-            ("m", "rate_limit_error", 429, False),
-        ),
-        ({}, None, ("Claude reported an error without a message", "api_error", 500, True)),
-        ("broken", 503, ("Claude reported an error without a message", "api_error", 503, True)),
-    ],
-)
-def test_claudes_error_body_becomes_a_typed_error(
-    error: object, status: int | None, expected: tuple[str, str, int, bool]
-) -> None:
-    told = refusal({"type": "error", "error": error}, status, retry_after_s=2.5)
-    assert (told.message, told.type, told.status, told.retryable) == expected
-    assert told.retry_after_s == 2.5
-
-
-def test_a_request_id_of_the_header_goes_before_the_bodys() -> None:
-    assert refusal({"request_id": "body"}, 500, request_id="header").request_id == "header"
-    assert refusal({"request_id": "body"}, 500).request_id == "body"
 
 
 @pytest.mark.parametrize("name", transcript_names())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from app.answer.decoding import refusal
 from app.answer.outcome import Outcome
+from app.answer.refusals import refusal
 from app.errors import InternalError, SluicewayError, UpstreamCut, UpstreamTimeout, UpstreamUnreachable
 
 
@@ -45,17 +46,17 @@ OURS_OR_CLAUDES = [
 
 @pytest.mark.parametrize(("body", "status"), REJECTED)
 def test_a_request_that_is_wrong_is_rejected(body: dict[str, Any], status: int | None) -> None:
-    assert Outcome.of(refusal(body, status), began=False) is Outcome.REJECTED
+    assert Outcome.of(refusal(json.dumps(body).encode(), status), began=False) is Outcome.REJECTED
 
 
 @pytest.mark.parametrize(("body", "status"), OURS_OR_CLAUDES)
 def test_what_no_caller_can_mend_is_an_error(body: dict[str, Any], status: int | None) -> None:
-    assert Outcome.of(refusal(body, status), began=False) is Outcome.UPSTREAM_ERROR
+    assert Outcome.of(refusal(json.dumps(body).encode(), status), began=False) is Outcome.UPSTREAM_ERROR
 
 
 @pytest.mark.parametrize(("body", "status"), [*REJECTED, *OURS_OR_CLAUDES])
 def test_once_claude_has_begun_it_is_an_error_whatever_it_is_called(body: dict[str, Any], status: int | None) -> None:
-    assert Outcome.of(refusal(body, status), began=True) is Outcome.UPSTREAM_ERROR
+    assert Outcome.of(refusal(json.dumps(body).encode(), status), began=True) is Outcome.UPSTREAM_ERROR
 
 
 @pytest.mark.parametrize("error", [UpstreamCut(""), UpstreamTimeout(""), UpstreamUnreachable("")])

@@ -8,14 +8,13 @@ from __future__ import annotations
 import sys
 import time
 import timeit
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
 from app.answer.events import Delta, Event
 from app.answer.outcome import Outcome
 from app.money.ledger import Ledger
-from app.money.prices import load_prices
+from app.money.prices import SHIPPED, load_prices
 from app.telemetry.prometheus import Metrics
 
 LIMIT_US = 3.0
@@ -29,7 +28,7 @@ def best_us(statement: object) -> float:
 
 
 def main() -> None:
-    prices = load_prices(Path(__file__).resolve().parents[2] / "config" / "prices.toml")
+    prices = load_prices(SHIPPED)
     metrics, ledger = Metrics(CollectorRegistry(), [MODEL]), Ledger(prices)
     account = ledger.open(model=MODEL, max_tokens=4096, now=0.0)
     delta = Delta(0, "text", "five tokens of ordinary text ", 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -108,17 +109,27 @@ def test_half_a_code_point_goes_as_it_is_at_the_end() -> None:
     assert batch.take(everything=True) == [text(HIGH)]
 
 
-def test_a_batch_knows_how_many_characters_wait() -> None:
+def test_a_batch_knows_how_many_bytes_wait() -> None:
     batch = Batch()
-    assert (batch.chars, bool(batch)) == (0, False)
+    assert (batch.size_bytes, bool(batch)) == (0, False)
     batch.add(text("abc"))
     batch.add(event("a", 64))
-    assert (batch.chars, bool(batch)) == (67, True)
+    assert (batch.size_bytes, bool(batch)) == (67, True)
     batch.take()
-    assert (batch.chars, bool(batch)) == (0, False)
+    assert (batch.size_bytes, bool(batch)) == (0, False)
     batch.add(text("ab" + HIGH))
     batch.take()
-    assert batch.chars == 1
+    assert batch.size_bytes == 3  # half of a pair, as `surrogatepass` encodes it
+
+
+@pytest.mark.parametrize(
+    ("characters", "size_bytes"), [("abc", 3), ("é", 2), ("漢字", 6), ("🙂", 4), (HIGH, 3), ("", 0)]
+)
+def test_a_batch_counts_a_characters_bytes_as_utf_8(characters: str, size_bytes: int) -> None:
+    batch = Batch()
+    batch.add(text(characters))
+    batch.add(text(characters))
+    assert batch.size_bytes == 2 * size_bytes
 
 
 # The window

@@ -352,3 +352,18 @@ async def test_its_repr_shows_state_and_counts() -> None:
     assert repr(channel) == "<Channel 1/1 items 64/100 bytes paused>"
     channel.get_nowait()
     await putting
+
+
+@jumping
+async def test_what_is_held_is_counted_in_bytes_not_in_characters() -> None:
+    channel = Channel(10, 1000)
+    await channel.put(text("漢" * 200))
+    held_bytes = 600 + OVERHEAD_BYTES
+    assert channel.statistics().size_bytes == held_bytes
+    with pytest.raises(asyncio.QueueFull):
+        channel.put_nowait(text("漢" * 100))
+    channel.put_nowait(text("x" * 100))
+    assert channel.statistics().peak_bytes == held_bytes + 100 + OVERHEAD_BYTES
+    channel.get_nowait()
+    channel.get_nowait()
+    assert channel.statistics().size_bytes == 0

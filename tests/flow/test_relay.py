@@ -200,6 +200,17 @@ async def test_a_batch_of_the_largest_size_does_not_wait_for_its_window() -> Non
 
 
 @jumping
+async def test_a_batch_of_the_largest_size_is_counted_in_bytes() -> None:
+    """Thirty characters of three bytes each: two deltas are above a hundred bytes, where of ASCII it takes four."""
+    reader = ScriptedReader()
+    pace = Pace(batch_bytes=100, commit_s=1, heartbeat_s=15)
+    tokens = spaced([text("漢" * 30)] * 5, 0.001)
+    await with_producer(ScriptedSource(tokens), Channel(64, 4096), reader, pace, window_s=5.0)
+    sizes = [sum(len(item.text) for item in batch if isinstance(item, Delta)) for _, batch in reader.batches]
+    assert sizes == [30, 60, 60]
+
+
+@jumping
 async def test_a_batch_is_drained_before_more_is_taken() -> None:
     source = ScriptedSource([[text("x" * 100)] for _ in range(20)])
     channel, reader = Channel(2, 4096), ScriptedReader(stalls_at=150)

@@ -20,7 +20,7 @@ from app import __version__
 from app.answer.events import Delta, DeltaKind, Event
 from app.errors import Refusal
 from app.money.ledger import Account, Ledger, Outcome
-from app.money.prices import load_prices
+from app.money.prices import SHIPPED, load_prices
 from app.telemetry.prometheus import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +54,7 @@ class Worker:
         self.name, self.started_s, self.version = name, started_s, version
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry, MODELS)
-        self._prices = load_prices(ROOT / "config" / "prices.toml")
+        self._prices = load_prices(SHIPPED)
         self.metrics.show_prices(self._prices)
         self._ledger = Ledger(self._prices)
         self._random = random.Random(seed)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import re
 from pathlib import Path
 
 import pytest
 
-from app.money.prices import TOKEN_TYPES, Prices, Rate, input_tokens_by_type, load_prices, prompt_tokens
+from app.money.prices import SHIPPED, TOKEN_TYPES, Prices, Rate, input_tokens_by_type, load_prices, prompt_tokens
 
-SHIPPED = Path(__file__).resolve().parents[2] / "config" / "prices.toml"
+EXAMPLE = Path(__file__).resolve().parents[2] / "config" / "prices.toml"
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +193,25 @@ def test_a_second_file_overrides_only_what_it_names(tmp_path: Path) -> None:
         2 * 0.8 * 1.1
     )
     assert (prices.fees["web_search_requests"].usd_each, prices.fees["web_fetch_requests"].usd_each) == (0.004, 0)
+
+
+def test_the_example_sets_nothing_as_it_is(prices: Prices) -> None:
+    assert load_prices(SHIPPED, EXAMPLE).models == prices.models
+
+
+def test_the_example_wins_over_the_shipped_table_once_its_signs_are_taken_away(tmp_path: Path, prices: Prices) -> None:
+    own = load_prices(
+        SHIPPED, write(tmp_path, re.sub(r"^#(?! |$)", "", EXAMPLE.read_text("utf-8"), flags=re.MULTILINE))
+    )
+    assert own.models.keys() == prices.models.keys() | {"our-name-for-opus"}
+    short, long = own.rate("claude-opus-4-8", {}), own.rate("our-name-for-opus", {"input_tokens": 200_001})
+    assert short is not None
+    assert long is not None
+    assert (short.input, long.input) == (4.5, 9.0)
+    urgent = own.rate("claude-haiku-4-5", {"service_tier": "priority"})
+    assert urgent is not None
+    assert urgent.output == 5.0 * 1.25
+    assert own.bills("our-gateway") == "whole_answer"
 
 
 RATE = "input = 1, output = 5, cache_read = 0.1, cache_write_5m = 1.25, cache_write_1h = 2"

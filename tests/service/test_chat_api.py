@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from app.money.prices import load_prices
+from app.money.prices import SHIPPED, load_prices
 from app.streams.lifecycle import ReaderState
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.server import Simulator
 from app.web.chat_api import cost_of
 from app.web.compose import Running
-from tests.conftest import ROOT, Serve
+from tests.conftest import Serve
 from tests.support.readers import AT_ONCE_S, Reader, eventually, steady
 
 ALICE: dict[str, Any] = {"Authorization": "Bearer alice"}
@@ -277,7 +276,7 @@ async def test_silence_is_filled_with_comments(serve: Serve, client: aiohttp.Cli
 
 
 def test_an_answer_costs_what_the_price_table_says() -> None:
-    cost_usd = cost_of(load_prices(Path(ROOT / "config" / "prices.toml")))
+    cost_usd = cost_of(load_prices(SHIPPED))
     usage = {"input_tokens": 1_000_000, "output_tokens": 100_000}
 
     assert cost_usd("claude-opus-4-8", usage) == pytest.approx(5 + 2.5)

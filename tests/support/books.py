@@ -10,12 +10,12 @@ from app.answer.events import ClaudeEvent, Delta, DeltaKind, Event
 from app.answer.outcome import Outcome
 from app.money.entry import Entry
 from app.money.ledger import Account, Ledger
-from app.money.prices import Prices, load_prices
+from app.money.prices import SHIPPED, Prices, load_prices
 from app.money.survival import ENOUGH_FINISHED
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "claude-sonnet-5-5"
-PRICES = load_prices(ROOT / "config" / "prices.toml")
+PRICES = load_prices(SHIPPED)
 
 
 def start(model: str = MODEL, **usage: Any) -> Event:

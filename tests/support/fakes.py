@@ -105,7 +105,7 @@ async def _play(steps: list[Step]) -> list[ClaudeEvent]:
 class ScriptedReader:
     """A `Reader` whose connection takes so many bytes and then stalls, or breaks.
 
-    A batch counts with its characters, any other event with its payload, a sign of life with one byte.
+    A batch counts with its text, any other event with its payload, a sign of life with one byte.
 
     Args:
         stalls_at: takes this many bytes, then nothing until `resume`.
@@ -142,7 +142,7 @@ class ScriptedReader:
         assert events, "an empty batch is no batch"
         began = asyncio.get_running_loop().time()
         self.on_send()
-        await self._take(sum(len(event.text if isinstance(event, Delta) else event.raw) for event in events))
+        await self._take(sum(event.text_bytes if isinstance(event, Delta) else len(event.raw) for event in events))
         self.batches.append((began, events))
 
     async def keep_alive(self) -> None:

@@ -14,10 +14,9 @@ from app.answer.outcome import Outcome
 from app.answer.tally import Phase
 from app.errors import Refusal
 from app.money.entry import Avoided, Entry
-from app.money.prices import Cost, load_prices
+from app.money.prices import SHIPPED, Cost, load_prices
 from app.telemetry.prometheus import ERROR_TYPES, LEFT, Metrics
 
-ROOT = Path(__file__).resolve().parents[2]
 MODELS = ["claude-sonnet-5-5", "claude-haiku-5-5"]
 
 # Names and labels, as dashboards and alerts rely on them.
@@ -111,7 +110,7 @@ def flat(registry: CollectorRegistry) -> dict[str, float]:
 def test_every_series_of_the_contract_is_there_from_the_start_and_no_other(
     registry: CollectorRegistry, metrics: Metrics
 ) -> None:
-    metrics.show_prices(load_prices(ROOT / "config" / "prices.toml"))
+    metrics.show_prices(load_prices(SHIPPED))
     assert samples(registry) == CONTRACT
 
 
@@ -146,7 +145,7 @@ def test_a_model_has_series_from_the_first_stream_that_asks_for_it_and_the_defau
             sample.labels["model"] for one in registry.collect() for sample in one.samples if "model" in sample.labels
         }
 
-    metrics.show_prices(load_prices(ROOT / "config" / "prices.toml"))
+    metrics.show_prices(load_prices(SHIPPED))
     assert models() == {MODELS[0]}
     metrics.opened(MODELS[1])
     assert models() == set(MODELS)
@@ -157,7 +156,7 @@ def test_a_model_has_series_from_the_first_stream_that_asks_for_it_and_the_defau
 
 
 def test_a_worker_that_has_served_one_model_exposes_few_lines(registry: CollectorRegistry, metrics: Metrics) -> None:
-    metrics.show_prices(load_prices(ROOT / "config" / "prices.toml"))
+    metrics.show_prices(load_prices(SHIPPED))
     assert len(flat(registry)) < 350
 
 
@@ -195,7 +194,7 @@ def test_promtool_finds_nothing_to_say(registry: CollectorRegistry, metrics: Met
     promtool = shutil.which("promtool")
     assert promtool, "promtool is missing: it is in Debian's package prometheus"
     metrics.settled(entry())
-    metrics.show_prices(load_prices(ROOT / "config" / "prices.toml"))
+    metrics.show_prices(load_prices(SHIPPED))
     done = subprocess.run(
         [promtool, "check", "metrics"], input=generate_latest(registry), capture_output=True, check=False, timeout=50
     )
@@ -311,7 +310,7 @@ def test_gauges_go_up_and_down(registry: CollectorRegistry, metrics: Metrics) ->
 
 
 def test_prices_are_shown_with_their_tiers(registry: CollectorRegistry, metrics: Metrics) -> None:
-    metrics.show_prices(load_prices(ROOT / "config" / "prices.toml"))
+    metrics.show_prices(load_prices(SHIPPED))
     metrics.opened(MODELS[1])
     shown = [value(registry, "price_usd_per_mtok", model=MODELS[1], type=t) for t in ("output", "output_above_100000")]
     assert shown == [0.5, 2.5]
@@ -322,8 +321,8 @@ def test_prices_that_are_read_again_take_the_place_of_the_old_ones(
     registry: CollectorRegistry, metrics: Metrics, tmp_path: Path
 ) -> None:
     metrics.opened(MODELS[1])
-    metrics.show_prices(load_prices(ROOT / "config" / "prices.toml"))
-    table = (ROOT / "config" / "prices.toml").read_text("utf-8").partition("[[model.tiers]]")[0]
+    metrics.show_prices(load_prices(SHIPPED))
+    table = SHIPPED.read_text("utf-8").partition("[[model.tiers]]")[0]
     (tmp_path / "prices.toml").write_text(table.replace("output = 0.5,", "output = 0.7,"))
     metrics.show_prices(load_prices(tmp_path / "prices.toml"))
     shown = [value(registry, "price_usd_per_mtok", model=MODELS[1], type=t) for t in ("output", "output_above_100000")]

@@ -24,7 +24,9 @@ from app.answer.events import ClaudeEvent, Delta
 from app.errors import SluicewayError, UpstreamCut, UpstreamGarbled, UpstreamRefused, UpstreamTimeout
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.server import Simulator
-from app.upstream.claude import Answer, Claude, UpstreamOptions
+from app.upstream.answer import Answer
+from app.upstream.claude import Claude
+from app.upstream.options import UpstreamOptions
 from app.upstream.retry import RetryRule
 from tests.conftest import ROOT
 from tests.support.readers import AT_ONCE_S, Reader, eventually, sockets, steady

@@ -17,15 +17,15 @@ from pathlib import Path
 
 import click
 
-from ...money.prices import Prices, load_prices
-from ...upstream.claude import Claude, UpstreamOptions
+from ...money.prices import SHIPPED, Prices, load_prices
+from ...upstream.claude import Claude
+from ...upstream.options import UpstreamOptions
 from ...upstream.retry import RetryRule
 from .design import CannotPlan
 from .experiment import Experiment, Findings, Options
 from .report import as_json, words
 from .usage_report import REPORT_DELAY_S, Reported, ReportError, fetch
 
-PRICES = Path(__file__).resolve().parents[3] / "config" / "prices.toml"
 # Small on purpose: what a paused stream can still take in on our side.
 _RECEIVE_BUFFER_BYTES = 16_384
 _READ_BUFFER_BYTES = 4_096
@@ -66,7 +66,7 @@ def command() -> click.Command:
         show_default=True,
         help="Say in the request that the model is not to think, or say nothing.",
     )
-    @click.option("--prices", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=PRICES)
+    @click.option("--prices", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=SHIPPED)
     @click.option("--report-delay-s", type=click.FloatRange(min=0), default=REPORT_DELAY_S, show_default=True)
     @click.option("--seed", default=0, show_default=True, help="Of the trials' order and of the dither.")
     @click.option("--json", "as_json_", is_flag=True, help="The findings as JSON on stdout.")

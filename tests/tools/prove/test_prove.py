@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +17,8 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.money.prices import ModelPrice, PriceFile, Prices, Rate, load_prices
-from app.tools.prove import PRICES, command, examine, upstream_options
+from app.money.prices import SHIPPED, ModelPrice, PriceFile, Prices, Rate, load_prices
+from app.tools.prove import command, examine, upstream_options
 from app.tools.prove.design import CannotPlan, CapReached, Pace, Purse, plan
 from app.tools.prove.experiment import Experiment, Findings, Options
 from app.tools.prove.inference import ALPHA, Share, Verdict, share, student_quantile, trustworthy
@@ -44,7 +43,7 @@ class Provider:
 
     def __init__(self, simulator: Simulator, claude: Claude) -> None:
         self.simulator, self.claude = simulator, claude
-        self.prices = load_prices(PRICES)
+        self.prices = load_prices(SHIPPED)
 
     async def examined(self, account: AccountPlan = ACCOUNT, *, cap_usd: float = 5.0, **options: Any) -> Findings:
         """A fresh account's experiment, held against the books for its cap."""
@@ -342,7 +341,3 @@ def test_the_command_refuses_before_it_spends(
     result = CliRunner().invoke(command(), arguments, env=environment)
     assert result.exit_code != 0
     assert said in result.output
-
-
-def test_the_price_table_is_the_shipped_one() -> None:
-    assert Path(__file__).resolve().parents[3] / "config" / "prices.toml" == PRICES

@@ -1,0 +1,37 @@
+"""The SDK's exceptions, and those of what lies below it, as errors of our own: the one place that knows them."""
+
+from __future__ import annotations
+
+import aiohttp
+import anthropic
+import httpx2
+
+from ..answer.refusals import no_stream, refusal
+from ..errors import SluicewayError, UpstreamError, UpstreamGarbled, UpstreamUnreachable
+
+# What a request by the SDK raises where it came to nothing. The second is met in a body that is read at once.
+FAILURES = (anthropic.APIError, httpx2.HTTPError)
+
+
+def translated(error: Exception) -> UpstreamError:
+    """One of `FAILURES` as what a caller is told."""
+    if isinstance(error, anthropic.APIStatusError):
+        response = error.response
+        if response.is_redirect:
+            location = str(response.extensions.get("location", ""))
+            return no_stream(response.content, response.status_code, response.headers, location)
+        return refusal(response.content, response.status_code, response.headers)
+    cause = error.__cause__ if isinstance(error, anthropic.APIConnectionError) else error
+    if isinstance(cause, httpx2.DecodingError):
+        return UpstreamGarbled(f"Claude's side could not be read: {cause}")
+    met = cause.__cause__ if cause is not None else None
+    if isinstance(met, aiohttp.ServerTimeoutError):
+        return UpstreamUnreachable("no connection to Claude in time")
+    if isinstance(met, aiohttp.ClientConnectorError):
+        return UpstreamUnreachable("Claude could not be reached")
+    return UpstreamUnreachable("the connection to Claude broke before its answer was here")
+
+
+def described(error: SluicewayError) -> str:
+    """An error for the log: its status, its type, and its words, which hold no secrets."""
+    return f"{error.status} {error.type}: {error.message}"
