@@ -1,0 +1,174 @@
+"""One request and its response on a resting socket: HTTP/1.1, parsed once a read (RFC 9112)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import httptools
+import httpx2
+
+from .resting_socket import RestingSocket
+
+if TYPE_CHECKING:
+    from .pool import RestingTransport
+
+# Taken from the socket at once where nobody says less: a TLS record.
+READ_BYTES = 16_384
+# The most that a response's head may take; Claude's own takes some 2 kB.
+MAX_HEAD_BYTES = 65_536
+
+
+class HeadTooLarge(ValueError):
+    """A response's head passed its bound without an end."""
+
+
+class Parser:
+    """What a response says: its head once that is whole, and its body as it comes. Pure.
+
+    Attributes:
+        status: of the final response, 0 until its head is whole; interim ones (1xx) are passed over.
+        headers: as they came, names and values as bytes.
+        complete: the body has ended, by its own framing.
+        keep_alive: the connection can carry another request after it.
+    """
+
+    __slots__ = ("_head_bytes", "_parser", "_parts", "_until_close", "complete", "headers", "keep_alive", "status")
+
+    def __init__(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._parts: list[bytes] = []
+        self._head_bytes = 0
+        self._until_close = False  # nothing frames the body but the connection's end
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.complete = self.keep_alive = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Takes the next bytes and returns what of the body they hold.
+
+        Raises:
+            httptools.HttpParserError: this is no HTTP. HeadTooLarge: it may be, but goes on for ever.
+        """
+        if not self.status:
+            self._head_bytes += len(data)
+        self._parser.feed_data(data)
+        if not self.status and self._head_bytes > MAX_HEAD_BYTES:
+            raise HeadTooLarge(f"the response's head is above {MAX_HEAD_BYTES} bytes")
+        parts = self._parts
+        if not parts:
+            return b""
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        return body
+
+    def end(self) -> bool:
+        """The connection has ended; tells whether the response has with it, as it should."""
+        self.complete = self.complete or (self._until_close and bool(self.status))
+        self.keep_alive = False
+        return self.complete
+
+    # What httptools calls.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            self.headers = []
+            return
+        names = {name.lower() for name, _ in self.headers}
+        self._until_close = b"content-length" not in names and b"transfer-encoding" not in names
+        self.status = status
+
+    def on_body(self, body: bytes) -> None:
+        self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        if self.status:
+            self.complete = True
+            self.keep_alive = self._parser.should_keep_alive()
+
+
+class Body(httpx2.AsyncByteStream):
+    """A response's body: the SDK may iterate over it; whoever paces reads takes what came by `take`.
+
+    Args:
+        socket: where it comes from, given back to `transport` as soon as the body has ended.
+        parser: has the head already.
+        early: what of the body came with the head.
+        transport: the socket's owner.
+
+    Attributes:
+        socket: None once it was given back.
+    """
+
+    def __init__(self, socket: RestingSocket, parser: Parser, early: bytes, transport: RestingTransport) -> None:
+        self.socket: RestingSocket | None = socket
+        self._parser = parser
+        self._early = early
+        self._transport = transport
+        if parser.complete:
+            self._give_back()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the body has ended as its framing says, and everything of it was taken."""
+        return self._parser.complete and not self._early
+
+    def take(self, most_bytes: int = READ_BYTES) -> bytes:
+        """What of the body has come, at once.
+
+        Raises:
+            httpx2.ReadError: the connection broke, or ended before the body did. httpx2.RemoteProtocolError: what
+                came is no HTTP.
+        """
+        early, self._early = self._early, b""
+        socket = self.socket
+        if early or socket is None:
+            return early
+        try:
+            while True:
+                data = socket.take(most_bytes)
+                if not data:
+                    if socket.ended and not self._parser.end():
+                        raise httpx2.ReadError("the connection ended before the answer did")
+                    break
+                body = self._parser.feed(data)
+                if body or self._parser.complete:
+                    break
+        except OSError as error:  # ssl.SSLError is one
+            raise httpx2.ReadError(f"the connection broke: {error}") from error
+        except (httptools.HttpParserError, ValueError) as error:
+            raise httpx2.RemoteProtocolError(f"what came is no HTTP: {error}") from error
+        if self._parser.complete:
+            self._give_back()
+        return body if data else b""
+
+    async def readable(self) -> None:
+        """Returns when there may be something to `take`. Cancelling is safe."""
+        if self.socket is not None and not self._early:
+            await self.socket.readable()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while not self.complete:
+            if chunk := self.take():
+                yield chunk
+            elif not self.complete:
+                await self.readable()
+
+    async def aclose(self) -> None:
+        """Lets go of the connection: it is aborted unless the body has ended. Idempotent."""
+        self.abort()
+
+    def abort(self) -> None:
+        """Ends the connection at once, where it is still ours. Idempotent."""
+        socket, self.socket = self.socket, None
+        if socket is not None:
+            socket.abort()
+
+    def _give_back(self) -> None:
+        socket, self.socket = self.socket, None
+        if socket is not None:
+            self._transport.give_back(socket, reusable=self._parser.keep_alive)

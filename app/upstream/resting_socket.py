@@ -1,0 +1,300 @@
+"""A connection to Claude that rests: nobody polls it while nobody reads it, and everything that lies in it is bounded.
+
+What comes while it rests stays in the kernel, in the small receive buffer, encrypted as it is; a full one makes
+Claude's side wait. `take()` then brings in one wake-up whatever came: one `recv`, and under TLS a few `SSL_read`.
+
+Rejected, with what was measured (spike, 2026-11): `ssl.SSLSocket` costs 1.9 to 2.6 times as much a read, because it
+asks the kernel twice a record; asyncio's and uvloop's TLS transports buffer up to 256 kB beside us and parse on every
+packet; kernel TLS needs Python 3.12 and a module that few kernels have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import struct
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+# struct tcp_info, linux/tcp.h: `tcpi_rtt` in microseconds at offset 68, where it has always been.
+_TCP_INFO = struct.Struct("=68xI")
+_HAS_TCP_INFO = sys.platform == "linux"
+# SO_LINGER on, with no time: close() drops what is unsent and resets, whatever state the peer is in.
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+# A MemoryBIO keeps the largest size that it ever had, so ciphertext goes in by slices of this many bytes.
+_SLICE_BYTES = 4096
+# A TLS record holds at most this much plaintext (RFC 8446, section 5.1): one SSL_read takes a record, whole.
+_RECORD_BYTES = 16_384
+_NO_BIO = ssl.MemoryBIO()
+# What is encrypted and handed to the kernel at once of a request: bounds what a large body takes beside itself.
+_SEND_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How the receive buffer follows the way: as small as it can be near by, as large as it must be far away.
+
+    The rate that a window lets through is its size by the round trip. Small packets take more room in the buffer than
+    their bytes, and Linux advertises half of it, so four times rate by round trip keeps a far stream from waiting.
+
+    Attributes:
+        near_bytes: `SO_RCVBUF` to begin with, and all of it while the way is short; Linux doubles it.
+        most_bytes: what it may grow to. Above 32 kB (64 kB once doubled) the window would need the scale that was
+            fixed with the first packet.
+    """
+
+    near_bytes: int
+    most_bytes: int = 32_768
+
+    # A way below this round trip, in seconds, is near: `near_bytes` lets 1.6 MB/s through even at its end.
+    NEAR_S = 0.005
+    # What a far stream is given before its rate is known, in bytes/s: some 700 tokens/s.
+    FIRST_RATE = 100_000.0
+    # Buffer bytes for each byte that is on the way, see above.
+    ROOM = 4.0
+    # It is changed only for this much more: each change is a system call.
+    STEP = 1.25
+
+    def wanted_bytes(self, rate: float, rtt_s: float) -> int:
+        """The `SO_RCVBUF` that keeps `rate` bytes/s flowing over a round trip of `rtt_s`."""
+        if rtt_s < self.NEAR_S:
+            return self.near_bytes
+        # Halved, because Linux doubles what it is told.
+        return min(self.near_bytes + round(self.ROOM * rate * rtt_s / 2), max(self.most_bytes, self.near_bytes))
+
+
+class RestingSocket:
+    """One connected socket, plain or under TLS, for one task at a time.
+
+    Args:
+        sock: connected and non-blocking; from now on it is ours.
+        window: how its receive buffer grows.
+
+    Attributes:
+        ended: the peer has closed its side, and all that came before was taken.
+        closed: we have closed or aborted it.
+        used: a request was sent on it before: it may be stale.
+        idle_since: loop time at which it was put by, where it was.
+    """
+
+    __slots__ = (
+        "_buffer_bytes", "_incoming", "_loop", "_outgoing", "_rate", "_rtt_s", "_sock", "_tls", "_unsent", "_waiter",
+        "_window", "closed", "ended", "idle_since", "used",
+    )  # fmt: skip
+
+    def __init__(self, sock: socket.socket, window: Window) -> None:
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._tls: ssl.SSLObject | None = None
+        self._incoming = self._outgoing = _NO_BIO  # replaced by its own under TLS
+        self._unsent = b""  # of what TLS itself has to say while we read: a key update's answer, of some bytes
+        self._waiter: asyncio.Future[None] | None = None  # set while a task waits for the kernel
+        self._window = window
+        self._buffer_bytes = window.near_bytes
+        self._rtt_s = 0.0
+        self._rate = 0.0  # bytes/s lately, 0 while unknown
+        self.ended = self.closed = self.used = False
+        self.idle_since = 0.0
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether TLS is spoken on it."""
+        return self._tls is not None
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """The TLS session, for a later connection to resume; best asked for once data has come (TLS 1.3's tickets)."""
+        return self._tls.session if self._tls is not None else None
+
+    async def handshake(self, context: ssl.SSLContext, host: str, session: ssl.SSLSession | None = None) -> None:
+        """Goes over to TLS.
+
+        Raises:
+            ssl.SSLError: it came to none; `ssl.SSLCertVerificationError` says why a certificate was refused.
+            ConnectionError: the peer closed meanwhile.
+
+        Cancelling leaves it unusable: abort it.
+        """
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host, session=session)
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                await self._send_raw(self._outgoing.read())
+                self._incoming.write(await self._receive_raw())
+            except ssl.SSLError:
+                with contextlib.suppress(OSError):  # the peer's log is to know why, if it still listens
+                    self._sock.send(self._outgoing.read())
+                raise
+        await self._send_raw(self._outgoing.read())
+        self._tls = tls
+
+    async def send(self, data: bytes) -> None:
+        """Sends all of it.
+
+        Raises:
+            ConnectionError: the connection broke. Cancelling leaves it open how much was sent: abort it then.
+        """
+        self.used = True
+        if self._tls is None:
+            await self._send_raw(data)
+            return
+        view = memoryview(data)
+        for start in range(0, len(view), _SEND_BYTES):
+            self._tls.write(view[start : start + _SEND_BYTES])
+            await self._send_raw(self._outgoing.read())
+
+    def take(self, most_bytes: int) -> bytes:
+        """What has come, at once and decrypted; nothing where nothing has, or where it `ended`.
+
+        Args:
+            most_bytes: taken from the kernel at the most.
+
+        Raises:
+            OSError: the connection broke; ssl.SSLError: what came is not what was sent.
+        """
+        if self.closed:
+            raise ConnectionAbortedError("the connection was closed by us")
+        try:
+            data = self._sock.recv(most_bytes)
+        except (BlockingIOError, InterruptedError):
+            return b""
+        if not data:
+            self.ended = True
+            return b""
+        return data if self._tls is None else self._decrypted(data)
+
+    async def readable(self) -> None:
+        """Returns when there is something to `take`, or the socket was aborted. Cancelling is safe."""
+        await self._wait(self._loop.add_reader, self._loop.remove_reader)
+
+    def measure(self) -> None:
+        """Looks how far away the peer is, and gives the receive buffer its first size: once, after connecting."""
+        if _HAS_TCP_INFO and self._sock.family != socket.AF_UNIX:
+            info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+            self._rtt_s = _TCP_INFO.unpack(info)[0] / 1e6
+            self._grow(self._window.wanted_bytes(self._window.FIRST_RATE, self._rtt_s))
+
+    @property
+    def buffer_bytes(self) -> int:
+        """The receive buffer, as it was asked for."""
+        return self._buffer_bytes
+
+    def flowed(self, size_bytes: int, elapsed_s: float) -> None:
+        """So much came in this time: the buffer grows where it would hold the flow back, and never shrinks in flight.
+
+        Shrinking drops what was offered to the peer: measured, the flow then stood still for 2.8 s.
+        """
+        if self._rtt_s >= self._window.NEAR_S and elapsed_s > 0:
+            self._rate = max(size_bytes / elapsed_s, 0.8 * self._rate)
+            self._grow(self._window.wanted_bytes(self._rate, self._rtt_s))
+
+    def put_by(self) -> bool:
+        """Makes it ready for another request; False where the peer has closed, or says what nobody asked for."""
+        try:
+            stale = bool(self.take(_RECORD_BYTES)) or self.ended
+        except OSError:
+            return False
+        if not stale and self._buffer_bytes != self._window.near_bytes:
+            self._rate = 0.0
+            self._set_buffer(self._window.near_bytes)
+            self._grow(self._window.wanted_bytes(self._window.FIRST_RATE, self._rtt_s))
+        self.idle_since = self._loop.time()
+        return not stale
+
+    def abort(self) -> None:
+        """Ends the connection at once, whatever the peer's state: no farewell is sent that could block. Idempotent."""
+        if self.closed:
+            return
+        self.closed = True
+        if self._waiter is not None:
+            # Off the loop before it is closed: its number may be another connection's a moment later.
+            self._loop.remove_reader(self._sock.fileno())
+            self._loop.remove_writer(self._sock.fileno())
+            if not self._waiter.done():
+                self._waiter.set_result(None)
+        with contextlib.suppress(OSError):
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._sock.close()
+
+    def _decrypted(self, data: bytes) -> bytes:
+        assert self._tls is not None, "only under TLS"
+        parts = []
+        view = memoryview(data)
+        for start in range(0, len(view), _SLICE_BYTES):
+            self._incoming.write(view[start : start + _SLICE_BYTES])
+            # Not until SSLWantRead: what is left in the BIO is no whole record, and an exception costs as much as one.
+            while self._incoming.pending and not self.ended:
+                try:
+                    part = self._tls.read(_RECORD_BYTES)
+                except ssl.SSLWantReadError:
+                    break  # tickets and the like: nothing for us
+                except ssl.SSLZeroReturnError:
+                    part = b""  # close_notify
+                if part:
+                    parts.append(part)
+                else:
+                    self.ended = True
+        if self._outgoing.pending or self._unsent:
+            self._unsent += self._outgoing.read()
+            with contextlib.suppress(BlockingIOError):
+                self._unsent = self._unsent[self._sock.send(self._unsent) :]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _send_raw(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            if self.closed:
+                raise ConnectionAbortedError("the connection was closed by us")
+            try:
+                view = view[self._sock.send(view) :]
+            except (BlockingIOError, InterruptedError):
+                await self._wait(self._loop.add_writer, self._loop.remove_writer)
+
+    async def _receive_raw(self) -> bytes:
+        while not self.closed:
+            try:
+                data = self._sock.recv(_RECORD_BYTES)
+            except (BlockingIOError, InterruptedError):
+                await self.readable()
+                continue
+            if not data:
+                raise ConnectionResetError("the peer closed in the handshake")
+            return data
+        raise ConnectionAbortedError("the connection was closed by us")
+
+    async def _wait(self, add: Callable[..., object], remove: Callable[[int], object]) -> None:
+        if self.closed:
+            return
+        assert self._waiter is None, "one task at a time"
+        waiter = self._waiter = self._loop.create_future()
+        fd = self._sock.fileno()
+        add(fd, _done, waiter)
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+            if not self.closed:
+                remove(fd)
+
+    def _grow(self, wanted_bytes: int) -> None:
+        if wanted_bytes > self._buffer_bytes * self._window.STEP:
+            self._set_buffer(wanted_bytes)
+
+    def _set_buffer(self, size_bytes: int) -> None:
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size_bytes)
+        self._buffer_bytes = size_bytes
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "ended" if self.ended else "open"
+        return f"<RestingSocket {state}{' TLS' if self.encrypted else ''} {self._buffer_bytes} bytes>"
+
+
+def _done(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
