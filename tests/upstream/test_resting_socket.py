@@ -68,8 +68,10 @@ async def connected(encrypted: bool, window: Window = NEAR) -> AsyncIterator[tup
         await peer.listen()
 
     pem = certificate()
-    how = {"ssl": server_side(pem), "ssl_shutdown_timeout": 0.2} if encrypted else {}
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, **how)
+    if encrypted:  # and does not wait for our farewell
+        server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=server_side(pem), ssl_shutdown_timeout=0.2)
+    else:
+        server = await asyncio.start_server(accept, "127.0.0.1", 0)
     sock = socket.socket()
     sock.setblocking(False)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window.near_bytes)
