@@ -111,9 +111,6 @@ class Settings(BaseModel):
     receive_buffer_bytes: int = Field(
         8192, ge=2048, le=16_777_216, description="SO_RCVBUF towards Claude, in bytes (Linux doubles it)"
     )
-    read_buffer_bytes: int = Field(
-        4096, ge=1024, le=16_777_216, description="read from it at once before more is known to wait, in bytes"
-    )
     queue_items: int = Field(64, ge=1, le=65_536, description="the queue's bound in items")
     queue_bytes: int = Field(4096, ge=256, le=16_777_216, description="the queue's bound in bytes")
     send_buffer_bytes: int = Field(

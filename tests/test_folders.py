@@ -35,7 +35,7 @@ PURE = {
     "flow": {"batching"},
     "money": {"entry", "ledger", "prices", "rates", "survival"},
     "streams": {"credits", "lifecycle", "liveness", "replay"},
-    "upstream": {"chunks", "retry"},
+    "upstream": {"retry"},
 }
 CLOCKS = {"asyncio", "time", "threading", "selectors", "socket", "concurrent", "random"}
 HTTP = {"aiohttp", "aiohttp_sse", "anthropic", "httpx", "httpx2", "httpx_aiohttp", "uvloop", "redis"}

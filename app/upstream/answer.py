@@ -1,8 +1,8 @@
 """One streamed answer: the official SDK asks, and the answer's bytes are read here, at our own pace.
 
 1. The SDK's models are passed by: they cost five times the reading (facts of the SDK's own decoding).
-2. Every read is followed by a pause of the socket, and only the next `read()` resumes it: after a rest, so that one
-   wake-up takes all that came (`pacing.py`), or at once where Claude is fast. Whoever does not read holds Claude still.
+2. The socket rests until the next `read()` (`resting_socket.py`), which comes after a pause, so that one wake-up takes
+   all that came (`pacing.py`), or at once where Claude is fast. Whoever does not read holds Claude still.
 3. The SDK retries nothing (its `retry-after` has no bound), no socket timeout runs (it would fire while we pause), and
    an abort aborts the transport.
 """
@@ -10,39 +10,31 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import os
 import random
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import aiohttp
 import anthropic
-from aiohttp.connector import Connection
+import httpx2
 
 from ..answer.decoding import EventDecoder
 from ..answer.events import ClaudeEvent, Delta
 from ..answer.refusals import MOST_BODY_BYTES, no_stream
 from ..errors import SluicewayError, UpstreamCut, UpstreamRefused, UpstreamTimeout
-from .chunks import whole_chunks
+from .exchange import Body
 from .failures import FAILURES, described, translated
 from .options import UpstreamOptions
 from .pacing import Pacer, ReadPace
 from .retry import RetryRule
-from .transport import Call
 
 log = logging.getLogger(__name__)
 
-# Taken from a resting socket at once: above any receive buffer that makes sense here.
-_DIRECT_READ_BYTES = 65_536
+# Taken from the socket at once: what came in a window near by, and as much as one TLS record may hold.
+_READ_BYTES = 16_384
 # How long a whole answer's connection may take to end its body, so that it can be used again, in seconds.
 _TAIL_S = 1.0
-# The most that TLS decrypts ahead of us; the receive buffer bounds what is still encrypted.
-_TLS_READ_AHEAD_BYTES = 16_384
-
-
-class _Silence(Exception):
-    """A read has waited too long."""
 
 
 class Upstream(Protocol):
@@ -77,7 +69,7 @@ class Answer:
         self._loop = asyncio.get_running_loop()  # asked for once: in Python 3.11 each time is a system call
         self._params: dict[str, Any] | None = params  # dropped when the answer has begun: a prompt may be megabytes
         self._request_headers = headers
-        self._call = Call()
+        self._body: Body | None = None  # once the answer's head is here
         self._decoder = EventDecoder()
         self._body_began = False  # bytes of an answer have come: from here on, asking again would buy another one
         self._ready: list[ClaudeEvent] = []  # read by open(), not handed out yet
@@ -86,12 +78,8 @@ class Answer:
         self._watchdog: asyncio.TimerHandle | None = None  # one timer serves many reads; fires at `_watch_at`
         self._watch_at = 0.0
         self._paced = False  # from the first text on: it must never be held back
-        # A receive buffer holds about half its size in text: small packets take more room in it than their bytes.
-        self._pace = ReadPace(self._options.window_s, self._options.receive_buffer_bytes // 4)
-        self._flows = True  # the event loop reads the socket
+        self._pace = ReadPace(self._options.window_s)
         self._resume_at = 0.0  # loop time from which the socket may be read again
-        self._plain_fd: int | None = None  # the socket, where nothing encrypts what waits in it
-        self._between_chunks = False  # aiohttp's parser stands between two chunks of the body
         self._without_progress_s = 0.0  # spent waiting in read() since the last event that was no ping
         self._closed = False
         self.headers: Mapping[str, str] = {}
@@ -113,8 +101,9 @@ class Answer:
                     raise UpstreamCut("Claude's answer ended before its first event")
                 break
             except SluicewayError as error:
-                self._call.abort()
-                self._call = Call()  # nothing of it is an answer that closing would have to count
+                if self._body is not None:
+                    self._body.abort()
+                    self._body = None  # nothing of it is an answer that closing would have to count
                 delay_s = self._retry.delay_s(error, attempt, random.random())
                 # An error that Claude itself tells as its first event is its word that there is no answer.
                 if delay_s is None or (self._body_began and not isinstance(error, UpstreamRefused)):
@@ -124,7 +113,7 @@ class Answer:
                 self._claude.on_retry()
             await asyncio.sleep(delay_s)
             self._decoder = EventDecoder()
-            self._flows, self._paced, self._between_chunks, self._plain_fd = True, False, False, None
+            self._paced = False
             self._resume_at = self._without_progress_s = 0.0
             self._body_began = False
         self._params = None
@@ -150,17 +139,17 @@ class Answer:
             raise
 
     async def _read(self) -> list[ClaudeEvent]:
-        response = self._call.response
-        assert response is not None, "open() comes before read()"
+        body = self._body
+        assert body is not None, "open() comes before read()"
         while not self._decoder.ended:
             if self._decoder.error is not None:
                 raise self._decoder.error
-            chunk = await self._read_chunk(response.content)
+            chunk = await self._read_chunk(body)
             if not chunk:
                 raise UpstreamCut("Claude's answer ended without its last event")
             self._body_began = True
             events = self._decoder.feed(chunk)
-            self._pause(len(chunk))
+            self._rest(body, len(chunk))
             if events:
                 self._without_progress_s = 0.0
                 self._paced = self._paced or Delta in map(type, events)
@@ -179,13 +168,16 @@ class Answer:
         if self._watchdog is not None:
             self._watchdog.cancel()
         ready, self._ready = self._ready, []
+        body = self._body
+        if body is None:
+            return ready
         try:
             if self._decoder.ended:
-                await self._read_tail()
-            elif self._call.response is not None and self._decoder.error is None:
-                ready += await self._salvage()
+                await _read_tail(body)
+            elif self._decoder.error is None:
+                ready += self._salvage(body)
         finally:
-            self._call.abort()
+            body.abort()
         return ready
 
     async def _ask(self) -> None:
@@ -195,64 +187,51 @@ class Answer:
                 raw = await self._claude.sdk.messages.with_raw_response.create(
                     **self._params, stream=True, extra_headers=self._request_headers
                 )
-                self._call = raw.http_response.extensions["call"]
+                self._body = body = raw.http_response.extensions["body"]
                 self.headers = dict(raw.headers)
                 self.request_id = raw.headers.get("request-id")
-                response = self._call.response
-                assert response is not None, "the SDK returns once the head is here"
-                if response.content_type != "text/event-stream":
-                    said = await _beginning(response.content)
-                    raise no_stream(self._claude.hide(said), response.status, raw.headers)
+                if raw.headers.get("content-type", "").partition(";")[0].strip().lower() != "text/event-stream":
+                    said = await _beginning(body)
+                    raise no_stream(self._claude.hide(said), raw.status_code, raw.headers)
         except TimeoutError as error:
             raise UpstreamTimeout(f"Claude sent nothing for {self._options.idle_timeout_s:g} s") from error
         except FAILURES as error:
             raise translated(error) from error
-        transport = self._call.connection and self._call.connection.transport
-        if transport is None:
-            return  # the whole answer came with its head
-        if transport.get_extra_info("sslcontext") is None:
-            self._plain_fd = transport.get_extra_info("socket").fileno()
-        elif hasattr(transport, "set_read_buffer_limits"):
-            transport.set_read_buffer_limits(high=_TLS_READ_AHEAD_BYTES)
 
-    async def _read_chunk(self, content: aiohttp.StreamReader) -> bytes:
-        """The bytes that came while the socket rested, or the next ones to come; none at the end."""
+    async def _read_chunk(self, body: Body) -> bytes:
+        """What came while the socket rested, or the next that comes; nothing at the end."""
         began = self._loop.time()
         try:
             if self._resume_at > began:
                 await self._claude.pacer.until(self._resume_at)
-                if chunk := self._take_waiting(content):
-                    return chunk
-            self._resume()
-            progress_left_s = self._options.progress_timeout_s - self._without_progress_s
-            self._reading_since, self._read_left_s = began, min(self._options.idle_timeout_s, progress_left_s)
-            if self._watchdog is None or self._watch_at > began + self._read_left_s:
-                self._arm(began + self._read_left_s)
-            return await content.readany()
-        except _Silence as error:
-            if progress_left_s < self._options.idle_timeout_s:
-                raise UpstreamTimeout(
-                    f"Claude sent nothing but pings for {self._options.progress_timeout_s:g} s"
-                ) from error
-            raise UpstreamTimeout(f"Claude was silent for {self._options.idle_timeout_s:g} s") from error
-        except aiohttp.ClientError as error:
-            # What came with the cut is still good; the next read finds the error again.
-            if rest := _buffered(content):
-                return rest
+            while not (chunk := body.take(_READ_BYTES)) and not body.complete:
+                progress_left_s = self._options.progress_timeout_s - self._without_progress_s
+                self._reading_since, self._read_left_s = began, min(self._options.idle_timeout_s, progress_left_s)
+                if self._loop.time() >= began + self._read_left_s:
+                    raise self._silence(progress_left_s)
+                if self._watchdog is None or self._watch_at > began + self._read_left_s:
+                    self._arm(began + self._read_left_s)
+                await body.readable()
+            return chunk
+        except httpx2.TransportError as error:
             raise UpstreamCut("Claude's answer was cut off") from error
         finally:
             self._reading_since = None
             self._without_progress_s += self._loop.time() - began
 
+    def _silence(self, progress_left_s: float) -> UpstreamTimeout:
+        if progress_left_s < self._options.idle_timeout_s:
+            return UpstreamTimeout(f"Claude sent nothing but pings for {self._options.progress_timeout_s:g} s")
+        return UpstreamTimeout(f"Claude was silent for {self._options.idle_timeout_s:g} s")
+
     def _watch(self) -> None:
         """Ends a read that has waited too long; else looks again when that may be so."""
         self._watchdog = None
-        response = self._call.response
-        if self._closed or response is None or self._reading_since is None:
+        if self._closed or self._body is None or self._reading_since is None:
             return  # the next read arms it again
         due_at = self._reading_since + self._read_left_s
         if due_at <= self._loop.time():
-            response.content.set_exception(_Silence())
+            self._body.wake()
         else:
             self._arm(due_at)
 
@@ -262,96 +241,39 @@ class Answer:
         self._watch_at = when
         self._watchdog = self._loop.call_at(when, self._watch)
 
-    def _pause(self, size_bytes: int) -> None:
-        """Stops the socket until the next read, and decides how long it rests until then."""
-        if self._flows and (connection := self._connection()) is not None and connection.transport is not None:
-            self._flows = False
-            connection.transport.pause_reading()
+    def _rest(self, body: Body, size_bytes: int) -> None:
+        """Decides how long the socket rests until the next read."""
         if self._paced:
             now = self._loop.time()
-            self._resume_at = now + self._claude.pacer.stretched(self._pace.rest_s(size_bytes, now))
+            rest_s = self._pace.rest_s(size_bytes, now, body.flowed(size_bytes, now) // 4)
+            self._resume_at = now + self._claude.pacer.stretched(rest_s)
 
-    def _resume(self) -> None:
-        """Lets the event loop read the socket."""
-        if (connection := self._connection()) is not None and connection.transport is not None:
-            self._flows, self._between_chunks = True, False
-            connection.transport.resume_reading()
-
-    def _take_waiting(self, content: aiohttp.StreamReader) -> bytes:
-        """Takes what waits in the paused socket, past the event loop: one system call instead of five.
-
-        Empty where that is not possible, or nothing came: then the loop is to tell when something does. While reads
-        hold whole chunks, as they mostly do, aiohttp's parser is passed by as well; it stands between two of them, and
-        takes over again for whatever else comes, be it the end of the body.
-        """
-        connection = self._connection()
-        transport = connection and connection.transport
-        if self._plain_fd is None or connection is None or transport is None or transport.is_closing():
-            return b""
-        try:
-            data = os.read(self._plain_fd, _DIRECT_READ_BYTES)
-        except OSError:
-            return b""
-        if not data:
-            return b""  # the end: the transport will find it too
-        body = whole_chunks(data)
-        if body is not None and self._between_chunks:
-            return body
-        assert connection.protocol is not None, "the connection is ours"
-        connection.protocol.data_received(data)
-        chunk = _buffered(content)
-        self._flows = True  # for aiohttp resumes what is read from
-        # It made of this read just what we did: it stands where the read ended. Above what it takes at once it may have
-        # held something back.
-        self._between_chunks = chunk == body and len(data) < self._options.read_buffer_bytes
-        return chunk
-
-    def _connection(self) -> Connection | None:
-        """The connection while it is ours: aiohttp hands it on as soon as the body has ended."""
-        return self._call.response.connection if self._call.response is not None else None
-
-    async def _salvage(self) -> list[ClaudeEvent]:
-        """What the socket holds already. Two turns of the loop deliver it: one to resume, one to poll."""
-        response = self._call.response
-        assert response is not None, "only a begun answer has something to salvage"
+    def _salvage(self, body: Body) -> list[ClaudeEvent]:
+        """What lies here and in the kernel already; above what can have lain there, Claude's side goes on meanwhile."""
         events: list[ClaudeEvent] = []
         size_bytes = 0
-        self._resume()
-        for _ in range(3):
-            await asyncio.sleep(0)
-            # Reading lets aiohttp parse on where it had held, so that there may be more after it. Above what the socket
-            # can have held, Claude's side goes on while we look.
-            while (chunk := _buffered(response.content)) and size_bytes < 2 * self._options.receive_buffer_bytes:
+        with contextlib.suppress(httpx2.TransportError):
+            while size_bytes < 2 * self._options.receive_buffer_bytes and (chunk := body.take()):
                 size_bytes += len(chunk)
                 events += self._decoder.feed(chunk)
         return events
 
-    async def _read_tail(self) -> None:
-        response = self._call.response
-        assert response is not None, "an ended answer has begun"
-        self._resume()
-        try:
-            async with asyncio.timeout(_TAIL_S):
-                while await response.content.readany():
-                    pass
-        except (TimeoutError, aiohttp.ClientError):
-            return
-        response.release()
-        self._call = Call()  # the connection belongs to the pool again
+
+async def _read_tail(body: Body) -> None:
+    """Reads a whole answer's body to its end, so that the connection can be used again."""
+    with contextlib.suppress(TimeoutError, httpx2.TransportError):
+        async with asyncio.timeout(_TAIL_S):
+            async for _ in body:
+                pass
 
 
-def _buffered(content: aiohttp.StreamReader) -> bytes:
-    """The bytes that have arrived. The public `read_nowait()` raises a cut connection's error before it gives them."""
-    return content._read_nowait(-1) if content._buffer else b""
-
-
-async def _beginning(content: aiohttp.StreamReader) -> bytes:
+async def _beginning(body: Body) -> bytes:
     """What a body begins with, as far as it comes: enough to tell what it is."""
     said = b""
-    try:
+    with contextlib.suppress(TimeoutError, httpx2.TransportError):
         async with asyncio.timeout(_TAIL_S):
-            while len(said) < MOST_BODY_BYTES and (chunk := await content.readany()):
+            async for chunk in body:
                 said += chunk
-    except (TimeoutError, aiohttp.ClientError):
-        pass
+                if len(said) >= MOST_BODY_BYTES:
+                    break
     return said[:MOST_BODY_BYTES]

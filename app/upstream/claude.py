@@ -16,6 +16,8 @@ from .answer import Answer
 from .failures import FAILURES, described, translated
 from .options import UpstreamOptions
 from .pacing import Pacer
+from .pool import Pool
+from .resting_socket import Window
 from .retry import RetryRule
 from .transport import Transport
 
@@ -34,11 +36,11 @@ class Claude:
         self.options = options
         self.on_retry = on_retry
         self.pacer = Pacer()
-        transport = Transport(options.read_buffer_bytes, options.receive_buffer_bytes, self.hide)
+        self._pool = Pool(Window(options.receive_buffer_bytes), options.connect_timeout_s)
         self.sdk = anthropic.AsyncAnthropic(
             api_key=options.api_key,
             base_url=options.base_url,
-            http_client=httpx2.AsyncClient(transport=transport),
+            http_client=httpx2.AsyncClient(transport=Transport(self._pool, self.hide)),
             max_retries=0,
             timeout=httpx2.Timeout(None, connect=options.connect_timeout_s),
             # Bytes that nobody has coded can be read at our pace; and a whole answer is not decoded on the event loop.
@@ -84,6 +86,10 @@ class Claude:
             failure = translated(error)
             log.warning("a request to %s failed: %s", path, described(failure))
             raise failure from error
+
+    async def keep_warm(self) -> None:
+        """Keeps connections ready before they are asked for. Runs until cancelled."""
+        await self._pool.keep_warm(self.sdk.base_url)
 
     def hide(self, said: bytes) -> bytes:
         """What Claude's side said, without the keys that we ask with, and others."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import httpx2
 from .resting_socket import RestingSocket
 
 if TYPE_CHECKING:
-    from .pool import RestingTransport
+    from .pool import Pool
 
 # Taken from the socket at once where nobody says less: a TLS record.
 READ_BYTES = 16_384
@@ -104,11 +105,13 @@ class Body(httpx2.AsyncByteStream):
         socket: None once it was given back.
     """
 
-    def __init__(self, socket: RestingSocket, parser: Parser, early: bytes, transport: RestingTransport) -> None:
+    def __init__(self, socket: RestingSocket, parser: Parser, early: bytes, transport: Pool) -> None:
         self.socket: RestingSocket | None = socket
         self._parser = parser
         self._early = early
         self._transport = transport
+        self._flowed_at = math.inf  # when the last bytes were taken; not yet
+        self._buffer_bytes = socket.buffer_bytes
         if parser.complete:
             self._give_back()
 
@@ -150,6 +153,20 @@ class Body(httpx2.AsyncByteStream):
         """Returns when there may be something to `take`. Cancelling is safe."""
         if self.socket is not None and not self._early:
             await self.socket.readable()
+
+    def wake(self) -> None:
+        """Lets a waiting `readable()` return."""
+        if self.socket is not None:
+            self.socket.wake()
+
+    def flowed(self, size_bytes: int, now: float) -> int:
+        """So many bytes were taken at loop time `now`; returns the receive buffer's size, which may have grown by it."""
+        elapsed_s, self._flowed_at = now - self._flowed_at, now
+        if self.socket is None:
+            return self._buffer_bytes
+        self.socket.flowed(size_bytes, elapsed_s)
+        self._buffer_bytes = self.socket.buffer_bytes
+        return self._buffer_bytes
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while not self.complete:

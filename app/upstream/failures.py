@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import aiohttp
+import ssl
+
 import anthropic
 import httpx2
 
 from ..answer.refusals import no_stream, refusal
 from ..errors import SluicewayError, UpstreamError, UpstreamGarbled, UpstreamUnreachable
+from .ways import ProxyRefused
 
 # What a request by the SDK raises where it came to nothing. The second is met in a body that is read at once.
 FAILURES = (anthropic.APIError, httpx2.HTTPError)
@@ -24,11 +26,14 @@ def translated(error: Exception) -> UpstreamError:
     cause = error.__cause__ if isinstance(error, anthropic.APIConnectionError) else error
     if isinstance(cause, httpx2.DecodingError):
         return UpstreamGarbled(f"Claude's side could not be read: {cause}")
-    met = cause.__cause__ if cause is not None else None
-    if isinstance(met, aiohttp.ServerTimeoutError):
+    if isinstance(cause, httpx2.RemoteProtocolError):
+        return UpstreamGarbled("Claude's side answered with something that is no HTTP")
+    if isinstance(cause, httpx2.ConnectTimeout):
         return UpstreamUnreachable("no connection to Claude in time")
-    if isinstance(met, aiohttp.ClientConnectorError):
-        return UpstreamUnreachable("Claude could not be reached")
+    if isinstance(cause, httpx2.ConnectError):
+        # The operator is to read what is wrong with a certificate or a proxy; of the rest the reason is no one's help.
+        reason = f": {cause}" if isinstance(cause.__cause__, ssl.SSLError | ProxyRefused) else ""
+        return UpstreamUnreachable(f"Claude could not be reached{reason}")
     return UpstreamUnreachable("the connection to Claude broke before its answer was here")
 
 

@@ -15,7 +15,6 @@ class UpstreamOptions:
     base_url: str | None
     window_s: float
     receive_buffer_bytes: int
-    read_buffer_bytes: int
     connect_timeout_s: float
     idle_timeout_s: float
     progress_timeout_s: float

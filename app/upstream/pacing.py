@@ -20,27 +20,30 @@ class ReadPace:
 
     Args:
         window_s: the longest rest, in seconds.
-        half_full_bytes: what half the receive buffer holds.
     """
 
-    __slots__ = ("_half_full_bytes", "_read_at", "_rest_s", "_window_s")
+    __slots__ = ("_read_at", "_rest_s", "_window_s")
 
     # Below this a rest is not worth its timer, in seconds.
     LEAST_S = 0.005
 
-    def __init__(self, window_s: float, half_full_bytes: int) -> None:
+    def __init__(self, window_s: float) -> None:
         self._window_s = window_s
-        self._half_full_bytes = half_full_bytes
         self._rest_s = window_s
         self._read_at: float | None = None
 
-    def rest_s(self, size_bytes: int, now: float) -> float:
-        """Seconds to rest after a read of `size_bytes` (above 0) that returned at `now`."""
+    def rest_s(self, size_bytes: int, now: float, half_full_bytes: int) -> float:
+        """Seconds to rest after a read of `size_bytes` (above 0) that returned at `now`.
+
+        Args:
+            half_full_bytes: what half the receive buffer holds: a quarter of its size, for small packets take more
+                room in it than their bytes.
+        """
         elapsed_s = self._window_s if self._read_at is None else now - self._read_at
         self._read_at = now
-        if size_bytes >= self._half_full_bytes:
+        if size_bytes >= half_full_bytes:
             elapsed_s = min(elapsed_s, self._rest_s)
-        rest_s = self._half_full_bytes * elapsed_s / size_bytes
+        rest_s = half_full_bytes * elapsed_s / size_bytes
         self._rest_s = 0.0 if rest_s < self.LEAST_S else min(rest_s, self._window_s)
         return self._rest_s
 

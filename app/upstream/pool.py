@@ -27,7 +27,7 @@ MOST_SPARE = 8
 _LOOK_S = 1.0
 
 
-class RestingTransport(httpx2.AsyncBaseTransport):
+class Pool(httpx2.AsyncBaseTransport):
     """Carries requests for an `httpx2.AsyncClient`; a response's `extensions["body"]` is its `Body`.
 
     Args:

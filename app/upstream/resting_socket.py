@@ -173,6 +173,11 @@ class RestingSocket:
         """Returns when there is something to `take`, or the socket was aborted. Cancelling is safe."""
         await self._wait(self._loop.add_reader, self._loop.remove_reader)
 
+    def wake(self) -> None:
+        """Lets a waiting `readable()` return, as if something had come."""
+        if self._waiter is not None:
+            _done(self._waiter)
+
     def measure(self) -> None:
         """Looks how far away the peer is, and gives the receive buffer its first size: once, after connecting."""
         if _HAS_TCP_INFO and self._sock.family != socket.AF_UNIX:

@@ -253,7 +253,6 @@ def _upstream_options(settings: Settings, credentials: Credentials) -> UpstreamO
         base_url=credentials.base_url,
         window_s=settings.window_s,
         receive_buffer_bytes=settings.receive_buffer_bytes,
-        read_buffer_bytes=settings.read_buffer_bytes,
         connect_timeout_s=settings.connect_timeout_s,
         idle_timeout_s=settings.idle_timeout_s,
         progress_timeout_s=settings.progress_timeout_s,

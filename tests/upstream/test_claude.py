@@ -45,7 +45,6 @@ async def claude_for(simulator: Simulator) -> AsyncIterator[MakeClaude]:
             "base_url": simulator.url,
             "window_s": 0.02,
             "receive_buffer_bytes": 8192,
-            "read_buffer_bytes": 4096,
             "connect_timeout_s": 5.0,
             "idle_timeout_s": 5.0,
             "progress_timeout_s": 5.0,

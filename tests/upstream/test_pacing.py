@@ -22,10 +22,10 @@ reads = st.lists(st.tuples(st.floats(0, 10), st.integers(1, 100_000)), max_size=
 def test_a_rest_is_never_longer_than_the_window_nor_too_short_for_its_timer(
     window_s: float, half_bytes: int, times: list[tuple[float, int]]
 ) -> None:
-    pace, now = ReadPace(window_s, half_bytes), 0.0
+    pace, now = ReadPace(window_s), 0.0
     for elapsed_s, size_bytes in times:
         now += elapsed_s
-        rest_s = pace.rest_s(size_bytes, now)
+        rest_s = pace.rest_s(size_bytes, now, half_bytes)
         assert rest_s == 0 or min(ReadPace.LEAST_S, window_s) <= rest_s <= window_s
 
 
@@ -33,17 +33,17 @@ def test_a_rest_is_never_longer_than_the_window_nor_too_short_for_its_timer(
 @given(st.integers(1, 2 * HALF_BYTES), st.floats(0.0, 60))
 def test_the_first_rest_is_reckoned_as_if_a_window_had_passed(size_bytes: int, now: float) -> None:
     expected = min(WINDOW_S, HALF_BYTES * WINDOW_S / size_bytes)
-    assert ReadPace(WINDOW_S, HALF_BYTES).rest_s(size_bytes, now) == pytest.approx(expected)
+    assert ReadPace(WINDOW_S).rest_s(size_bytes, now, HALF_BYTES) == pytest.approx(expected)
 
 
 def arrivals(rate_bytes_s: float, buffer_bytes: int, count: int) -> list[float]:
     """The rests after `count` reads of a socket whose sender is that fast and waits while the buffer is full."""
-    pace, now, rests = ReadPace(WINDOW_S, buffer_bytes // 2), 0.0, [WINDOW_S]
+    pace, now, rests = ReadPace(WINDOW_S), 0.0, [WINDOW_S]
     for _ in range(count):
         # A read without a rest waits for what one packet brings.
         waited_s = max(rests[-1], 1448 / rate_bytes_s)
         now += waited_s
-        rests.append(pace.rest_s(max(1, min(buffer_bytes, int(rate_bytes_s * waited_s))), now))
+        rests.append(pace.rest_s(max(1, min(buffer_bytes, int(rate_bytes_s * waited_s))), now, buffer_bytes // 2))
     return rests
 
 
@@ -63,19 +63,19 @@ def test_a_fast_model_soon_reaches_no_rest_and_keeps_it(rate_bytes_s: float) -> 
 
 def test_full_reads_reach_no_rest_however_seldom_they_come() -> None:
     """A full buffer gives only a lower bound of the rate: the time that it took must not count for the model."""
-    pace, now = ReadPace(WINDOW_S, HALF_BYTES), 0.0
+    pace, now = ReadPace(WINDOW_S), 0.0
     rests = []
     for _ in range(7):
         now += 10
-        rests.append(pace.rest_s(2 * HALF_BYTES, now))
+        rests.append(pace.rest_s(2 * HALF_BYTES, now, HALF_BYTES))
     assert rests == [0.05, 0.025, 0.0125, 0.00625, 0, 0, 0]
 
 
 def test_a_model_that_slows_down_is_rested_again() -> None:
-    pace = ReadPace(WINDOW_S, HALF_BYTES)
+    pace = ReadPace(WINDOW_S)
     for read in range(10):
-        pace.rest_s(2 * HALF_BYTES, read * 0.01)
-    assert pace.rest_s(10, 0.2) == WINDOW_S
+        pace.rest_s(2 * HALF_BYTES, read * 0.01, HALF_BYTES)
+    assert pace.rest_s(10, 0.2, HALF_BYTES) == WINDOW_S
 
 
 # The ticker

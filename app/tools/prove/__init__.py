@@ -28,7 +28,6 @@ from .usage_report import REPORT_DELAY_S, Reported, ReportError, fetch
 
 # Small on purpose: what a paused stream can still take in on our side.
 _RECEIVE_BUFFER_BYTES = 16_384
-_READ_BUFFER_BYTES = 4_096
 _CONNECT_TIMEOUT_S, _IDLE_TIMEOUT_S = 10.0, 60.0
 
 
@@ -39,7 +38,6 @@ def upstream_options(api_key: str | None, base_url: str | None) -> UpstreamOptio
         base_url=base_url,
         window_s=0.0,
         receive_buffer_bytes=_RECEIVE_BUFFER_BYTES,
-        read_buffer_bytes=_READ_BUFFER_BYTES,
         connect_timeout_s=_CONNECT_TIMEOUT_S,
         idle_timeout_s=_IDLE_TIMEOUT_S,
         progress_timeout_s=_IDLE_TIMEOUT_S,
