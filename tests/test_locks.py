@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 import pytest
-from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from tests.support.locks import HERE, Pin, holds, read
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -21,39 +22,7 @@ SERVICE = PROJECT["project"]["dependencies"]
 # Tests build the package without a network, so what building needs is locked with what they need themselves.
 TESTS = SERVICE + PROJECT["project"]["optional-dependencies"]["test"] + PROJECT["build-system"]["requires"]
 LOCKS = {"requirements.lock": SERVICE, "tests/requirements.lock": TESTS}
-HERE = {name: str(value) for name, value in default_environment().items()}
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-
-
-@dataclass(frozen=True, slots=True)
-class Pin:
-    """One entry of a lock."""
-
-    requirement: Requirement
-    hashed: bool
-
-    @property
-    def name(self) -> str:
-        return canonicalize_name(self.requirement.name)
-
-    @property
-    def version(self) -> str:
-        """The one version it allows; empty where it does not pin."""
-        pinned = [specifier.version for specifier in self.requirement.specifier if specifier.operator == "=="]
-        return pinned[0] if len(pinned) == 1 else ""
-
-
-def read(lock: str) -> list[Pin]:
-    """The entries of a lock file's text."""
-    lines = (line.partition(" #")[0].strip() for line in lock.replace("\\\n", " ").splitlines())
-    entries = [line.partition(" --hash=sha256:") for line in lines if line and not line.startswith("#")]
-    return [Pin(Requirement(requirement), bool(hashes)) for requirement, _, hashes in entries]
-
-
-def holds(requirement: Requirement, environment: dict[str, str], extras: Iterable[str] = ()) -> bool:
-    """Whether it is asked for there, by one who was asked for with these extras."""
-    marker = requirement.marker
-    return marker is None or any(marker.evaluate({**environment, "extra": extra}) for extra in ("", *extras))
 
 
 @cache
