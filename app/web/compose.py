@@ -168,7 +168,11 @@ async def running(settings: Settings, credentials: Credentials, place: Place | N
             siblings = Siblings(place, desk.reading.buffers)
             stack.push_async_callback(siblings.close)
             middlewares.append(siblings.middleware)
-        app = web.Application(middlewares=middlewares, client_max_size=settings.max_body_bytes)
+        app = web.Application(
+            middlewares=middlewares,
+            client_max_size=settings.max_body_bytes,
+            handler_args={"logger": refusals.server_log},
+        )
         app.add_routes([*desk.routes(), *messages.routes(), *chat.routes()])
         cors.install(app)
         admin = web.Application()

@@ -188,7 +188,7 @@ async def test_a_defect_where_nothing_was_started_is_counted_and_logged(
 
 
 async def test_a_defect_within_a_whole_answer_is_its_outcome_and_not_refused_too(
-    service: Running, ask: Ask, monkeypatch: pytest.MonkeyPatch, simulator: Simulator
+    service: Running, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_given: object) -> None:
         raise RuntimeError("a defect")
@@ -199,3 +199,27 @@ async def test_a_defect_within_a_whole_answer_is_its_outcome_and_not_refused_too
     found = await scrape(service)
     assert found.by("streams_total", "outcome") == {"internal_error": 1}
     assert found.by("refused_total", "reason") == {}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"POST /api/stream HTTP/1.1\r\nHost: x\r\nCookie: session=secret\r\nno colon\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nCookie: " + b"session=secret" * 2000 + b"\r\n\r\n",
+        b"POST /api/stream HTTP/1.1\r\nHost: x\r\nContent-Length: secret\r\n\r\n",
+    ],
+    ids=["TLS", "a line without a colon", "a head too large", "no length"],
+)
+async def test_what_is_no_http_is_counted_and_nothing_of_it_is_logged(
+    raw: bytes, service: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    reader = await Reader.connect(service.url)
+    await reader.send(raw)
+    assert await reader.head() == 400
+    assert await refused(service) == {"malformed": 1}
+    assert "turned a request away: malformed" in caplog.messages
+    assert "secret" not in caplog.text
+    assert "Traceback" not in caplog.text
+    reader.leave()

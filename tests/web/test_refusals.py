@@ -36,9 +36,9 @@ async def test_a_thousand_refusals_a_second_are_a_line_a_minute(log: pytest.LogC
     assert len(counted) == 3000
     assert log.messages == [
         "turned a request away: full",
-        "turned 1199 more requests away: full",
-        "turned 1200 more requests away: full",
-        "turned 600 more requests away: full",
+        "1199 more turned away: full",
+        "1200 more turned away: full",
+        "600 more turned away: full",
     ]
 
 
@@ -77,7 +77,7 @@ async def test_what_was_not_told_is_told_when_the_service_ends(log: pytest.LogCa
         counted.refusals.refused(Refusal.LAG)
     for _ in range(2):
         counted.refusals.close()
-    assert log.messages == ["turned a request away: lag", "turned 2 more requests away: lag"]
+    assert log.messages == ["turned a request away: lag", "2 more turned away: lag"]
     assert loop().timers() == 0
 
 

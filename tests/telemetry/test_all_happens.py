@@ -1,0 +1,323 @@
+"""Nothing is declared that never happens: a real service goes through every ending, and leaves no series at zero.
+
+No exceptions: each metric, outcome, reason and type of error, and each selector of the dashboard and of the alerts, must
+have been seen above zero.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+from prometheus_client.samples import Sample
+
+from app.answer.outcome import Outcome
+from app.answer.tally import Phase
+from app.errors import Refusal
+from app.money.prices import SPENDING_TYPES
+from app.streams.registry import Streams
+from app.telemetry.prometheus import BASES, ERROR_TYPES, LEFT, Metrics
+from app.tools.simulator.server import Simulator
+from app.web.compose import Running
+from app.wire.plain import PlainFormat
+from tests.conftest import Serve
+from tests.grafana.board import BOARD, GRAFANA, filled, targets, vector_selectors
+from tests.service.test_vanished import Far, far_away
+from tests.support.readers import Reader, eventually
+from tests.support.scrape import scrape
+
+MODEL = "claude-opus-4-8"
+LONG = "tokens=60000 rate=50 text=numbered"
+MESSAGES = [{"role": "user", "content": "hello"}]
+# What a scrape and the process add, of which no stream tells.
+FOREIGN = re.compile("up|process_.*")
+
+# What the simulated Claude does not do by itself: usage of every kind, usage that is none, errors of every type.
+USAGE = {
+    "input_tokens": 10, "cache_read_input_tokens": 20, "cache_creation_input_tokens": 30, "output_tokens": 1,
+    "cache_creation": {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20},
+    "server_tool_use": {"web_search_requests": 2},
+}  # fmt: skip
+CLAUDES_ERRORS = [kind for kind in ERROR_TYPES if kind.endswith("_error") or kind in ("request_too_large", "other")]
+
+
+def answer(**usage: Any) -> list[dict[str, Any]]:
+    """The events of a short answer with this usage."""
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": MODEL, "content": [], "usage": usage}
+    return [
+        {"type": "message_start", "message": message},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hello"}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage | {"output_tokens": 5}},
+        {"type": "message_stop"},
+    ]
+
+
+@pytest.fixture
+async def simulator(tmp_path: Path) -> AsyncIterator[Simulator]:
+    """A simulated Claude with answers at hand that no scenario of its own gives."""
+    plays = {"usage": answer(**USAGE), "unreadable": answer(input_tokens=-1, output_tokens=1)}
+    plays |= {kind: [{"type": "error", "error": {"type": kind, "message": "as told"}}] for kind in CLAUDES_ERRORS}
+    for name, events in plays.items():
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps(event) for event in events))
+    async with Simulator(transcripts=tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def far() -> Iterator[Far]:
+    with far_away() as made:
+        yield made
+
+
+class Seen:
+    """What was exposed, ever.
+
+    Attributes:
+        samples: each that was not zero.
+    """
+
+    def __init__(self) -> None:
+        self.samples: list[Sample] = []
+
+    async def look(self, service: Running) -> None:
+        """Scrapes once more."""
+        self.samples += [sample for sample in (await scrape(service)).samples if sample.value]
+
+    def values(self, name: str, label: str) -> set[str]:
+        return {sample.labels[label] for sample in self.samples if sample.name == f"sluiceway_{name}"}
+
+    def has(self, name: str, matchers: list[tuple[str, str, str]]) -> bool:
+        return any(
+            sample.name == name and all(_matches(sample.labels.get(label, ""), *how) for label, *how in matchers)
+            for sample in self.samples
+        )
+
+
+def _matches(value: str, operator: str, wanted: str) -> bool:
+    match operator:
+        case "=":
+            return value == wanted
+        case "!=":
+            return value != wanted
+        case "=~":
+            return re.fullmatch(wanted, value) is not None
+    raise AssertionError(f"no expression uses {operator} yet")
+
+
+async def opened(service: Running, directive: str, *, rcvbuf_bytes: int | None = None, **body: Any) -> Reader:
+    """A reader whose answer has begun."""
+    reader = await Reader.connect(service.url, rcvbuf_bytes)
+    await reader.ask(directive, **body)
+    await reader.head()
+    return reader
+
+
+async def whole(service: Running, directive: str, **body: Any) -> None:
+    """A reader that reads to the end."""
+    reader = await opened(service, directive, **body)
+    await reader.rest()
+    reader.leave()
+
+
+async def settled(service: Running) -> None:
+    await eventually(lambda: not service.streams.live)
+
+
+async def posted(service: Running, path: str, body: Any = None, method: str = "POST", **headers: str) -> int:
+    async with (
+        aiohttp.ClientSession() as client,
+        client.request(method, f"{service.url}{path}", json=body, headers=headers) as response,
+    ):
+        await response.read()
+        return response.status
+
+
+async def read_to_the_end(service: Running, seen: Seen) -> None:
+    """Answers of every kind, read by readers of every kind."""
+    await whole(service, "tokens=20 thinking=20 tool=5 text=numbered", model=MODEL)
+    await whole(service, "tokens=5", model="a-model-of-tomorrow")
+    await whole(service, "transcript=usage", model=MODEL)
+    await whole(service, "transcript=unreadable", model=MODEL)
+    asked = {"model": MODEL, "max_tokens": 50, "messages": MESSAGES}
+    assert await posted(service, "/v1/messages", asked) == 200
+    slow = await opened(service, "tokens=6000 text=numbered", rcvbuf_bytes=4096)
+    await slow.at(20_000, 0.5)
+    await slow.rest()  # held Claude still meanwhile
+    slow.leave()
+    await whole(service, "fault=http_529 fault_times=1 tokens=3", model=MODEL)  # tried again
+    await settled(service)
+    await seen.look(service)
+
+
+async def left(service: Running, seen: Seen) -> None:
+    """Readers who leave, before and after enough answers have finished to say what that saved."""
+    for phase in ("ttft_s=60", "thinking=60000 rate=50", "thinking=500 hidden rate=50", "tokens=0 tool=60000 rate=50"):
+        reader = await Reader.connect(service.url)
+        await reader.ask(f"{phase} text=numbered", thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=9000)
+        if phase != "ttft_s=60":
+            await reader.head()
+            await asyncio.sleep(0.3)
+        else:
+            await eventually(lambda: bool(service.streams.live))
+        await seen.look(service)
+        reader.leave()
+        await settled(service)
+    for length in range(60):
+        await whole(service, f"tokens={20 + length * 7 % 50} text=numbered", max_tokens=9000)
+    for stops in (False, True):
+        reader = await opened(service, "tokens=60 rate=60 text=numbered", max_tokens=9000)
+        await reader.until(b"token0010")
+        if stops:
+            token = {"X-Stop-Token": reader.headers["x-stop-token"]}
+            assert await posted(service, f"/api/stream/{reader.headers['x-stream-id']}/stop", **token) == 200
+        else:
+            reader.leave()
+        await settled(service)
+        reader.leave()
+    await seen.look(service)
+
+
+async def lost(serve: Serve, seen: Seen, far: Far) -> None:
+    """Readers who are lost: beyond their grace period, connected but taking nothing, cut off without a word."""
+    service = await serve(grace_s=0.1, stall_timeout_s=1.0)
+    gone = await opened(service, LONG, resumable=True)
+    gone.leave()
+    stalled = await opened(service, "tokens=60000 text=numbered", rcvbuf_bytes=4096)
+    while service.streams.live:
+        await seen.look(service)  # for the gauge of stalled readers
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(0.6)  # until the watch has looked once more
+    stalled.leave()
+    await seen.look(service)
+    service = await serve(host=far.host, auth="none", heartbeat_s=1.0, vanish_timeout_s=1.0)
+    reader = await far.reader(int(service.url.rpartition(":")[2]))
+    await reader.ask(LONG)
+    await reader.head()
+    far.cut()
+    await settled(service)
+    await seen.look(service)
+    reader.leave()
+
+
+async def failed(serve: Serve, seen: Seen, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers that fail: each error that Claude has a word for, and each that we have."""
+    service = await serve(retries=0, idle_timeout_s=1.0)
+    for directive in [f"transcript={kind}" for kind in CLAUDES_ERRORS] + [
+        "fault=http_400", "fault=cut after=3 tokens=9", "fault=garbage after=3 tokens=9", "fault=silence after=3 tokens=9",
+    ]:  # fmt: skip
+        await whole(service, directive)
+    with monkeypatch.context() as patched:
+        patched.setattr(PlainFormat, "encode", _fails)  # a defect of ours
+        await whole(service, "tokens=5")
+    await simulator.stop()
+    await whole(service, "tokens=5")
+    await settled(service)
+    await seen.look(service)
+
+
+def _fails(*_given: object) -> Any:
+    raise RuntimeError("a defect")
+
+
+async def turned_away(serve: Serve, seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests for which nothing is started, for every reason there is."""
+    service = await serve(max_streams=1, api_keys=("k",), max_body_bytes=1024)
+    key = {"x-api-key": "k"}
+    ask = {"prompt": f"{{{{{LONG}}}}}"}
+    async with (
+        aiohttp.ClientSession() as client,
+        client.post(f"{service.url}/api/stream", json=ask, headers=key) as one,
+    ):
+        assert await posted(service, "/api/stream", ask, **key) == 503  # full
+        path = f"/api/stream/{one.headers['X-Stream-Id']}"
+        assert await posted(service, path, method="GET", **key) == 410  # expired: it keeps nothing
+    plain = {"Content-Type": "text/plain", "Sec-Fetch-Site": "cross-site"}
+    for status, headers, body, method in (
+        (401, {}, ask, "POST"), (400, key, {"prompt": 5}, "POST"), (403, key | plain, ask, "POST"),
+        (405, key, None, "PUT"), (413, key, {"prompt": "x" * 2000}, "POST"),
+        (415, key | {"Content-Type": "text/csv"}, ask, "POST"),
+    ):  # fmt: skip
+        assert await posted(service, "/api/stream", body, method, **headers) == status
+    assert await posted(service, "/nothing", method="GET") == 404
+    reader = await Reader.connect(service.url)
+    await reader.send(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+    assert await reader.head() == 400
+    reader.leave()
+    with monkeypatch.context() as patched:
+        patched.setattr(Streams, "find", _fails)
+        assert await posted(service, f"{path}/stop", **key) == 500
+    await settled(service)
+    service.streams.accepting = False
+    assert await posted(service, "/api/stream", ask, **key) == 503  # draining
+    await seen.look(service)
+    service = await serve(max_lag_s=1e-9)
+    while await posted(service, "/api/stream", {"prompt": "{{tokens=1}}"}) != 503:
+        pass
+    await seen.look(service)
+
+
+async def ended_by_us(serve: Serve, seen: Seen) -> None:
+    """A chat's older answer that a newer question takes the place of; a stream that a shutdown ends."""
+    service = await serve(chat_policy="grace")
+    chat = {
+        "id": "c",
+        "messages": [{"id": "m", "role": "user", "parts": [{"type": "text", "text": f"{{{{{LONG}}}}}"}]}],
+    }
+    async with aiohttp.ClientSession() as client:
+        first = await client.post(f"{service.url}/api/chat", json=chat)
+        second = await client.post(f"{service.url}/api/chat", json=chat)
+        await first.read()
+        service.streams.hurry()
+        await service.streams.drain()
+        await second.read()
+    await settled(service)
+    await seen.look(service)
+
+
+async def test_everything_that_is_declared_happens(
+    serve: Serve, simulator: Simulator, far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Seen()
+    service = await serve()
+    await read_to_the_end(service, seen)
+    await left(service, seen)
+    await lost(serve, seen, far)
+    await ended_by_us(serve, seen)
+    await turned_away(serve, seen, monkeypatch)
+    await failed(serve, seen, simulator, monkeypatch)
+
+    registry = CollectorRegistry()
+    Metrics(registry, [MODEL])
+    named = {re.sub("_(total|info)$", "", sample.name) for sample in seen.samples}
+    named |= {re.sub("_count$", "", name) for name in named}
+    assert {family.name for family in registry.collect()} - named == set()
+    assert {one.value for one in Outcome} - seen.values("streams_total", "outcome") == set()
+    assert {one.value for one in Phase} - seen.values("streams_total", "phase") == set()
+    assert {one.value for one in Refusal} - seen.values("refused_total", "reason") == set()
+    assert set(ERROR_TYPES) - seen.values("upstream_errors_total", "type") == set()
+    assert set(BASES) - seen.values("output_tokens_total", "basis") == set()
+    assert {one.value for one in Outcome if one.aborts} - seen.values("aborted_tokens_total", "reason") == set()
+    assert set(SPENDING_TYPES) - seen.values("spent_usd_total", "type") == set()
+    assert {one.value for one in (Outcome.COMPLETED, *LEFT)} - seen.values("spent_usd_total", "outcome") == set()
+    assert seen.values("streams_total", "model") == {MODEL, "other"}
+
+    rules = yaml.safe_load((GRAFANA / "rules" / "sluiceway.rules.yml").read_text("utf-8"))["groups"]
+    expressions = [rule["expr"] for group in rules for rule in group["rules"]]
+    expressions += [target["expr"] for _, target in targets()] + [one["expr"] for one in BOARD["annotations"]["list"]]
+    unseen = {
+        (name, *matchers)
+        for expr in expressions
+        for name, matchers in vector_selectors(filled(expr))
+        if not (FOREIGN.fullmatch(name) or name.startswith("job:") or seen.has(name, matchers))
+    }
+    assert unseen == set()
