@@ -1,7 +1,8 @@
 """`python -m app load`: many readers of every kind against a running service, and a report of what they met.
 
-plan.py ─▶ run.py ─▶ readers.py ─▶ connection.py, reply.py     what is done, and how on the wire
-             └─▶ figures.py, service.py ─▶ findings.py ─▶ report.py     what was met, judged and told
+presets.py ─▶ plan.py ─▶ run.py ─▶ readers.py ─▶ connection.py, reply.py     what is done, and how on the wire
+                          └─▶ frontdoor.py, admin.py ─▶ service.py           what the service tells of it
+figures.py ─▶ subject.py ─▶ findings.py ─▶ report.py                         what was met, judged and told
 """
 
 from __future__ import annotations
@@ -10,27 +11,35 @@ import asyncio
 import contextlib
 import gc
 import json
+import math
 import resource
+import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import click
 from rich.console import Console
 from rich.live import Live
 
+from ...money.prices import load_prices
+from ...settings import DEFAULT_CONFIG
 from .connection import Target
 from .figures import Figures
 from .findings import Findings, Measure, exit_status, judge
-from .plan import PRESETS, Kind, Plan, PlanError, parse_mix, planned
+from .frontdoor import FrontDoor
+from .plan import Kind, Plan, PlanError, parse_mix
+from .presets import PRESETS, Answer, planned
 from .protocols import MESSAGES, PROTOCOLS, Question
 from .report import page, running, tables
 from .run import Progress, run
 from .service import Sample
+from .spend import most_usd
 
-PROMPT = "Tell me how a sluice works, at length."
+DEFAULT_URL = "http://127.0.0.1:8080"
+DEFAULT_ADMIN = "http://127.0.0.1:9464"
 MESSAGES_MODEL = "claude-opus-4-8"
 _SPARE_FILES = 64
 # Where there is no terminal: a line of progress now and then, and tables as wide as they need.
@@ -50,65 +59,88 @@ def command() -> click.Command:
     """The command line's `load`."""
     presets = "; ".join(f"{name}: {preset.about}" for name, preset in PRESETS.items())
 
-    def load(url: str, **given: Any) -> None:
+    def load(**given: Any) -> None:
         """Send many readers to the service at URL (http://HOST:PORT, https://HOST or unix:PATH) and report.
 
         \b
         Readers: fast, slow, stalling, leaving, vanishing, resuming; for example --mix fast=5,slow=4,stalling=1.
-        Exit status: 0 all thresholds kept, 1 one was exceeded, 3 it could not be told (not measured, or the load
-        tester itself was the bottleneck).
+        A preset brings the readers and the answers that show its subject. Ctrl-C ends the test early, with its report.
+        Exit status: 0 all is well, 1 a threshold was exceeded, 4 the preset's subject did not happen, 3 it could not be
+        told (not measured, or the load tester itself was the bottleneck).
         """
-        try:
-            plan = planned(given["preset"], _of_plan(given))
-            target = Target.of(url, trusts_any=given["insecure"])
-            question = _question(target, plan, given)
-        except (PlanError, ValueError, OSError) as error:
-            raise click.UsageError(str(error)) from None
-        limits = {measure: given[_name(measure)] for measure in Measure if given[_name(measure)] is not None}
-        metrics = given["metrics"] or (("http://127.0.0.1:9464/metrics",) if target.loopback else ())
-        _raise_open_files(plan.streams)
-        console = Console(stderr=True)
+        preset = PRESETS[given["preset"]] if given["preset"] is not None else None
+        url = given["url"] or given["at"] or DEFAULT_URL
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            if not given["spend"] and not runner.run(_is_simulated(url, target)):
-                _confirm(plan, question)
+            try:
+                if given["url"] and given["at"]:
+                    raise PlanError("url: given twice")
+                plan = planned(preset, _of_plan(given))
+                target = Target.of(url, trusts_any=given["insecure"])
+                question = _question(target, plan, given)
+                config = runner.run(_config(target, question))
+                answer = preset.answer if preset is not None else Answer()
+                question = _asked(question, answer, given, simulated=config.get("simulated") is True)
+            except (PlanError, ValueError, OSError) as error:
+                raise click.UsageError(str(error)) from None
+            most_answers = None
+            if config.get("simulated") is not True:
+                most_answers = _most_answers(plan, question, str(question.model or config.get("model")), given["spend"])
+            _raise_open_files(plan.streams)
             gc.collect()
             gc.freeze()
-            with _shown(console) as progress:
+            with _shown(Console(stderr=True)) as progress:
                 found = runner.run(
-                    run(
+                    _until_interrupted(
                         plan,
                         target,
                         question,
                         where=url,
-                        metrics=metrics,
+                        admin=given["admin"] or ((DEFAULT_ADMIN,) if target.loopback else ()),
+                        subject=preset.subject if preset is not None else None,
                         timeout_s=given["timeout"],
+                        most_answers=most_answers,
                         progress=progress,
                     )
                 )
+        limits = {measure: given[_name(measure)] for measure in Measure if given[_name(measure)] is not None}
         _tell(found, limits, given["report"], given["json"])
 
     options: list[Callable[[Callable[..., None]], Callable[..., None]]] = [
-        click.argument("url", default="http://127.0.0.1:8080"),
+        click.argument("url", required=False),
+        click.option("--url", "at", metavar="URL", help=f"The same as the argument [{DEFAULT_URL}]."),
+        click.option(
+            "--admin",
+            "--metrics",
+            "admin",
+            multiple=True,
+            help=f"URL of an admin port, one a worker [{DEFAULT_ADMIN}].",
+        ),
         click.option("--preset", type=click.Choice(list(PRESETS)), help=presets),
         click.option("--protocol", type=click.Choice(list(PROTOCOLS)), default="plain", show_default=True),
         click.option("--streams", type=click.IntRange(1), help="Readers at once [100]."),
         click.option("--ramp", "ramp_s", type=click.FloatRange(0), help="Seconds until all are there [2]."),
-        click.option("--duration", "duration_s", type=click.FloatRange(0), help="Seconds; 0: each comes once [0]."),
+        click.option(
+            "--duration",
+            "duration_s",
+            type=click.FloatRange(0),
+            help="Seconds until all is cut; 0: each comes once [0].",
+        ),
         click.option("--mix", help="Kinds of readers with weights [fast]."),
-        click.option("--slow", "slow_bytes_per_s", type=click.IntRange(1), help="Bytes/s of slow readers [400]."),
+        click.option("--slow", "slow_bytes_per_s", type=click.IntRange(1), help="Bytes/s of slow readers [200]."),
         click.option("--stall", "stall_s", type=click.FloatRange(0), help="Seconds that stalling ones pause [10]."),
         click.option("--vanish", "vanish_s", type=click.FloatRange(0), help="Seconds that vanished ones stay [20]."),
         click.option("--turn", "turn_s", type=(float, float), help="When readers leave, stall, vanish [0.5 5.0]."),
         click.option("--seed", type=int, help="Of everything random [0]."),
-        click.option("--prompt", default=PROMPT, help="The question; a simulated Claude takes {{tokens=500 rate=50}}."),
+        click.option("--prompt", help="The question; a simulated Claude takes {{tokens=500 rate=50}}."),
         click.option("--model", help="Model; the service's own where it has one."),
-        click.option("--max-tokens", type=click.IntRange(1), default=1024, show_default=True),
+        click.option("--max-tokens", type=click.IntRange(1), help="Of an answer [the preset's, or 1024]."),
         click.option("--key", envvar="SLUICEWAY_KEY", help="Caller's key; also from SLUICEWAY_KEY."),
         click.option("--header", "headers", multiple=True, help="Further header, NAME: VALUE; may be repeated."),
         click.option("--insecure", is_flag=True, help="Take any certificate."),
-        click.option("--metrics", multiple=True, help="URL of /metrics, one a worker [loopback: port 9464]."),
         click.option("--timeout", type=click.FloatRange(0.1), default=300.0, help="Seconds for one stream [300]."),
-        click.option("--spend", is_flag=True, help="Do not ask whether the answers may cost money."),
+        click.option(
+            "--spend", type=click.FloatRange(0), metavar="USD", help="The most that answers of a real Claude may cost."
+        ),
         click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML report there."),
         click.option("--json", type=click.Path(dir_okay=False, path_type=Path), help="Write the findings there."),
         *(
@@ -121,15 +153,46 @@ def command() -> click.Command:
     return click.command("load")(load)
 
 
-def _confirm(plan: Plan, question: Question) -> None:
-    """Asks before money is spent; where nobody can be asked, refuses."""
+def _most_answers(plan: Plan, question: Question, model: str, spend_usd: float | None) -> int:
+    """How many answers may be asked for; asks what they may cost where that was not said.
+
+    Raises:
+        click.UsageError: it was not said and nobody can be asked, or not even one answer may be asked for.
+    """
+    prices = load_prices(DEFAULT_CONFIG.with_name("prices.toml"))
+    each_usd = most_usd(prices, model, question.prompt, question.max_tokens)
+    all_usd = math.ceil(each_usd * plan.streams * 100) / 100
+    again = f", and they come again for {plan.duration_s:g} s" if plan.duration_s else ""
     warning = (
-        f"This service does not say that its Claude is simulated. {plan.streams} streams of up to "
-        f"{question.max_tokens} tokens may cost money."
+        f"This service does not say that its Claude is simulated. An answer of {question.max_tokens:,} tokens may cost "
+        f"{each_usd:.4f} USD, one for each of {plan.streams:,} readers {all_usd:,.2f} USD{again}."
     )
-    if not sys.stdin.isatty():
-        raise click.UsageError(f"{warning} --spend says that this is meant.")
-    click.confirm(f"{warning} Go on?", abort=True, err=True)
+    if spend_usd is None and not sys.stdin.isatty():
+        raise click.UsageError(f"{warning} --spend says what all of them may cost.")
+    if spend_usd is None:
+        click.echo(warning, err=True)
+        spend_usd = click.prompt("The most to spend, in USD", type=click.FloatRange(0), default=all_usd, err=True)
+    most = int(spend_usd / each_usd)
+    if not most:
+        raise click.UsageError(f"{warning} {spend_usd:g} USD is not enough for one.")
+    return most
+
+
+async def _until_interrupted(*of_plan: Any, **given: Any) -> Findings:
+    """A run that the first SIGINT ends early, with its findings; the second one is as ever."""
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+
+    def end_early() -> None:
+        loop.remove_signal_handler(signal.SIGINT)
+        over.set()
+
+    loop.add_signal_handler(signal.SIGINT, end_early)
+    return await run(*of_plan, over=over, **given)
+
+
+async def _config(target: Target, question: Question) -> dict[str, Any]:
+    async with FrontDoor(target, question.credentials) as door:
+        return await door.config()
 
 
 def _name(measure: Measure) -> str:
@@ -153,9 +216,15 @@ def _question(target: Target, plan: Plan, given: dict[str, Any]) -> Question:
             raise PlanError(f"header: {header!r} is not NAME: VALUE")
         headers[name.strip().lower()] = value.strip()
     model = given["model"] or (MESSAGES_MODEL if protocol is MESSAGES else None)
-    return Question(
-        protocol, target.host, given["prompt"], model, given["max_tokens"], given["key"], headers, target.base_path
-    )
+    return Question(protocol, target.host, "", model, 0, given["key"], headers, target.base_path)
+
+
+def _asked(question: Question, answer: Answer, given: dict[str, Any], *, simulated: bool) -> Question:
+    """The question with what it asks."""
+    if given["max_tokens"] is not None:
+        answer = replace(answer, tokens=given["max_tokens"])
+    prompt = given["prompt"] if given["prompt"] is not None else answer.prompt(simulated=simulated)
+    return replace(question, prompt=prompt, max_tokens=answer.tokens)
 
 
 def _raise_open_files(streams: int) -> None:
@@ -167,24 +236,6 @@ def _raise_open_files(streams: int) -> None:
     if hard != resource.RLIM_INFINITY and hard < wanted:
         raise click.UsageError(f"{streams} readers need {wanted} open files, and this machine allows {hard}: ulimit -n")
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-async def _is_simulated(url: str, target: Target) -> bool:
-    """Whether the service says that its Claude costs nothing."""
-    unix = target.address if isinstance(target.address, str) else None
-    connector = aiohttp.UnixConnector(unix) if unix is not None else aiohttp.TCPConnector()
-    base = "http://localhost" if unix is not None else url.rstrip("/")
-    how: dict[str, Any] = {"ssl": target.tls} if target.tls is not None else {}
-    try:
-        async with (
-            asyncio.timeout(5),
-            aiohttp.ClientSession(connector=connector) as session,
-            session.get(f"{base}/config.json", **how) as response,
-        ):
-            told = await response.json()
-    except (aiohttp.ClientError, TimeoutError, ValueError):
-        return False
-    return isinstance(told, dict) and told.get("simulated") is True
 
 
 @contextlib.contextmanager
@@ -220,4 +271,4 @@ def _tell(found: Findings, limits: dict[Measure, float], report: Path | None, as
             for one in judged
         ]
         as_json.write_text(json.dumps(found.as_json() | {"thresholds": verdicts}, indent=2) + "\n", "utf-8")
-    sys.exit(exit_status(judged))
+    sys.exit(exit_status(judged, found.shown[0] if found.subject is not None else None))

@@ -10,6 +10,7 @@ from typing import Any
 from .figures import End, Figures, Spread
 from .plan import Kind, Plan
 from .service import Sample
+from .subject import Shown, Subject, shown, subjects_of
 
 # Above either, what the readers measured is the load tester's own doing.
 LAG_P99_LIMIT_S = 0.02
@@ -30,6 +31,7 @@ class Findings:
         elapsed_s: from the first reader to the last one's end, in seconds.
         own_cpu: the load tester's CPU time as a share of that.
         notes: what a reader of the report must know.
+        subject: what the test was to show; None: nothing in particular.
     """
 
     began_at: str
@@ -41,6 +43,12 @@ class Findings:
     elapsed_s: float
     own_cpu: float
     notes: Sequence[str] = field(default_factory=tuple)
+    subject: Subject | None = None
+
+    @property
+    def shown(self) -> list[Shown]:
+        """How the subject fared, first, and what else the plan's readers can show."""
+        return [shown(one, self.plan, self.figures, self.service) for one in subjects_of(self.plan, self.subject)]
 
     @property
     def bottleneck(self) -> str:
@@ -82,16 +90,23 @@ class Findings:
             "protocol": self.protocol,
             "streams": self.plan.streams,
             "elapsed_s": round(self.elapsed_s, 3),
+            "shown": {one.subject.value: {"happened": one.happened, "told": one.sentence} for one in self.shown},
             "readers": {
                 kind.value: {
+                    "started": figures.started,
+                    "answered": figures.answered,
                     "ends": {end.value: count for end, count in sorted(figures.ends.items(), key=lambda x: x[0].value)},
                     "ttft_ms": _percentiles(figures.ttft),
                     "gap_ms": _percentiles(figures.gaps),
                     "contents": figures.contents,
                     "wire_bytes": figures.wire_bytes,
+                    "held": figures.held,
+                    "held_s": round(figures.held_s, 3),
+                    "came_back": figures.back,
                 }
                 for kind, figures in self.figures.kinds.items()
             },
+            "refusals": dict(self.figures.refusals.most_common()),
             "service": None
             if service is None
             else {
@@ -208,8 +223,16 @@ def judge(found: Findings, limits: Mapping[Measure, float]) -> list[Judgement]:
     return judged
 
 
-def exit_status(judged: Sequence[Judgement]) -> int:
-    """1 if a threshold was exceeded, else 3 if one could not be judged, else 0."""
+# The preset's subject was not met: the test has proved nothing.
+NOT_SHOWN = 4
+
+
+def exit_status(judged: Sequence[Judgement], subject: Shown | None) -> int:
+    """1 if a threshold was exceeded, else 4 if the subject did not happen, else 3 if something could not be told, else 0."""
     verdicts = {one.verdict for one in judged}
-    worst = next((verdict for verdict in (Verdict.EXCEEDED, Verdict.UNCLEAR) if verdict in verdicts), Verdict.KEPT)
-    return int(worst.value)
+    if Verdict.EXCEEDED in verdicts:
+        return Verdict.EXCEEDED.value
+    if subject is not None and subject.happened is False:
+        return NOT_SHOWN
+    unclear = Verdict.UNCLEAR in verdicts or (subject is not None and subject.happened is None)
+    return Verdict.UNCLEAR.value if unclear else Verdict.KEPT.value

@@ -5,9 +5,8 @@ from __future__ import annotations
 import enum
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
 
 
 class PlanError(ValueError):
@@ -51,7 +50,8 @@ class Plan:
     Attributes:
         streams: readers at the same time.
         ramp_s: over how long they come, in seconds.
-        duration_s: for how long a reader whose stream is over comes again, in seconds; 0: each comes once.
+        duration_s: how long the test lasts, in seconds: until then a reader whose stream is over comes again, and what
+            still runs then is cut. 0: each comes once, and stays until its stream is over.
         mix: weight of each kind.
         slow_bytes_per_s: how fast slow readers read.
         stall_s: how long stalling readers read nothing, in seconds.
@@ -64,7 +64,7 @@ class Plan:
     ramp_s: float = 2.0
     duration_s: float = 0.0
     mix: Mapping[Kind, float] = field(default_factory=lambda: MappingProxyType({Kind.FAST: 1.0}))
-    slow_bytes_per_s: int = 400
+    slow_bytes_per_s: int = 200
     stall_s: float = 10.0
     vanish_s: float = 20.0
     turn_s: tuple[float, float] = (0.5, 5.0)
@@ -126,42 +126,6 @@ class Conduct:
     blocked_s: float = _BLOCKED_S
 
 
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """A load test with a name.
-
-    Attributes:
-        plan: what it does.
-        about: one line for `--help`.
-    """
-
-    plan: Plan
-    about: str
-
-
-PRESETS: Mapping[str, Preset] = MappingProxyType(
-    {
-        "slow-readers": Preset(
-            Plan(streams=500, ramp_s=5, duration_s=60, mix={Kind.FAST: 5, Kind.SLOW: 4, Kind.STALLING: 1}),
-            "500 readers, half of them slow or stalling: do the fast ones notice, does memory grow?",
-        ),
-        "abandon-storm": Preset(
-            Plan(
-                streams=300,
-                ramp_s=2,
-                turn_s=(3, 4),
-                mix={Kind.FAST: 2, Kind.LEAVING: 7, Kind.VANISHING: 1},
-            ),
-            "300 readers, of whom 240 are gone within a second: is every answer stopped, what was wasted?",
-        ),
-        "flash-crowd": Preset(
-            Plan(streams=1000, ramp_s=1, mix={Kind.FAST: 9, Kind.RESUMING: 1}),
-            "1,000 readers within a second: how late is the first token, who is refused?",
-        ),
-    }
-)
-
-
 def parse_mix(text: str) -> dict[Kind, float]:
     """Reads `fast=5,slow=4,stalling`; a bare kind weighs 1.
 
@@ -184,15 +148,3 @@ def parse_mix(text: str) -> dict[Kind, float]:
         if not 0 <= mix[kind] < float("inf"):
             raise PlanError(f"mix: the weight of {name} must be 0 or more, not {weight}")
     return mix
-
-
-def planned(preset: str | None, given: Mapping[str, Any]) -> Plan:
-    """A preset's plan, or the default one, with what is given changed; None changes nothing.
-
-    Raises:
-        PlanError: the preset does not exist, or the plan cannot be carried out.
-    """
-    if preset is not None and preset not in PRESETS:
-        raise PlanError(f"preset: {preset!r} is none of {', '.join(PRESETS)}")
-    base = PRESETS[preset].plan if preset is not None else Plan()
-    return replace(base, **{name: value for name, value in given.items() if value is not None})

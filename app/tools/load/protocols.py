@@ -131,11 +131,15 @@ class Question:
             return self._request("GET", f"{CHAT.path}/{name}/stream", b"", {})
         return self._request("GET", f"{PLAIN.path}/{stream_id}", b"", {"last-event-id": str(last_id)})
 
+    @property
+    def credentials(self) -> dict[str, str]:
+        """The headers that every request carries: the caller's key, and those that were given."""
+        key = {} if self.key is None else {"authorization": f"Bearer {self.key}"}
+        return key | dict(self.headers)
+
     def _request(self, method: str, path: str, body: bytes, more: Mapping[str, str]) -> bytes:
         headers = {"host": self.host, "accept": "text/event-stream", **more}
         if body:
             headers |= {"content-type": "application/json", "content-length": str(len(body))}
-        if self.key is not None:
-            headers["authorization"] = f"Bearer {self.key}"
-        lines = [f"{name}: {value}" for name, value in (headers | dict(self.headers)).items()]
+        lines = [f"{name}: {value}" for name, value in (headers | self.credentials).items()]
         return "\r\n".join([f"{method} {self.base_path}{path} HTTP/1.1", *lines, "", ""]).encode() + body

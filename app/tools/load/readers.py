@@ -7,7 +7,8 @@ import secrets
 from dataclasses import dataclass, field
 
 from .connection import Connection, Target, clock
-from .figures import End, Figures
+from .figures import End, Figures, Stream
+from .frontdoor import Gauge
 from .plan import Conduct, Kind, Phase, Plan
 from .protocols import Question
 from .reply import Reply
@@ -29,6 +30,9 @@ class Readers:
         question: what they ask.
         figures: where they report.
         timeout_s: what a stream is given from asking to its end, in seconds.
+        answers_left: how many more answers may be asked for; None: any number.
+        running: the streams that run now.
+        began: set whenever one of them has its first content.
         vanishes: vanished readers truly acknowledge nothing; False: they only stop reading.
     """
 
@@ -37,17 +41,28 @@ class Readers:
     question: Question
     figures: Figures
     timeout_s: float
+    answers_left: int | None = None
+    running: set[OneStream] = field(default_factory=set)
+    began: asyncio.Event = field(default_factory=asyncio.Event)
     vanishes: bool = True
     _run: str = field(default_factory=lambda: secrets.token_hex(4))  # chats of two tests never share a name
 
-    async def read(self, reader: int, visit: int, kind: Kind) -> float:
-        """One stream of one reader, to its end; returns after how many seconds the reader may come again.
+    async def read(self, reader: int, visit: int, kind: Kind) -> float | None:
+        """One stream of one reader, to its end.
 
-        Cancelling closes the connection; the stream then counts as left.
+        Cancelling, which is how the test's end cuts it, closes the connection.
+
+        Returns:
+            After how many seconds the reader may come again; None: no more answers may be asked for.
         """
-        one = _Stream(self, kind, self.plan.conduct(reader, visit), f"load-{self._run}-{reader}-{visit}")
-        self.figures.asked()
-        end = End.LEFT
+        if self.answers_left is not None:
+            if not self.answers_left:
+                return None
+            self.answers_left -= 1
+        one = OneStream(self, kind, self.plan.conduct(reader, visit), f"load-{self._run}-{reader}-{visit}")
+        self.figures.asked(kind)
+        self.running.add(one)
+        end = End.RUN_OVER  # unless it comes to another one first
         try:
             async with asyncio.timeout(self.timeout_s):
                 end = await one.run()
@@ -57,48 +72,66 @@ class Readers:
             end = End.UNREACHABLE
         finally:
             one.close()
-            self.figures.ended(kind, end, contents=one.contents, words=one.words, wire_bytes=one.wire_bytes)
+            self.running.discard(one)
+            self.figures.ended(kind, end, one.came_to)
+        if self.answers_left is not None and not one.came_to.answered and end.is_turned_away:
+            self.answers_left += 1  # it cost nothing
         if end is End.REFUSED and one.reply is not None:
             told = one.reply.headers.get("retry-after", "")
             return min(float(told) if told.isdigit() else _RETRY_S, _RETRY_MAX_S)
         return _RETRY_S if end in (End.UNREACHABLE, End.REJECTED) else 0.0
 
 
-class _Stream:
-    """One stream of one reader, over one connection or, resumed, two."""
+class OneStream:
+    """One stream of one reader, over one connection or, resumed, two.
+
+    Attributes:
+        kind: the reader's.
+        came_to: what is known of it so far.
+        reply: the response that it reads, or read last.
+        given_up: done when it was held and runs no more; who takes nothing does not hear of it on the connection.
+    """
 
     def __init__(self, readers: Readers, kind: Kind, conduct: Conduct, name: str) -> None:
+        self.kind = kind
+        self.came_to = Stream()
+        self.reply: Reply | None = None
+        self.given_up: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._readers = readers
-        self._kind = kind
         self._conduct = conduct
         self._name = name
         self._asked_at = clock()
         self._last_at: float | None = None  # when content came last, on this connection
         self._began: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # done by the first content
         self._connection: Connection | None = None
-        self.reply: Reply | None = None
-        self.contents = self.words = self.wire_bytes = 0
+
+    @property
+    def stream_id(self) -> str:
+        """The service's name for it; empty before the head has come."""
+        return "" if self.reply is None else self.reply.headers.get("x-stream-id", "")
 
     async def run(self) -> End:
         """Raises OSError where the service cannot be connected."""
         question = self._readers.question
         connection, reply = await self._connect(
-            question.ask(self._name, resumable=self._kind is Kind.RESUMING),
+            question.ask(self._name, resumable=self.kind is Kind.RESUMING),
             Reply(question.protocol, word=question.word),
         )
-        match self._kind:
+        match self.kind:
             case Kind.FAST:
                 await connection.over
             case Kind.SLOW:
                 await self._slow(connection)
             case Kind.STALLING:
-                await self._stall(connection)
+                stalled = await self._stall(connection)
+                end = end_of(reply, garbled=connection.garbled)
+                return End.STALLED if stalled and end is End.CUT else end
             case Kind.LEAVING:
                 if await self._leave(connection):
                     return End.LEFT
             case Kind.VANISHING:
                 if await self._vanish(connection):
-                    return End.LEFT
+                    return End.VANISHED
             case Kind.RESUMING:
                 connection, reply = await self._resume(connection, reply)
         return end_of(reply, garbled=connection.garbled)
@@ -107,13 +140,23 @@ class _Stream:
         """Closes the connection that is open. Idempotent."""
         if self._connection is not None and self.reply is not None:
             self._connection.leave()
-            self.wire_bytes += self._connection.wire_bytes
-            self.contents += self.reply.contents
-            self.words += self.reply.words
+            self.came_to.wire_bytes += self._connection.wire_bytes
+            self.came_to.contents += self.reply.contents
+            self.came_to.words += self.reply.words
+            self.came_to.answered |= self.reply.status == 200
+            self.came_to.refusal = self.reply.refusal
             self._connection = None
 
+    def told(self, gauge: Gauge) -> None:
+        """The service has said how the stream stands."""
+        if gauge.runs:
+            self.came_to.held_s = max(self.came_to.held_s or 0.0, gauge.held_s)
+        elif self.came_to.held_s and not self.given_up.done():
+            # It was held, so that it has not come to its end by itself: its reader took nothing.
+            self.given_up.set_result(None)
+
     async def _connect(self, request: bytes, reply: Reply) -> tuple[Connection, Reply]:
-        small = self._kind not in (Kind.FAST, Kind.RESUMING)
+        small = self.kind not in (Kind.FAST, Kind.RESUMING)
         self.reply = reply
         self._connection = await self._readers.target.connect(request, reply, self._heard, small=small)
         return self._connection, reply
@@ -121,10 +164,11 @@ class _Stream:
     def _heard(self, _contents: int) -> None:
         now = clock()
         if self._last_at is not None:
-            self._readers.figures.gap(self._kind, now - self._last_at)
+            self._readers.figures.gap(self.kind, now - self._last_at)
         elif not self._began.done():
-            self._readers.figures.first(self._kind, now - self._asked_at)
+            self._readers.figures.first(self.kind, now - self._asked_at)
             self._began.set_result(None)
+            self._readers.began.set()
         self._last_at = now
 
     async def _slow(self, connection: Connection) -> None:
@@ -132,13 +176,16 @@ class _Stream:
         while not await _over(connection, step_bytes / self._readers.plan.slow_bytes_per_s):
             connection.allow(step_bytes)
 
-    async def _stall(self, connection: Connection) -> None:
+    async def _stall(self, connection: Connection) -> bool:
+        """Tells whether it took nothing for a while, before the answer was over."""
         if await _over(connection, self._conduct.turn_s):
-            return
+            return False
         connection.allow(0)
-        await _over(connection, self._readers.plan.stall_s)
+        ends = {connection.over, self.given_up}
+        await asyncio.wait(ends, timeout=self._readers.plan.stall_s, return_when=asyncio.FIRST_COMPLETED)
         connection.allow(None)
         await connection.over
+        return True
 
     async def _leave(self, connection: Connection) -> bool:
         """Tells whether it left before the answer was over."""
@@ -164,6 +211,7 @@ class _Stream:
             await connection.over
             return connection, reply
         self.close()
+        self.came_to.was_away = True
         self._last_at = None  # the time away is no gap
         await asyncio.sleep(self._conduct.away_s)
         question = self._readers.question
@@ -184,7 +232,7 @@ def end_of(reply: Reply, *, garbled: bool = False) -> End:
         return End.REJECTED
     if reply.failed:
         return End.FAILED
-    return End.COMPLETE if reply.finished and reply.whole else End.CUT
+    return End.FINISHED if reply.finished and reply.whole else End.CUT
 
 
 async def _over(connection: Connection, within_s: float) -> bool:

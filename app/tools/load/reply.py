@@ -5,11 +5,15 @@ Its own few lines, not the service's decoder: what measures shares no code with 
 
 from __future__ import annotations
 
+import json
+
 from .protocols import Protocol, What
 
 # Heads, lines and events above this are no answer of ours.
 MAX_EVENT_BYTES = 1_048_576
 MAX_HEAD_BYTES = 65_536
+# What is kept of a refusal's body, and of its words: enough for any error of the service.
+_REFUSAL_BYTES, _REFUSAL_CHARS = 4096, 100
 
 
 class Garbled(ValueError):
@@ -33,6 +37,7 @@ class Reply:
         finished: the last event of a good answer came.
         failed: an error came as an event.
         whole: the body has ended as HTTP says it should.
+        refusal: the status and the service's words, where it is not 200; empty where it is, and before it came.
     """
 
     __slots__ = (
@@ -58,7 +63,7 @@ class Reply:
         self._protocol = protocol
         self._word = word
         self._wire = b""  # not yet taken apart: the head's beginning, or a chunk's framing that was cut
-        self._body = b""  # the unfinished event
+        self._body = b""  # the unfinished event; or the beginning of a refusal
         self._chunked = False
         self._chunk_left = 0  # of the chunk that is being read, with the line end after it
         self._length_left: int | None = None  # by content-length
@@ -84,7 +89,17 @@ class Reply:
             data = data[: self._length_left]
             self._length_left -= len(data)
             self.whole = self._length_left == 0
-        return self._events(data)
+        return self._content(data)
+
+    @property
+    def refusal(self) -> str:
+        return "" if self.status in (0, 200) else f"{self.status} {_words(self._body)}".strip()
+
+    def _content(self, data: bytes) -> int:
+        if self.status == 200:
+            return self._events(data)
+        self._body = (self._body + data)[:_REFUSAL_BYTES]
+        return 0
 
     def _head(self, data: bytes) -> bytes:
         self._wire += data
@@ -137,7 +152,7 @@ class Reply:
             parts.append(piece[: max(0, self._chunk_left - 2)])  # without the chunk's own line end
             at += len(piece)
             self._chunk_left -= len(piece)
-        return self._events(b"".join(parts)) if parts else 0
+        return self._content(b"".join(parts)) if parts else 0
 
     def _events(self, data: bytes) -> int:
         events = (self._body + data).split(b"\n\n")
@@ -171,3 +186,14 @@ class Reply:
         if number != self.last_id + 1:
             self.misnumbered += 1
         self.last_id = number
+
+
+def _words(body: bytes) -> str:
+    """What an error's body says, in the plain protocol's shape or the Messages API's; empty where it is neither."""
+    try:
+        told = json.loads(body)
+    except ValueError:
+        return ""
+    error = told.get("error") if isinstance(told, dict) else None
+    message = error.get("message") if isinstance(error, dict) else error
+    return " ".join(message.split())[:_REFUSAL_CHARS] if isinstance(message, str) else ""

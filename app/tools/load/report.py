@@ -19,9 +19,11 @@ from .service import Sample
 
 Row = tuple[str, ...]
 
-_READER_COLUMNS = ("readers", "streams", "complete", "left", "refused", "errors", "TTFT p50", "p99", "gap p50", "p99")
+_TIMES = ("TTFT p50", "p99", "gap p50", "p99")
 _VERDICTS = {Verdict.KEPT: "kept", Verdict.EXCEEDED: "EXCEEDED", Verdict.UNCLEAR: "could not tell"}
 _STYLES = {Verdict.KEPT: "green", Verdict.EXCEEDED: "bold red", Verdict.UNCLEAR: "yellow"}
+_SHOWN_STYLES = {True: "bold green", False: "bold red", None: "bold yellow"}
+_SHOWN_CLASSES = {True: "happened", False: "missed", None: "unclear"}
 _MIB = 2**20
 
 
@@ -31,22 +33,43 @@ def milliseconds(spread: Spread, share: float) -> str:
     return "–" if at is None else f"{at * 1000:,.0f} ms"
 
 
+def balance(figures: Figures) -> str:
+    """How many streams were started, and what became of every one of them."""
+    ends = figures.ends
+    told = ", ".join(f"{ends[end]:,} {end.value}" for end in End if ends[end])
+    return f"{figures.started:,} streams started, {ends.total():,} ended: {told or 'none'}."
+
+
+def reader_columns(figures: Figures) -> Row:
+    """The columns: started, then each end that any stream came to, so that a row adds up."""
+    return ("readers", "started", *(end.value for end in _ends(figures)), *_TIMES)
+
+
 def reader_rows(figures: Figures) -> list[Row]:
     """One row a kind of reader."""
     rows = []
     for kind, one in sorted(figures.kinds.items(), key=lambda item: item[0].value):
-        errors = sum(count for end, count in one.ends.items() if end.is_error)
-        counts = (one.ends.total(), one.ends[End.COMPLETE], one.ends[End.LEFT], one.ends[End.REFUSED], errors)
+        counts = (one.started, *(one.ends[end] for end in _ends(figures)))
         times = [milliseconds(spread, share) for spread in (one.ttft, one.gaps) for share in (0.5, 0.99)]
         rows.append((kind.value, *(f"{count:,}" for count in counts), *times))
     return rows
+
+
+def refusal_rows(figures: Figures) -> list[Row]:
+    """Why streams were turned away, the most frequent first."""
+    return [(told, f"{count:,}") for told, count in figures.refusals.most_common()]
+
+
+def _ends(figures: Figures) -> list[End]:
+    ends = figures.ends
+    return [end for end in End if ends[end]]
 
 
 def service_rows(found: Findings) -> list[Row]:
     """What the service's metrics say; one row where they could not be read."""
     service = found.service
     if service is None:
-        return [("service", "its metrics were not read")]
+        return [("its metrics", "not read")]
     added, peak = found.memory_added_bytes or 0.0, found.memory_peak_bytes or 0.0
     share = service.wasted / service.generated if service.generated else 0.0
     ends = ", ".join(f"{outcome} {count:,}" for outcome, count in service.outcomes.most_common())
@@ -87,10 +110,10 @@ def judgement_rows(judged: Iterable[Judgement]) -> list[Row]:
 
 def tables(found: Findings, judged: Sequence[Judgement]) -> RenderableType:
     """The findings for a terminal."""
-    parts: list[RenderableType] = [_table("", _READER_COLUMNS, reader_rows(found.figures))]
-    errors = [f"{end.value} {count:,}" for end in End if end.is_error and (count := found.figures.count(end))]
-    if errors:
-        parts.append(Text(f"Errors: {', '.join(errors)}", style="red"))
+    parts: list[RenderableType] = [Text(one.sentence, style=_SHOWN_STYLES[one.happened]) for one in found.shown]
+    parts += [Text(balance(found.figures)), _table("", reader_columns(found.figures), reader_rows(found.figures))]
+    if found.figures.refusals:
+        parts.append(_table("Turned away", None, refusal_rows(found.figures)))
     parts.append(_table("The service, by its own metrics", None, service_rows(found)))
     parts.append(_table("The load tester itself", None, own_rows(found)))
     if found.bottleneck:
@@ -150,7 +173,8 @@ svg { width: 100%; height: auto; } svg text { fill: var(--soft); font: 11px syst
 .c0 { stroke: #0b7db8; } .c1 { stroke: #d1671c; stroke-dasharray: 6 3; } .c2 { stroke: #3f8f4f; stroke-dasharray: 2 3; }
 .key { margin-right: 1.2rem; font-size: .85rem; } .key::before { content: ""; display: inline-block; width: 1.2rem; height: 0; border-top: 3px solid; margin-right: .4rem; vertical-align: middle; }
 .k0::before { border-color: #0b7db8; } .k1::before { border-color: #d1671c; border-top-style: dashed; } .k2::before { border-color: #3f8f4f; border-top-style: dotted; }
-.late { border-left: 4px solid #d1671c; padding: .4rem .8rem; margin: 1rem 0; }
+.late, .shown { border-left: 4px solid #d1671c; padding: .4rem .8rem; margin: 1rem 0; }
+.shown { font-size: 1.15rem; font-weight: 600; } .shown.happened { border-color: #3f8f4f; } .shown.missed { border-color: #d03030; }
 .exceeded td:last-child { color: #d03030; font-weight: 600; } .kept td:last-child { color: #3f8f4f; } .unclear td:last-child { color: #d1671c; }
 """
 
@@ -161,6 +185,9 @@ def page(found: Findings, judged: Sequence[Judgement]) -> str:
     whole = sum(plan.mix.values())
     mix = ", ".join(f"{weight / whole:.0%} {kind.value}" for kind, weight in plan.mix.items() if weight)
     comes = f" for {plan.duration_s:g} s" if plan.duration_s else ", each once"
+    shown = "".join(
+        f'<p class="shown {_SHOWN_CLASSES[one.happened]}">{escape(one.sentence)}</p>' for one in found.shown
+    )
     late = (
         f'<p class="late">The load tester was the bottleneck: {escape(found.bottleneck)}. '
         "Times measured are its own as much as the service's.</p>"
@@ -172,6 +199,9 @@ def page(found: Findings, judged: Sequence[Judgement]) -> str:
         classes = [one.verdict.name.lower() for one in judged]
         head = ("threshold", "limit", "measured", "verdict")
         verdicts = f"<h2>Thresholds</h2>{_html_table(head, judgement_rows(judged), classes)}"
+    turned_away = ""
+    if found.figures.refusals:
+        turned_away = f"<h2>Turned away</h2>{_html_table(None, refusal_rows(found.figures))}"
     notes = "".join(f'<p class="soft">{escape(note)}</p>' for note in found.notes)
     # What JSON writes as `<` could end the element it stands in.
     data = json.dumps(found.as_json()).replace("<", "\\u003c")
@@ -181,10 +211,12 @@ def page(found: Findings, judged: Sequence[Judgement]) -> str:
 <style>{_STYLE}</style></head>
 <body>
 <h1>Load test of {escape(found.where)}</h1>
+{shown}
+<p>{escape(balance(found.figures))}</p>
 <p class="soft">{escape(found.began_at)}, {found.elapsed_s:,.1f} s, protocol {escape(found.protocol)}</p>
 <p>{plan.streams:,} readers at once{comes}, all there after {plan.ramp_s:g} s: {escape(mix)}.</p>
 {late}{verdicts}
-<h2>Readers</h2>{_html_table(_READER_COLUMNS, reader_rows(found.figures))}
+<h2>Readers</h2>{_html_table(reader_columns(found.figures), reader_rows(found.figures))}{turned_away}
 <h2>Over time</h2><div class="charts">{"".join(_charts(found))}</div>
 <h2>The service, by its own metrics</h2>{_html_table(None, service_rows(found))}
 <h2>The load tester itself</h2>{_html_table(None, own_rows(found))}
@@ -213,6 +245,7 @@ def _charts(found: Findings) -> list[str]:
     def grown(name: str, of: str) -> Line:
         return Line(name, [(sample.at_s, getattr(sample, of) - getattr(samples[0], of)) for sample in samples])
 
+    held = [(at + 1.0, None if second.held is None else float(second.held)) for at, second in enumerate(seconds[:-1])]
     return [
         chart(
             "Time to the first token, fast readers",
@@ -229,9 +262,9 @@ def _charts(found: Findings) -> list[str]:
             ],
         ),
         chart(
-            "Pauses",
-            "readers that take nothing; producers let go, a second",
-            [gauge("readers stalled", "stalled"), speed("producers that went on", "pauses")],
+            "Backpressure",
+            "at the end of each second",
+            [Line("producers held", held), gauge("readers that take nothing", "stalled")],
         ),
         chart("Memory of the service", "MiB, resident", [gauge("memory", "memory_bytes", _MIB)]),
         chart("CPU of the service", "% of a core", [speed("CPU", "cpu_s", 100)]),

@@ -1,4 +1,4 @@
-"""Runs a load test: sends the readers, watches the service's metrics and its own lag, until all are done."""
+"""Runs a load test: sends the readers, watches the service and the test's own lag, until all are done."""
 
 from __future__ import annotations
 
@@ -9,16 +9,26 @@ from datetime import UTC, datetime
 
 import aiohttp
 
+from .admin import AdminPorts
 from .connection import Target, clock
 from .figures import Figures
 from .findings import Findings
+from .frontdoor import FrontDoor
+from .notes import notes
 from .plan import Kind, Plan
 from .protocols import Question
 from .readers import Readers
-from .service import Observer, Sample
+from .service import Sample
+from .subject import Subject, subjects_of
 
 # How often the load tester looks how late it is itself.
 _LAG_TICK_S = 0.02
+# How often the service's metrics are read, in whole seconds: each time costs it some hundredths of a second.
+_LOOK_EVERY_S = 2
+# How often each running stream's gauges are asked for, unless that were more than so many requests a second.
+_GAUGES_EVERY_S, _GAUGES_PER_S = 2.0, 50.0
+# After a look at `/streams` that showed none of ours.
+_RECOGNISE_AGAIN_S = 0.3
 # How long the service is given to settle the last streams before its books are read.
 _SETTLE_S = 5.0
 
@@ -31,8 +41,11 @@ async def run(
     question: Question,
     *,
     where: str,
-    metrics: Sequence[str] = (),
+    admin: Sequence[str] = (),
+    subject: Subject | None = None,
     timeout_s: float = 300.0,
+    most_answers: int | None = None,
+    over: asyncio.Event | None = None,
     progress: Progress = lambda elapsed_s, figures, sample: None,
 ) -> Findings:
     """Carries out a plan. Cancelling closes every connection.
@@ -42,45 +55,79 @@ async def run(
         target: where they connect.
         question: what they ask.
         where: the service's URL, for the report.
-        metrics: URLs of the workers' `/metrics`; none: the service is not looked at.
+        admin: URLs of the workers' admin ports; none: they are not looked at.
+        subject: what the test is to show.
         timeout_s: what one stream is given, in seconds.
+        most_answers: how many answers may be asked for; None: any number.
+        over: ends the test early, once it is set.
         progress: told once a second: seconds so far, the figures, the newest sample.
     """
     figures = Figures()
-    readers = Readers(plan, target, question, figures, timeout_s)
+    readers = Readers(plan, target, question, figures, timeout_s, most_answers)
     began_at = datetime.now(UTC).isoformat(timespec="seconds")
-    async with aiohttp.ClientSession() as session:
-        observer = Observer(metrics, session)
-        if metrics:
-            await observer.look(0.0)
+    async with aiohttp.ClientSession() as session, FrontDoor(target, question.credentials) as door:
+        ports = AdminPorts(admin, session)
+        await ports.look(0.0)
         began, cpu_began = clock(), time.process_time()
         async with asyncio.TaskGroup() as watching:
             watchers = [
                 watching.create_task(_watch_lag(figures)),
-                watching.create_task(_watch_service(figures, observer, began, progress)),
+                watching.create_task(_watch_service(figures, ports, began, progress)),
+                watching.create_task(_recognise(readers, ports)),
             ]
-            async with asyncio.TaskGroup() as group:
-                for number, kind in enumerate(plan.kinds()):
-                    group.create_task(_come(readers, number, kind, began))
+            if Subject.HELD in subjects_of(plan, subject):
+                watchers.append(watching.create_task(_watch_producers(readers, door)))
+            await _send(readers, began, over or asyncio.Event())
             elapsed_s, cpu_s = clock() - began, time.process_time() - cpu_began
             for watcher in watchers:
                 watcher.cancel()
-        if observer.samples:
-            await _settle(observer, began)
-    notes = _notes(plan, readers, metrics, observer)
+        if ports.samples:
+            await _settle(ports, began)
     return Findings(
-        began_at, where, question.protocol.name, plan, figures, observer.samples, elapsed_s, cpu_s / elapsed_s, notes
+        began_at,
+        where,
+        question.protocol.name,
+        plan,
+        figures,
+        ports.samples,
+        elapsed_s,
+        cpu_s / elapsed_s,
+        notes(readers, ports),
+        subject,
     )
+
+
+async def _send(readers: Readers, began: float, over: asyncio.Event) -> None:
+    """Sends all readers, until each is done, the duration is over, or `over` is set: then what still runs is cut."""
+    plan = readers.plan
+    limit = asyncio.timeout(began + plan.duration_s - clock() if plan.duration_s else None)
+
+    async def end_early() -> None:
+        await over.wait()
+        limit.reschedule(asyncio.get_running_loop().time())
+
+    try:
+        async with limit, asyncio.TaskGroup() as group:
+            ending = group.create_task(end_early())
+            async with asyncio.TaskGroup() as coming:
+                for number, kind in enumerate(plan.kinds()):
+                    coming.create_task(_come(readers, number, kind, began))
+            ending.cancel()
+    except TimeoutError:
+        if not limit.expired():
+            raise
 
 
 async def _come(readers: Readers, number: int, kind: Kind, began: float) -> None:
     """One reader: comes at its time; with a duration, comes again until that is over."""
-    await asyncio.sleep(began + readers.plan.starts_at_s(number) - clock())
+    plan, figures = readers.plan, readers.figures
+    await asyncio.sleep(began + plan.starts_at_s(number) - clock())
+    figures.arrived_s = max(figures.arrived_s, clock() - began)
     visit = 0
     while True:
         away_s = await readers.read(number, visit, kind)
         visit += 1
-        if clock() - began + away_s >= readers.plan.duration_s:
+        if away_s is None or not plan.duration_s:
             return
         await asyncio.sleep(away_s)
 
@@ -92,40 +139,45 @@ async def _watch_lag(figures: Figures) -> None:
         figures.lagged(max(0.0, clock() - due))
 
 
-async def _watch_service(figures: Figures, observer: Observer, began: float, progress: Progress) -> None:
-    second, watched = 0, bool(observer.samples)
+async def _watch_service(figures: Figures, ports: AdminPorts, began: float, progress: Progress) -> None:
+    second, sample = 0, None
     while True:
         second += 1
         await asyncio.sleep(began + second - clock())
         figures.tick()
-        sample = await observer.look(clock() - began) if watched else None
+        if ports.answered and not second % _LOOK_EVERY_S:
+            sample = await ports.look(clock() - began)
         progress(clock() - began, figures, sample)
 
 
-async def _settle(observer: Observer, began: float) -> None:
+async def _recognise(readers: Readers, ports: AdminPorts) -> None:
+    """Finds out which admin ports are of the service that answers our readers."""
+    while ports.strangers:
+        await readers.began.wait()
+        readers.began.clear()
+        await ports.recognise({stream_id for one in readers.running if (stream_id := one.stream_id)})
+        await asyncio.sleep(_RECOGNISE_AGAIN_S if ports.strangers else 0)
+
+
+async def _watch_producers(readers: Readers, door: FrontDoor) -> None:
+    """Asks again and again how the producer of each running stream stands."""
+    while True:
+        held, asked = 0, 0
+        for one in [one for one in readers.running if one.stream_id]:
+            gauge = await door.gauge(one.stream_id)
+            asked += 1
+            if gauge is not None:
+                held += gauge.held
+                one.told(gauge)
+        readers.figures.held = held
+        await asyncio.sleep(max(_GAUGES_EVERY_S, asked / _GAUGES_PER_S))
+
+
+async def _settle(ports: AdminPorts, began: float) -> None:
     """The last streams are booked once the service has noticed that their readers are gone."""
     deadline = clock() + _SETTLE_S
     while True:
-        sample = await observer.look(clock() - began)
-        if sample is None or sample.streams <= observer.samples[0].streams or clock() > deadline:
+        sample = await ports.look(clock() - began)
+        if sample is None or sample.streams <= ports.samples[0].streams or clock() > deadline:
             return
         await asyncio.sleep(0.2)
-
-
-def _notes(plan: Plan, readers: Readers, metrics: Sequence[str], observer: Observer) -> list[str]:
-    notes = []
-    if metrics and not observer.samples:
-        notes.append("The service's metrics could not be read: memory, CPU and tokens are missing.")
-    if plan.mix.get(Kind.VANISHING):
-        notes.append(
-            "Vanished readers drop every packet in their own kernel: nothing is acknowledged, sent or reset."
-            if readers.vanishes
-            else "Vanished readers only stopped reading: their kernel goes on to acknowledge, which a truly vanished one's does not."
-        )
-    if any(plan.mix.get(kind) for kind in (Kind.SLOW, Kind.STALLING, Kind.VANISHING, Kind.LEAVING)):
-        notes.append(
-            "Slow, stalling, vanishing and leaving readers have a receive buffer of 4 kB, so that what they do not take waits upstream."
-        )
-    if readers.target.tls is not None:
-        notes.append("Over TLS a reader's own TLS layer takes in up to 256 kB before it holds anything back.")
-    return notes
