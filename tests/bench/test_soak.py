@@ -12,12 +12,15 @@ import pytest
 
 from app.tools.load import new_event_loop
 from app.tools.load.findings import Findings
-from app.tools.load.plan import PRESETS, Kind, Plan
+from app.tools.load.plan import Kind, Plan
+from app.tools.load.presets import PRESETS
 from app.tools.load.run import run
+from app.tools.load.subject import Subject
 from tests.bench.measures import question
 from tests.bench.processes import Contender, Upstream, service, upstream
 
-TOKENS, RATE = 1000, 50.0
+TOKENS, RATE = 2000, 50.0  # as long as it takes for slow readers to hold their producers
+STREAMS = 500
 MINUTES = 10
 GAP_WITHIN = 1.1
 # Between the means of two halves of the test: what an allocator wobbles by.
@@ -47,7 +50,9 @@ def loaded(contender: Contender, plan: Plan, memory_bytes: list[int]) -> Finding
         memory_bytes.append(contender.memory_bytes())
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(run(plan, target, asked, where=contender.url, timeout_s=600, progress=look))
+        return runner.run(
+            run(plan, target, asked, where=contender.url, subject=Subject.HELD, timeout_s=600, progress=look)
+        )
 
 
 def gap_p99_s(found: Findings) -> float:
@@ -59,19 +64,21 @@ def gap_p99_s(found: Findings) -> float:
 
 def test_fast_readers_do_not_notice_slow_ones(ours: Contender) -> None:
     """The same fast readers, alone and beside as many slow and stalling ones."""
-    plan = PRESETS["slow-readers"].plan
+    plan = replace(PRESETS["slow-readers"].plan, streams=STREAMS, duration_s=60)
     fast = plan.kinds().count(Kind.FAST)
     alone = loaded(ours, replace(plan, streams=fast, mix={Kind.FAST: 1}), [])
     beside = loaded(ours, plan, [])
     assert (alone.figures.errors, beside.figures.errors) == (0, 0)
+    assert beside.shown[0].happened
     assert gap_p99_s(beside) <= gap_p99_s(alone) * GAP_WITHIN
 
 
 def test_memory_stays_flat_under_slow_readers(ours: Contender) -> None:
     memory_bytes: list[int] = []
-    plan = replace(PRESETS["slow-readers"].plan, duration_s=MINUTES * 60)
+    plan = replace(PRESETS["slow-readers"].plan, streams=STREAMS, duration_s=MINUTES * 60)
     found = loaded(ours, plan, memory_bytes)
     assert found.figures.errors == 0
+    assert found.shown[0].happened
     # Without the minute in which everyone comes, and without the readers' end.
     steady = memory_bytes[60 : MINUTES * 60]
     middle = len(steady) // 2

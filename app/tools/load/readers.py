@@ -149,9 +149,8 @@ class OneStream:
 
     def told(self, gauge: Gauge) -> None:
         """The service has said how the stream stands."""
-        if gauge.runs:
-            self.came_to.held_s = max(self.came_to.held_s or 0.0, gauge.held_s)
-        elif self.came_to.held_s and not self.given_up.done():
+        self.came_to.held_s = max(self.came_to.held_s or 0.0, gauge.held_s)
+        if not gauge.runs and self.came_to.held_s and not self.given_up.done():
             # It was held, so that it has not come to its end by itself: its reader took nothing.
             self.given_up.set_result(None)
 

@@ -26,7 +26,7 @@ _LAG_TICK_S = 0.02
 # How often the service's metrics are read, in whole seconds: each time costs it some hundredths of a second.
 _LOOK_EVERY_S = 2
 # How often each running stream's gauges are asked for, unless that were more than so many requests a second.
-_GAUGES_EVERY_S, _GAUGES_PER_S = 2.0, 50.0
+_GAUGES_EVERY_S, _GAUGES_PER_S = 1.0, 50.0
 # After a look at `/streams` that showed none of ours.
 _RECOGNISE_AGAIN_S = 0.3
 # How long the service is given to settle the last streams before its books are read.
@@ -99,23 +99,19 @@ async def run(
 
 async def _send(readers: Readers, began: float, over: asyncio.Event) -> None:
     """Sends all readers, until each is done, the duration is over, or `over` is set: then what still runs is cut."""
-    plan = readers.plan
-    limit = asyncio.timeout(began + plan.duration_s - clock() if plan.duration_s else None)
+    duration_s = readers.plan.duration_s
+    async with asyncio.TaskGroup() as group:
+        ends = [group.create_task(_come_all(readers, began)), group.create_task(over.wait())]
+        left_s = began + duration_s - clock() if duration_s else None
+        await asyncio.wait(ends, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        for end in ends:
+            end.cancel()
 
-    async def end_early() -> None:
-        await over.wait()
-        limit.reschedule(asyncio.get_running_loop().time())
 
-    try:
-        async with limit, asyncio.TaskGroup() as group:
-            ending = group.create_task(end_early())
-            async with asyncio.TaskGroup() as coming:
-                for number, kind in enumerate(plan.kinds()):
-                    coming.create_task(_come(readers, number, kind, began))
-            ending.cancel()
-    except TimeoutError:
-        if not limit.expired():
-            raise
+async def _come_all(readers: Readers, began: float) -> None:
+    async with asyncio.TaskGroup() as coming:
+        for number, kind in enumerate(readers.plan.kinds()):
+            coming.create_task(_come(readers, number, kind, began))
 
 
 async def _come(readers: Readers, number: int, kind: Kind, began: float) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,11 +15,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from app.tools.load.charts import Line, chart, ticks
-from app.tools.load.figures import End, Figures, Spread, merged
+from app.tools.load.figures import End, Figures, Spread, Stream, merged
 from app.tools.load.findings import Findings, Judgement, Measure, Verdict, exit_status, judge
 from app.tools.load.plan import Kind, Plan
-from app.tools.load.report import page, running, tables
-from app.tools.load.service import Sample, parse
+from app.tools.load.report import balance, page, reader_columns, reader_rows, running, tables
+from app.tools.load.service import Sample, parse, summed
+from app.tools.load.subject import Shown, Subject
 
 DURATIONS = st.lists(st.floats(1e-5, 1e4), min_size=1)
 
@@ -40,13 +42,14 @@ def findings(
 ) -> Findings:
     figures = Figures()
     for number in range(10):
-        figures.asked()
+        figures.asked(Kind.FAST)
         figures.first(Kind.FAST, 0.02)
         figures.gap(Kind.FAST, gap_s)
         figures.gap(Kind.SLOW, 5.0)
         figures.lagged(late_s)
-        end = (End.COMPLETE, End.COMPLETE, End.REFUSED, End.CUT)[number % 4]
-        figures.ended(Kind.FAST, end, contents=3, wire_bytes=90)
+        end = (End.FINISHED, End.FINISHED, End.REFUSED, End.CUT)[number % 4]
+        refusal = "503 full" if end is End.REFUSED else ""
+        figures.ended(Kind.FAST, end, Stream(3, 0, 90, answered=not refusal, refusal=refusal))
         figures.tick()
     return Findings("2026-11-22T10:00:00+00:00", where, "plain", Plan(), figures, samples, 10.0, cpu, ("a note",))
 
@@ -112,17 +115,27 @@ def test_a_load_tester_that_is_late_itself_judges_no_times_but_says_so(late: dic
     assert "The load tester was the bottleneck" in printed(found, [])
 
 
+NOBODY = None
+HAPPENED, MISSED, UNTOLD = (Shown(Subject.HELD, happened, "") for happened in (True, False, None))
+
+
 @pytest.mark.parametrize(
-    ("verdicts", "status"),
+    ("verdicts", "subject", "status"),
     [
-        ([], 0),
-        ([Verdict.KEPT], 0),
-        ([Verdict.KEPT, Verdict.UNCLEAR], 3),
-        ([Verdict.UNCLEAR, Verdict.EXCEEDED], 1),
+        ([], NOBODY, 0),
+        ([Verdict.KEPT], HAPPENED, 0),
+        ([Verdict.KEPT, Verdict.UNCLEAR], HAPPENED, 3),
+        ([Verdict.KEPT], UNTOLD, 3),
+        ([Verdict.UNCLEAR, Verdict.KEPT], MISSED, 4),
+        ([], MISSED, 4),
+        ([Verdict.UNCLEAR, Verdict.EXCEEDED], MISSED, 1),
     ],
 )
-def test_the_exit_status_tells_exceeded_from_unclear(verdicts: list[Verdict], status: int) -> None:
-    assert exit_status([Judgement(Measure.ERRORS, 0, 1, verdict) for verdict in verdicts]) == status
+def test_the_exit_status_tells_exceeded_from_missed_from_unclear(
+    verdicts: list[Verdict], subject: Shown | None, status: int
+) -> None:
+    judged = [Judgement(Measure.ERRORS, 0, 1, verdict) for verdict in verdicts]
+    assert exit_status(judged, subject) == status
 
 
 def printed(found: Findings, judged: Sequence[Judgement]) -> str:
@@ -136,8 +149,34 @@ def printed(found: Findings, judged: Sequence[Judgement]) -> str:
 def test_the_tables_tell_the_errors_the_tokens_and_the_verdicts() -> None:
     found = findings(samples=SAMPLES)
     text = printed(found, judge(found, {Measure.ERRORS: 0}))
-    for told in ("cut 2", "+40.0 MiB", "80 (4.0% of those generated)", "40 expected", "EXCEEDED", "a note"):
+    for told in (
+        "2 cut off",
+        "503 full",
+        "+40.0 MiB",
+        "80 (4.0% of those generated)",
+        "40 expected",
+        "EXCEEDED",
+        "a note",
+    ):
         assert told in text
+
+
+def test_the_first_line_tells_how_the_subject_fared() -> None:
+    found = replace(findings(samples=SAMPLES), subject=Subject.HELD)
+    told = "Producers were NOT held: no slow reader was answered."
+    assert printed(found, []).splitlines()[0] == told
+    assert page(found, []).index(told) < page(found, []).index("streams started")
+    assert found.as_json()["shown"]["held"] == {"happened": False, "told": told}
+
+
+def test_every_row_of_readers_adds_up_to_what_was_started() -> None:
+    figures = findings().figures
+    columns = reader_columns(figures)
+    ends = slice(2, columns.index("TTFT p50"))
+    assert columns[:2] == ("readers", "started")
+    for row in reader_rows(figures):
+        assert int(row[1]) == sum(map(int, row[ends]))
+    assert balance(figures) == "10 streams started, 10 ended: 6 finished, 2 refused, 2 cut off."
 
 
 def test_the_page_needs_nothing_else_and_survives_hostile_words() -> None:
@@ -192,13 +231,13 @@ sluiceway_streams_total{model="a",outcome="stopped",phase="text"} 0.0
 
 
 def test_the_metrics_of_all_workers_are_added_up() -> None:
-    sample = parse([METRICS, METRICS], 7.0)
+    sample = summed([parse(METRICS, 7.0), parse(METRICS, 7.0)], 7.0)
     assert (sample.at_s, sample.cpu_s, sample.memory_bytes, sample.streams, sample.wasted) == (7, 3, 2**21, 6, 14)
     assert sample.outcomes == {"completed": 4, "vanished": 2}
 
 
 def test_counters_are_told_as_what_was_added_and_gauges_as_they_are() -> None:
-    before, after = parse([METRICS], 1.0), parse([METRICS, METRICS], 2.0)
-    change = after.since(before)
+    before = parse(METRICS, 1.0)
+    change = summed([before, before], 2.0).since(before)
     assert (change.cpu_s, change.memory_bytes, change.streams, change.wasted) == (1.5, 2**21, 6, 7)
     assert change.outcomes == {"completed": 2, "vanished": 1}

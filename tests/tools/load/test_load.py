@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from app.tools.load.findings import Findings
 from app.tools.load.plan import Kind, Plan
 from app.tools.load.protocols import PROTOCOLS, Question
 from app.tools.load.run import run
+from app.tools.load.subject import Subject
 from app.tools.simulator.server import Simulator
 from app.web.compose import Running
 from tests.conftest import Serve
@@ -34,7 +36,9 @@ async def loaded(
     protocol: str = "plain",
     timeout_s: float = 30,
     max_tokens: int = 5000,
-    **asked: Any,
+    key: str | None = None,
+    admin: Sequence[str] = (),
+    **given: Any,
 ) -> Findings:
     target = Target.of(service.url)
     question = Question(
@@ -43,11 +47,12 @@ async def loaded(
         f"{{{{{directive}}}}}",
         "claude-opus-4-8",
         max_tokens,
+        key,
         word=b" token",
-        **asked,
     )
-    metrics = [f"{service.admin_url}/metrics"]
-    return await run(plan, target, question, where=service.url, metrics=metrics, timeout_s=timeout_s)
+    return await run(
+        plan, target, question, where=service.url, admin=admin or [service.admin_url], timeout_s=timeout_s, **given
+    )
 
 
 def only(kind: Kind, streams: int = 5, **given: Any) -> Plan:
@@ -65,7 +70,7 @@ async def test_fast_readers_get_every_token(serve: Serve, tmp_path: Path, protoc
     found = await loaded(service, only(Kind.FAST), "tokens=60 rate=200 text=numbered", protocol)
 
     fast = found.figures.of(Kind.FAST)
-    assert dict(fast.ends) == {End.COMPLETE: 5}
+    assert dict(fast.ends) == {End.FINISHED: 5}
     assert fast.words == 5 * 60
     assert fast.ttft.count == 5
     assert fast.gaps.count > 5
@@ -74,10 +79,34 @@ async def test_fast_readers_get_every_token(serve: Serve, tmp_path: Path, protoc
     assert found.service.generated == 300
 
 
-async def test_a_reader_comes_again_until_the_duration_is_over(service: Running) -> None:
+async def test_a_reader_comes_again_until_the_test_is_over(service: Running) -> None:
     found = await loaded(service, only(Kind.FAST, 2, duration_s=1.5), "tokens=5")
-    assert found.figures.of(Kind.FAST).ends[End.COMPLETE] > 2
+    assert found.figures.of(Kind.FAST).ends[End.FINISHED] > 2
     assert 1.5 <= found.elapsed_s < 20
+
+
+async def test_what_still_runs_when_the_test_is_over_is_cut_by_it(service: Running, simulator: Simulator) -> None:
+    found = await loaded(service, only(Kind.FAST, 3, duration_s=1.0), "tokens=4000 rate=50")
+    assert ends(found, Kind.FAST) == {End.RUN_OVER: 3}
+    assert found.figures.errors == 0
+    assert found.service is not None
+    assert found.service.outcomes == {"disconnected": 3}
+
+
+async def test_a_test_can_be_ended_early(service: Running) -> None:
+    over = asyncio.Event()
+    found = await loaded(service, only(Kind.FAST, 3), "tokens=4000 rate=50", over=over, progress=lambda *_: over.set())
+    assert ends(found, Kind.FAST) == {End.RUN_OVER: 3}
+
+
+async def test_no_more_answers_are_asked_for_than_may_be(serve: Serve, simulator: Simulator) -> None:
+    """Refused ones cost nothing, and do not count."""
+    service = await serve(max_streams=1)
+    plan = Plan(4, ramp_s=0.0, duration_s=3.0, mix={Kind.FAST: 1})
+    found = await loaded(service, plan, "tokens=20 rate=100", most_answers=3)
+    assert ends(found, Kind.FAST)[End.FINISHED] == len(simulator.books) == 3
+    assert ends(found, Kind.FAST)[End.REFUSED] > 0
+    assert any("most to spend was reached" in note for note in found.notes)
 
 
 async def test_leaving_readers_leave_and_their_answers_stop(service: Running, simulator: Simulator) -> None:
@@ -97,7 +126,7 @@ async def test_a_vanished_reader_is_to_the_service_one_that_vanished(serve: Serv
     plan = only(Kind.VANISHING, 3, turn_s=(0.1, 0.2), vanish_s=8)
     found = await loaded(service, plan, "tokens=4000 rate=200")
 
-    assert ends(found, Kind.VANISHING) == {End.LEFT: 3}
+    assert ends(found, Kind.VANISHING) == {End.VANISHED: 3}
     assert found.service is not None
     assert found.service.outcomes == {"vanished": 3}
     assert any("nothing is acknowledged" in note for note in found.notes)
@@ -117,7 +146,7 @@ async def test_resuming_readers_lose_no_frame_and_get_none_twice(service: Runnin
     plan = only(Kind.RESUMING, 5, turn_s=(0.05, 0.3))
     found = await loaded(service, plan, "tokens=150 rate=200 text=numbered", protocol)
 
-    assert ends(found, Kind.RESUMING) == {End.COMPLETE: 5}
+    assert ends(found, Kind.RESUMING) == {End.FINISHED: 5}
     words = found.figures.of(Kind.RESUMING).words
     assert words == 5 * 150 if protocol == "plain" else words > 5 * 150, "a chat comes again from its start"
 
@@ -137,14 +166,83 @@ async def test_a_slow_reader_reads_at_its_speed_and_holds_the_answer_back(
     assert max(book.tokens for book in simulator.books) < 30_000
 
 
+@pytest.mark.parametrize("on_unix_socket", [False, True], ids=["tcp", "unix"])
+async def test_the_producers_of_slow_readers_are_held_and_those_of_fast_ones_are_not(
+    serve: Serve, tmp_path: Path, on_unix_socket: bool
+) -> None:
+    service = await serve(unix=str(tmp_path / "s") if on_unix_socket else "", api_keys=("k",))
+    plan = Plan(6, ramp_s=0.1, duration_s=6, mix={Kind.FAST: 2, Kind.SLOW: 2, Kind.STALLING: 2}, turn_s=(0.1, 0.2))
+    found = await loaded(service, plan, "tokens=20000 rate=2000", max_tokens=20_000, key="k", subject=Subject.HELD)
+
+    [told] = found.shown
+    assert told.happened is True
+    assert told.sentence.startswith("Producers were held in 4 of 4 slow readers' streams (100%)")
+    assert "and in 0 of 2 fast ones'" in told.sentence
+    assert max(second.held or 0 for second in found.figures.seconds) >= 3
+    assert found.service is not None
+    assert found.service.paused_s > 0
+
+
+async def test_that_producers_were_not_held_is_named(service: Running) -> None:
+    """Short answers fit into what lies between."""
+    plan = only(Kind.SLOW, 3, duration_s=3)
+    found = await loaded(service, plan, "tokens=50 rate=50", subject=Subject.HELD)
+    assert found.shown[0].happened is False
+    assert "NOT held: in 0 of 3" in found.shown[0].sentence
+
+
 async def test_a_stalling_reader_reads_on_to_the_end(service: Running) -> None:
     plan = only(Kind.STALLING, 3, turn_s=(0.1, 0.2), stall_s=0.6)
     found = await loaded(service, plan, "tokens=200 rate=100 text=numbered")
 
     stalling = found.figures.of(Kind.STALLING)
-    assert dict(stalling.ends) == {End.COMPLETE: 3}
+    assert dict(stalling.ends) == {End.FINISHED: 3}
     assert stalling.words == 600
     assert stalling.gaps.most_s > 0.5
+
+
+async def test_a_stalling_reader_that_is_given_up_ends_as_stalled(serve: Serve) -> None:
+    """Though it does not read, and could have stalled on, it hears of its end soon."""
+    service = await serve(stall_timeout_s=2)
+    plan = only(Kind.STALLING, 2, turn_s=(0.1, 0.2), stall_s=100)
+    found = await loaded(service, plan, "tokens=20000", max_tokens=20_000, subject=Subject.STALLED, timeout_s=60)
+
+    assert ends(found, Kind.STALLING) == {End.STALLED: 2}
+    assert found.service is not None
+    assert found.service.outcomes == {"stalled": 2}
+    assert found.shown[0].happened is True
+    assert found.elapsed_s < 60
+
+
+async def test_another_services_figures_are_never_taken_for_this_ones(serve: Serve) -> None:
+    """A busy stranger stands where the admin port is looked for."""
+    ours, stranger = await serve(), await serve()
+    plan = only(Kind.FAST, 4)
+    busy = asyncio.ensure_future(loaded(stranger, only(Kind.FAST, 9), "tokens=300 rate=100"))
+    alone = await loaded(ours, plan, "tokens=60 rate=100", admin=[stranger.admin_url])
+    both = await loaded(ours, plan, "tokens=60 rate=100", admin=[ours.admin_url, f"{stranger.admin_url}/metrics"])
+    await busy
+
+    assert alone.service is None
+    assert [note for note in alone.notes if stranger.admin_url in note and "left out" in note]
+    assert both.service is not None
+    assert both.service.outcomes == {"completed": 4}
+    assert [note for note in both.notes if stranger.admin_url in note and ours.admin_url not in note]
+
+
+async def test_that_the_service_served_others_too_is_said(service: Running) -> None:
+    others = asyncio.ensure_future(loaded(service, only(Kind.FAST, 9), "tokens=50 rate=100"))
+    found = await loaded(service, only(Kind.FAST, 4), "tokens=100 rate=100")
+    await others
+    assert any("it served others too" in note for note in found.notes)
+
+
+async def test_refusals_are_counted_by_what_the_service_says(serve: Serve) -> None:
+    service = await serve(max_streams=1, api_keys=("right",))
+    found = await loaded(service, only(Kind.FAST, 3), "tokens=50 rate=50", key="right")
+    assert found.figures.refusals == {"503 all 1 streams of this service are in use": 2}
+    [refusal] = (await loaded(service, only(Kind.FAST, 3), "tokens=5", key="wrong")).figures.refusals
+    assert refusal.startswith("401 ")
 
 
 @pytest.mark.parametrize(
@@ -164,7 +262,7 @@ async def test_what_goes_wrong_is_told_apart(serve: Serve, directive: str, end: 
 
 async def test_a_wrong_key_is_rejected_and_the_right_one_is_sent(serve: Serve) -> None:
     service = await serve(api_keys=("right",))
-    for key, end in (("wrong", End.REJECTED), ("right", End.COMPLETE)):
+    for key, end in (("wrong", End.REJECTED), ("right", End.FINISHED)):
         found = await loaded(service, only(Kind.FAST, 1), "tokens=5", key=key)
         assert ends(found, Kind.FAST) == {end: 1}
 
@@ -172,7 +270,7 @@ async def test_a_wrong_key_is_rejected_and_the_right_one_is_sent(serve: Serve) -
 async def test_a_service_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
     target = Target.of(f"unix:{tmp_path}/nobody")
     question = Question(PROTOCOLS["plain"], target.host, "x", None, 9)
-    found = await run(only(Kind.FAST, 2), target, question, where="x", metrics=["http://127.0.0.1:1/metrics"])
+    found = await run(only(Kind.FAST, 2), target, question, where="x", admin=["http://127.0.0.1:1"])
     assert ends(found, Kind.FAST) == {End.UNREACHABLE: 2}
     assert found.figures.errors == 2
     assert any("could not be read" in note for note in found.notes)
@@ -181,14 +279,17 @@ async def test_a_service_that_is_not_there_is_unreachable(tmp_path: Path) -> Non
 # --- the command ---------------------------------------------------------------------------------------------------
 
 
-async def command(service: Running, *options: str) -> tuple[int, str]:
+async def command(service: Running, *options: str, interrupted_by: Awaitable[object] | None = None) -> tuple[int, str]:
     """`python -m app load` in a process of its own; gives its exit status and what it said."""
-    words = (service.url, "--metrics", f"{service.admin_url}/metrics", "--streams", "4", "--ramp", "0.1", *options)
+    words = ("--url", service.url, "--admin", service.admin_url, "--streams", "4", "--ramp", "0.1", *options)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "app", "load", *words,
         cwd=ROOT, env=os.environ | {"NO_COLOR": "1"}, stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
+    if interrupted_by is not None:
+        await interrupted_by
+        process.send_signal(signal.SIGINT)
     said, _ = await process.communicate()
     assert process.returncode is not None, "it has ended"
     return process.returncode, said.decode()
@@ -204,7 +305,7 @@ async def test_the_command_reports_and_tells_by_its_status(service: Running, tmp
     assert "kept" in said
     assert report.read_text("utf-8").startswith("<!doctype html>")
     told = json.loads(found.read_text("utf-8"))
-    assert told["readers"]["fast"]["ends"] == {"complete": 3}
+    assert told["readers"]["fast"]["ends"] == {"finished": 3}
     assert [one["verdict"] for one in told["thresholds"]] == ["kept", "kept"]
 
 
@@ -212,6 +313,24 @@ async def test_the_command_fails_where_a_threshold_is_exceeded(service: Running)
     status, said = await command(service, "--prompt", "{{tokens=20 fault=cut after=5}}", "--max-errors", "3")
     assert status == 1, said
     assert "EXCEEDED" in said
+
+
+async def test_the_command_fails_where_a_presets_subject_did_not_happen(service: Running) -> None:
+    status, said = await command(service, "--preset", "slow-readers", "--max-tokens", "40", "--duration", "2")
+    assert status == 4, said
+    assert "\nProducers were NOT held: in 0 of" in said
+
+
+async def test_the_command_shows_a_presets_subject_in_its_first_line(service: Running) -> None:
+    status, said = await command(service, "--preset", "resuming-readers", "--turn", "0.2", "0.5", "--max-tokens", "90")
+    assert status == 0, said
+    assert "\n3 of 3 readers that lost their connection came back and missed nothing." in said
+
+
+async def test_an_interrupted_command_still_reports(service: Running, simulator: Simulator) -> None:
+    status, said = await command(service, "--prompt", "{{tokens=5000 rate=10}}", interrupted_by=simulator.book(3))
+    assert status == 0, said
+    assert "4 streams started, 4 ended: 4 cut by the run's end." in said
 
 
 def refused(*options: str) -> str:
@@ -228,7 +347,10 @@ def refused(*options: str) -> str:
         (("--protocol", "messages", "--mix", "resuming"), "cannot be resumed"),
         (("--header", "nocolon"), "NAME: VALUE"),
         (("--turn", "3", "1"), "earliest"),
-        (("--streams", "100000000"), "open files"),
+        (("--streams", "100000000", "--spend", "1e12"), "open files"),
+        (("--preset", "slow-readers", "--mix", "fast"), "nothing to show"),
+        (("--url", "http://127.0.0.1:1"), "given twice"),
+        (("--spend", "0.000001"), "not enough for one"),
     ],
 )
 def test_the_command_refuses_what_cannot_be_done(options: tuple[str, ...], told: str) -> None:
@@ -244,4 +366,7 @@ def test_the_command_refuses_what_is_no_url(url: str) -> None:
 
 def test_the_command_does_not_spend_money_unasked() -> None:
     """A service that does not say that its Claude is simulated may have a real one; and here nobody can be asked."""
-    assert "--spend" in refused("--streams", "7")
+    told = refused("--streams", "7", "--model", "claude-opus-4-8", "--max-tokens", "1000000")
+    assert "--spend" in told
+    assert "25.0007 USD" in told
+    assert "7 readers 175.01 USD" in told

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.tools.load.plan import PRESETS, Kind, Phase, Plan, PlanError, parse_mix, planned
+from app.tools.load.plan import Kind, Phase, Plan, PlanError, parse_mix
 
 WEIGHTS = st.dictionaries(st.sampled_from(Kind), st.floats(0, 100), min_size=1).filter(
     lambda mix: sum(mix.values()) > 1e-6
@@ -77,16 +77,4 @@ def test_a_bad_mix_is_refused(text: str) -> None:
 )
 def test_a_plan_that_cannot_be_carried_out_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(PlanError):
-        planned(None, change)
-
-
-def test_a_preset_can_be_changed_and_none_changes_nothing() -> None:
-    plan = planned("flash-crowd", {"streams": 10, "ramp_s": None})
-    assert (plan.streams, plan.ramp_s) == (10, PRESETS["flash-crowd"].plan.ramp_s)
-    with pytest.raises(PlanError, match="flash-crowd"):
-        planned("flash-mob", {})
-
-
-def test_half_of_the_slow_readers_preset_is_slow() -> None:
-    kinds = Counter(PRESETS["slow-readers"].plan.kinds())
-    assert (kinds.total(), kinds[Kind.FAST]) == (500, 250)
+        Plan(**change)  # type: ignore[arg-type]

@@ -43,11 +43,11 @@ def test_a_response_is_the_same_however_it_is_cut(cuts: list[int]) -> None:
     assert (reply.status, reply.headers["x-stream-id"]) == (200, "s1")
     assert (reply.contents, reply.words, reply.last_id, reply.misnumbered) == (2, 3, 3, 0)
     assert (reply.finished, reply.failed, reply.whole) == (True, False, True)
-    assert end_of(reply) is End.COMPLETE
+    assert end_of(reply) is End.FINISHED
 
 
 def test_a_response_can_come_byte_for_byte() -> None:
-    assert end_of(fed(WHOLE, list(range(len(WHOLE))))) is End.COMPLETE
+    assert end_of(fed(WHOLE, list(range(len(WHOLE))))) is End.FINISHED
 
 
 @pytest.mark.parametrize("length", range(len(HEAD), len(WHOLE)))
@@ -63,7 +63,7 @@ def test_lost_repeated_and_disordered_frames_are_noticed(numbers: tuple[int, ...
 
 def test_a_resumed_stream_counts_on_from_where_it_was_lost() -> None:
     raw = HEAD + chunked(b'id: 8\ndata: {"text":"x"}\n\n', b'id: 9\ndata: {"done":true}\n\n')
-    assert end_of(fed(raw, [], after_id=7)) is End.COMPLETE
+    assert end_of(fed(raw, [], after_id=7)) is End.FINISHED
     assert end_of(fed(raw, [], after_id=6)) is End.GARBLED
     assert end_of(fed(raw, [], after_id=8)) is End.GARBLED
 
@@ -75,6 +75,27 @@ def test_a_status_is_refused_or_rejected(status: int, end: End) -> None:
     reply = fed(b"HTTP/1.1 %d X\r\ncontent-length: 2\r\nretry-after: 3\r\n\r\n{}" % status, [])
     assert (reply.whole, reply.headers["retry-after"]) == (True, "3")
     assert end_of(reply) is end
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"error":"all 5 streams are in use","type":"overloaded_error"}', "503 all 5 streams are in use"),
+        (b'{"type":"error","error":{"type":"api_error","message":"no\\n  more"}}', "503 no more"),
+        (b"<html>", "503"),
+        (b"[1]", "503"),
+        (b'{"error":{"message":7}}', "503"),
+        (b'{"error":"' + b"x" * 9000, "503"),
+        (json.dumps({"error": "x" * 500}).encode(), "503 " + "x" * 100),
+    ],
+)
+def test_a_refusal_is_told_in_the_services_words(body: bytes, told: str) -> None:
+    head = b"HTTP/1.1 503 X\r\ncontent-length: %d\r\n\r\n" % len(body)
+    assert fed(head + body, list(range(0, len(head + body), 100))).refusal == told
+
+
+def test_an_answer_that_is_let_in_is_no_refusal() -> None:
+    assert fed(WHOLE, []).refusal == fed(b"", []).refusal == ""
 
 
 def test_an_answer_without_body_is_whole_with_its_head() -> None:
