@@ -24,8 +24,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from ...money.prices import load_prices
-from ...settings import DEFAULT_CONFIG
+from ...money.prices import SHIPPED, load_prices
 from .connection import Target
 from .figures import Figures
 from .findings import Findings, Measure, exit_status, judge
@@ -159,7 +158,7 @@ def _most_answers(plan: Plan, question: Question, model: str, spend_usd: float |
     Raises:
         click.UsageError: it was not said and nobody can be asked, or not even one answer may be asked for.
     """
-    prices = load_prices(DEFAULT_CONFIG.with_name("prices.toml"))
+    prices = load_prices(SHIPPED)
     each_usd = most_usd(prices, model, question.prompt, question.max_tokens)
     all_usd = math.ceil(each_usd * plan.streams * 100) / 100
     again = f", and they come again for {plan.duration_s:g} s" if plan.duration_s else ""

@@ -120,6 +120,7 @@ class Findings:
                 "producers_paused_s": round(service.paused_s, 3),
                 "producers_pauses": service.pauses,
                 "outcomes": dict(service.outcomes),
+                "refused": dict(service.refused),
             },
             "own": {"lag_ms": _percentiles(self.figures.lag), "cpu": round(self.own_cpu, 3), "late": self.bottleneck},
             "notes": list(self.notes),

@@ -72,7 +72,10 @@ def service_rows(found: Findings) -> list[Row]:
         return [("its metrics", "not read")]
     added, peak = found.memory_added_bytes or 0.0, found.memory_peak_bytes or 0.0
     share = service.wasted / service.generated if service.generated else 0.0
-    ends = ", ".join(f"{outcome} {count:,}" for outcome, count in service.outcomes.most_common())
+    ends, refused = (
+        ", ".join(f"{word} {count:,}" for word, count in counts.most_common()) or "–"
+        for counts in (service.outcomes, service.refused)
+    )
     return [
         ("memory at its fullest", f"{peak / _MIB:,.1f} MiB, {added / _MIB:+,.1f} MiB by the test"),
         ("CPU", f"{service.cpu_s:,.1f} s, {service.cpu_s / found.elapsed_s:.0%} of a core"),
@@ -80,7 +83,8 @@ def service_rows(found: Findings) -> list[Row]:
         ("tokens wasted", f"{service.wasted:,.0f} ({share:.1%} of those generated)"),
         ("tokens saved, an estimate", f"{service.avoided:,.0f} expected, {service.avoided_upper:,.0f} at most"),
         ("producers held", f"{service.pauses:,.0f} times, {service.paused_s:,.1f} s together"),
-        ("streams ended as", ends or "–"),
+        ("streams ended as", ends),
+        ("requests refused for", refused),
         ("streams still open", f"{service.streams:,.0f}"),
     ]
 

@@ -22,8 +22,9 @@ _SERIES = {
     "sluiceway_avoided_tokens_total": "avoided",
     "sluiceway_avoided_tokens_upper_total": "avoided_upper",
 }
-_OUTCOMES = "sluiceway_streams_total"
-_WANTED = (*_SERIES, _OUTCOMES)
+# What is counted by a label, with the attribute and the label.
+_BY_LABEL = {"sluiceway_streams_total": ("outcomes", "outcome"), "sluiceway_refused_total": ("refused", "reason")}
+_WANTED = (*_SERIES, *_BY_LABEL)
 # Gauges are a moment's, everything else has grown since the service started.
 _GAUGES = frozenset({"memory_bytes", "streams", "upstreams", "stalled", "at_s"})
 
@@ -41,6 +42,7 @@ class Sample:
         paused_s, pauses: how long and how often producers were held since the start, told when each goes on.
         generated, wasted, avoided, avoided_upper: tokens since the start; avoided ones are an estimate and its bound.
         outcomes: streams that ended since the start, by the service's own word.
+        refused: requests that it turned away since the start, by its own word.
     """
 
     at_s: float = 0.0
@@ -56,12 +58,13 @@ class Sample:
     avoided: float = 0.0
     avoided_upper: float = 0.0
     outcomes: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
 
     def since(self, first: Sample) -> Sample:
         """What was added since an earlier look; gauges as they are now."""
-        change = Sample(outcomes=self.outcomes - first.outcomes)
+        change = Sample(outcomes=self.outcomes - first.outcomes, refused=self.refused - first.refused)
         for part in fields(Sample):
-            if part.name != "outcomes":
+            if part.name not in ("outcomes", "refused"):
                 before = 0.0 if part.name in _GAUGES else getattr(first, part.name)
                 setattr(change, part.name, getattr(self, part.name) - before)
         return change
@@ -77,8 +80,9 @@ def parse(text: str, at_s: float) -> Sample:
             if series.name in _SERIES:
                 attribute = _SERIES[series.name]
                 setattr(sample, attribute, getattr(sample, attribute) + series.value)
-            elif series.name == _OUTCOMES:
-                sample.outcomes[series.labels.get("outcome", "?")] += int(series.value)
+            elif series.name in _BY_LABEL:
+                attribute, label = _BY_LABEL[series.name]
+                getattr(sample, attribute)[series.labels.get(label, "?")] += int(series.value)
     return sample
 
 
@@ -87,6 +91,7 @@ def summed(samples: Iterable[Sample], at_s: float) -> Sample:
     whole = Sample(at_s)
     for sample in samples:
         whole.outcomes.update(sample.outcomes)
+        whole.refused.update(sample.refused)
         for attribute in _SERIES.values():
             setattr(whole, attribute, getattr(whole, attribute) + getattr(sample, attribute))
     return whole

@@ -93,7 +93,7 @@ def _held(plan: Plan, figures: Figures, _service: Sample | None) -> _Judged:
     if not any(one.watched for one in slow):
         return None, (
             f"Whether producers were held in {streams:,} slow readers' streams could not be told: "
-            "the service did not answer GET /api/stream/{id}/gauges."
+            "the service told nothing of them (GET /api/stream/{id}/gauges)."
         )
     share = held / streams
     told = f"in {held:,} of {streams:,} slow readers' streams ({share:.0%})"

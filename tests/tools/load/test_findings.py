@@ -227,17 +227,19 @@ sluiceway_wasted_tokens_total{model="other"} 2.0
 sluiceway_streams_total{model="a",outcome="completed",phase="done"} 2.0
 sluiceway_streams_total{model="a",outcome="vanished",phase="text"} 1.0
 sluiceway_streams_total{model="a",outcome="stopped",phase="text"} 0.0
+sluiceway_refused_total{reason="lag"} 4.0
+sluiceway_refused_total{reason="auth"} 0.0
 """
 
 
 def test_the_metrics_of_all_workers_are_added_up() -> None:
     sample = summed([parse(METRICS, 7.0), parse(METRICS, 7.0)], 7.0)
     assert (sample.at_s, sample.cpu_s, sample.memory_bytes, sample.streams, sample.wasted) == (7, 3, 2**21, 6, 14)
-    assert sample.outcomes == {"completed": 4, "vanished": 2}
+    assert (sample.outcomes, sample.refused) == ({"completed": 4, "vanished": 2}, {"lag": 8})
 
 
 def test_counters_are_told_as_what_was_added_and_gauges_as_they_are() -> None:
     before = parse(METRICS, 1.0)
     change = summed([before, before], 2.0).since(before)
     assert (change.cpu_s, change.memory_bytes, change.streams, change.wasted) == (1.5, 2**21, 6, 7)
-    assert change.outcomes == {"completed": 2, "vanished": 1}
+    assert (change.outcomes, change.refused) == ({"completed": 2, "vanished": 1}, {"lag": 4})

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from app.tools.load import command as load_command
 from app.tools.load.connection import Target
-from app.tools.load.figures import End
+from app.tools.load.figures import End, Figures
 from app.tools.load.findings import Findings
 from app.tools.load.plan import Kind, Plan
 from app.tools.load.protocols import PROTOCOLS, Question
@@ -171,21 +171,32 @@ async def test_the_producers_of_slow_readers_are_held_and_those_of_fast_ones_are
     serve: Serve, tmp_path: Path, on_unix_socket: bool
 ) -> None:
     service = await serve(unix=str(tmp_path / "s") if on_unix_socket else "", api_keys=("k",))
-    plan = Plan(6, ramp_s=0.1, duration_s=6, mix={Kind.FAST: 2, Kind.SLOW: 2, Kind.STALLING: 2}, turn_s=(0.1, 0.2))
-    found = await loaded(service, plan, "tokens=20000 rate=2000", max_tokens=20_000, key="k", subject=Subject.HELD)
+    mix = {Kind.FAST: 2.0, Kind.SLOW: 2.0, Kind.STALLING: 2.0}
+    plan = Plan(6, ramp_s=0.1, duration_s=60, mix=mix, turn_s=(0.1, 0.2), stall_s=60)
+    over, looks = asyncio.Event(), 0
+
+    def until_held_for_a_while(_elapsed_s: float, figures: Figures, _sample: object) -> None:
+        nonlocal looks
+        looks = looks + 1 if figures.held == 4 else 0
+        if looks == 4:
+            over.set()
+
+    asked = "tokens=200000 rate=2000"
+    given: dict[str, Any] = {"max_tokens": 128_000, "key": "k", "subject": Subject.HELD}
+    found = await loaded(service, plan, asked, over=over, progress=until_held_for_a_while, **given)
 
     [told] = found.shown
     assert told.happened is True
     assert told.sentence.startswith("Producers were held in 4 of 4 slow readers' streams (100%)")
     assert "and in 0 of 2 fast ones'" in told.sentence
-    assert max(second.held or 0 for second in found.figures.seconds) >= 3
+    assert found.figures.seconds[-2].held == 4
     assert found.service is not None
     assert found.service.paused_s > 0
 
 
 async def test_that_producers_were_not_held_is_named(service: Running) -> None:
     """Short answers fit into what lies between."""
-    plan = only(Kind.SLOW, 3, duration_s=3)
+    plan = only(Kind.SLOW, 3, duration_s=4)
     found = await loaded(service, plan, "tokens=50 rate=50", subject=Subject.HELD)
     assert found.shown[0].happened is False
     assert "NOT held: in 0 of 3" in found.shown[0].sentence
@@ -241,6 +252,8 @@ async def test_refusals_are_counted_by_what_the_service_says(serve: Serve) -> No
     service = await serve(max_streams=1, api_keys=("right",))
     found = await loaded(service, only(Kind.FAST, 3), "tokens=50 rate=50", key="right")
     assert found.figures.refusals == {"503 all 1 streams of this service are in use": 2}
+    assert found.service is not None
+    assert found.service.refused == {"full": 2}
     [refusal] = (await loaded(service, only(Kind.FAST, 3), "tokens=5", key="wrong")).figures.refusals
     assert refusal.startswith("401 ")
 
@@ -316,7 +329,7 @@ async def test_the_command_fails_where_a_threshold_is_exceeded(service: Running)
 
 
 async def test_the_command_fails_where_a_presets_subject_did_not_happen(service: Running) -> None:
-    status, said = await command(service, "--preset", "slow-readers", "--max-tokens", "40", "--duration", "2")
+    status, said = await command(service, "--preset", "slow-readers", "--max-tokens", "40", "--duration", "5")
     assert status == 4, said
     assert "\nProducers were NOT held: in 0 of" in said
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from app.money.prices import Prices, load_prices
-from app.settings import DEFAULT_CONFIG
+from app.money.prices import SHIPPED, Prices, load_prices
 from app.tools.load.spend import most_usd
 
 
 @pytest.fixture
 def prices() -> Prices:
-    return load_prices(DEFAULT_CONFIG.with_name("prices.toml"))
+    return load_prices(SHIPPED)
 
 
 def test_an_answer_costs_at_most_its_tokens_and_its_prompts_bytes(prices: Prices) -> None:
