@@ -13,8 +13,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 ENV_PREFIX = "SLUICEWAY_"
+
+
+# No header can hold them (RFC 9110, field values).
+_CONTROLS = frozenset([*range(0x20), 0x7F])
 
 
 class SettingsError(ValueError):
@@ -157,6 +162,13 @@ class Settings(BaseModel):
             return tuple(key for part in value.split(",") if (key := part.strip()))
         return value
 
+    @field_validator("api_keys")
+    @classmethod
+    def _check_keys(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not key or key != key.strip() or not {*map(ord, key)}.isdisjoint(_CONTROLS) for key in keys):
+            raise PydanticCustomError("key", "a key is empty, or has a blank at an end or a control character in it")
+        return keys
+
 
 def load(
     config: Path | None = None,
@@ -189,8 +201,9 @@ def load(
     if config is not None:
         try:
             table = tomllib.loads(config.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:  # not there, not UTF-8, not TOML
-            raise SettingsError(f"{config}: {error}") from error
+        except (OSError, ValueError, RecursionError) as error:  # not there, not UTF-8, not TOML
+            reason = error.strerror if isinstance(error, OSError) else None
+            raise SettingsError(f"config {config}: {reason or error}") from error
         take(config.name, table, {key: key for key in table})
     names = {name: name.removeprefix(ENV_PREFIX).lower() for name in environ if name.startswith(ENV_PREFIX)}
     take("environment", {key: environ[name] for name, key in names.items()}, {key: name for name, key in names.items()})

@@ -13,7 +13,8 @@ import pytest
 
 from app.settings import Settings
 from app.tools.simulator.server import Simulator
-from app.web.compose import Credentials, Running, running
+from app.web.credentials import Credentials
+from app.web.runner import Running, running
 
 # Time is measured in benchmarks, not by a test's deadline on a shared machine.
 hypothesis.settings.register_profile("sluiceway", deadline=None)

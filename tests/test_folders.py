@@ -23,6 +23,7 @@ FOLDERS = [
     "fleet",
     "web",
     "tools",
+    "commands",
     "__main__",
 ]
 # What stands beside the folders knows nobody but each other.

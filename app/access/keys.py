@@ -18,6 +18,10 @@ class Keys:
     """
 
     def __init__(self, keys: Iterable[str]) -> None:
+        self.replace(keys)
+
+    def replace(self, keys: Iterable[str]) -> None:
+        """Takes these instead, from the next request on; streams that run go on."""
         self._digests = [_digest(key) for key in keys]
 
     def __bool__(self) -> bool:

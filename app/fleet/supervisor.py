@@ -8,22 +8,23 @@ they share one. Each has its own admin port, counted up from the first, because 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
 
-from ..settings import Settings
+from ..settings import Settings, SettingsError
+from .tcp import tcp_sockets
+from .tie import ParentsEnd
+from .unix_path import UnixPath
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 4096
 # A worker that dies young is replaced after a pause that doubles from the first to the last of these, in seconds.
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.1, 5.0
 # One that has lived this long was in order, in seconds.
@@ -37,49 +38,128 @@ class Place:
     Attributes:
         number: its number, from 0; part of its streams' ids.
         count: how many there are.
-        folder: where each one's unix socket for its siblings lies; None for a worker alone.
-        listen_fd: the socket that it is to accept from; None to open one by the settings.
+        folder: where each one's unix socket for its siblings lies; empty for a worker alone.
+        listen_fds: the sockets that it is to accept from; empty to open them by the settings.
+        tie_fd: what ties it to its parent; None without one.
+        older: paths of the unix sockets of those that this service replaces, while they drain.
     """
 
     number: int = 0
     count: int = 1
-    folder: Path | None = None
-    listen_fd: int | None = None
+    folder: str = ""
+    listen_fds: tuple[int, ...] = ()
+    tie_fd: int | None = None
+    older: tuple[str, ...] = ()
 
     def socket_of(self, number: int) -> str:
         """The path of a sibling's socket."""
-        assert self.folder is not None, "a worker alone has no siblings"
-        return str(self.folder / f"{number}.sock")
+        assert self.folder, "a worker alone has no siblings"
+        return f"{self.folder}/{number}.sock"
 
 
-def listen_sockets(settings: Settings, count: int) -> list[socket.socket]:
-    """The sockets that `count` workers accept from, bound and listening.
+def parse_place(text: str) -> Place:
+    """A place as its parent writes it. Raises ValueError or TypeError."""
+    told = json.loads(text)
+    return Place(**told | {"listen_fds": tuple(told["listen_fds"]), "older": tuple(told["older"])})
 
-    Raises:
-        OSError: the address cannot be listened on.
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """One process.
+
+    Attributes:
+        tie: our end of what ties it to us.
+        ready: it is set up, and listens to every signal.
+        hung_up: a SIGHUP came before it was ready.
     """
-    if settings.unix:
-        Path(settings.unix).unlink(missing_ok=True)
-        shared = socket.socket(socket.AF_UNIX)
-        shared.bind(settings.unix)
-        os.chmod(settings.unix, 0o660)  # nginx's user gets in by the group
-        shared.listen(BACKLOG)
-        return [shared] * count
-    sockets: list[socket.socket] = []
-    port = settings.port
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    for _ in range(count):
-        sock = socket.socket(family)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind((settings.host, port))
-        sock.listen(BACKLOG)
-        port = sock.getsockname()[1]
-        sockets.append(sock)
-    return sockets
+
+    process: asyncio.subprocess.Process
+    tie: ParentsEnd
+    ready: bool = False
+    hung_up: bool = False
+
+    def tell(self, number: signal.Signals) -> None:
+        """Sends the signal; a SIGHUP once the worker listens to it, which would end it before."""
+        if number is signal.SIGHUP and not self.ready:
+            self.hung_up = True
+        elif self.process.returncode is None:
+            self.process.send_signal(number)
 
 
-async def supervise(settings: Settings, count: int, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+@dataclass(slots=True)
+class _Workers:
+    """All of them.
+
+    Attributes:
+        count: how many there are to be.
+        start: starts the one with this number.
+        running: by number.
+        decided: set when all of them were ready once, or when that is not to be any more.
+        published: set when readers can reach them, so that they may say so.
+        stopping: set when they are to end, and none is replaced.
+        failed: one of them could not start.
+    """
+
+    count: int
+    start: Callable[[int], Awaitable[_Worker]]
+    running: dict[int, _Worker] = field(default_factory=dict)
+    decided: asyncio.Event = field(default_factory=asyncio.Event)
+    published: asyncio.Event = field(default_factory=asyncio.Event)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    failed: bool = False
+
+    def tell(self, number: signal.Signals) -> None:
+        """Passes a signal on; any but SIGHUP ends them all."""
+        if number is not signal.SIGHUP:
+            self.stopping.set()
+            self.decided.set()
+        for worker in self.running.values():
+            worker.tell(number)
+
+    async def keep(self, number: int) -> None:
+        """Keeps one of them running until all are to end."""
+        loop = asyncio.get_running_loop()
+        pause_s = _FIRST_PAUSE_S
+        while not self.stopping.is_set():
+            began = loop.time()
+            status = await self._run(number)
+            if self.stopping.is_set():
+                return
+            if not self.decided.is_set():  # it has said why
+                self.failed = True
+                self.tell(signal.SIGTERM)
+                return
+            pause_s = _FIRST_PAUSE_S if loop.time() - began > _LONG_LIFE_S else min(pause_s * 2, _LAST_PAUSE_S)
+            log.error("worker %d ended with status %d; another one starts in %.1f s", number, status, pause_s)
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self.stopping.wait()
+            except TimeoutError:
+                continue
+
+    async def _run(self, number: int) -> int:
+        """Runs one to its end; its exit status."""
+        worker = self.running[number] = await self.start(number)
+        try:
+            if self.stopping.is_set():  # the signal came while it was being started
+                worker.tell(signal.SIGTERM)
+            if await worker.tie.is_ready():
+                worker.ready = True
+                if worker.hung_up:
+                    worker.tell(signal.SIGHUP)
+                if len(self.running) == self.count and all(one.ready for one in self.running.values()):
+                    self.decided.set()
+                await self.published.wait()
+                await worker.tie.begin()
+            return await worker.process.wait()
+        finally:
+            worker.tie.close()
+            del self.running[number]
+
+
+async def supervise(
+    settings: Settings, count: int, arguments: Sequence[str], environment: Mapping[str, str], *, take_over: bool = False
+) -> bool:
     """Runs `count` workers until SIGTERM or SIGINT, which are passed on: each drains; a second signal hurries them.
 
     Args:
@@ -87,68 +167,63 @@ async def supervise(settings: Settings, count: int, arguments: Sequence[str], en
         count: how many.
         arguments: of `python -m app serve`, as this process got them, without `--workers`.
         environment: what each worker gets beside this process's own.
+        take_over: this is a restart: a live service on the unix socket is replaced.
+
+    Returns:
+        Whether they could be started; why not, has been said.
 
     Raises:
-        OSError: the address cannot be listened on.
+        SettingsError: the address cannot be listened on.
     """
-    stopping = asyncio.Event()
-    running: dict[int, asyncio.subprocess.Process] = {}
-
-    def on_signal() -> None:
-        stopping.set()
-        for process in running.values():
-            process.send_signal(signal.SIGTERM)
-
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signal_number, on_signal)
-    sockets = listen_sockets(settings, count)
-    with tempfile.TemporaryDirectory(prefix="sluiceway-") as folder:
-        async with asyncio.TaskGroup() as tasks:
-            for number, sock in enumerate(sockets):
-                place = Place(number, count, Path(folder), sock.fileno())
-                start = partial(_start, place, arguments, {**os.environ, **environment})
-                tasks.create_task(_keep_running(place, start, running, stopping), name=f"worker {number}")
-    for sock in sockets:
-        sock.close()
-
-
-async def _keep_running(
-    place: Place,
-    start: Callable[[], Awaitable[asyncio.subprocess.Process]],
-    running: dict[int, asyncio.subprocess.Process],
-    stopping: asyncio.Event,
-) -> None:
-    loop = asyncio.get_running_loop()
-    pause_s = _FIRST_PAUSE_S
-    while not stopping.is_set():
-        began = loop.time()
-        process = running[place.number] = await start()
-        if stopping.is_set():  # the signal came while it was being started
-            process.send_signal(signal.SIGTERM)
-        status = await process.wait()
-        del running[place.number]
-        if stopping.is_set():
-            return
-        pause_s = _FIRST_PAUSE_S if loop.time() - began > _LONG_LIFE_S else min(pause_s * 2, _LAST_PAUSE_S)
-        log.error("worker %d ended with status %d; another one starts in %.1f s", place.number, status, pause_s)
-        try:
-            async with asyncio.timeout(pause_s):
-                await stopping.wait()
-        except TimeoutError:
-            continue
+    path = UnixPath.bind(settings.unix, take_over=take_over) if settings.unix else None
+    sockets = [[path.sock]] * count if path is not None else tcp_sockets(settings.host, settings.port, count)
+    try:
+        with tempfile.TemporaryDirectory(prefix="sluiceway-") as folder:
+            older = tuple(path.older) if path is not None else ()
+            places = [
+                Place(number, count, folder, tuple(sock.fileno() for sock in sockets[number]), older=older)
+                for number in range(count)
+            ]
+            start = partial(_start, places, arguments, {**os.environ, **environment})
+            workers = _Workers(count, start)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                asyncio.get_running_loop().add_signal_handler(number, workers.tell, number)
+            async with asyncio.TaskGroup() as tasks:
+                for place in places:
+                    tasks.create_task(workers.keep(place.number), name=f"worker {place.number}")
+                await workers.decided.wait()
+                refused = _publish(path, workers)
+                workers.published.set()
+            if refused is not None:
+                raise refused
+            return not workers.failed
+    finally:
+        if path is not None:
+            path.withdraw()
+        for sock in {sock for of_one in sockets for sock in of_one}:
+            sock.close()
 
 
-async def _start(place: Place, arguments: Sequence[str], environment: Mapping[str, str]) -> asyncio.subprocess.Process:
-    assert place.listen_fd is not None, "the parent bound it"
-    command = [sys.executable, "-m", __name__.partition(".")[0], "serve", *arguments, "--worker"]
-    command += [f"{place.number}/{place.count}/{place.listen_fd}/{place.folder}"]
+def _publish(path: UnixPath | None, workers: _Workers) -> SettingsError | None:
+    if path is None or workers.stopping.is_set():
+        return None
+    try:
+        path.publish()
+    except SettingsError as error:
+        workers.tell(signal.SIGTERM)
+        return error
+    return None
+
+
+async def _start(
+    places: Sequence[Place], arguments: Sequence[str], environment: Mapping[str, str], number: int
+) -> _Worker:
+    tie = ParentsEnd()
+    place = asdict(places[number]) | {"tie_fd": tie.theirs.fileno()}
+    command = [sys.executable, "-m", __name__.partition(".")[0], "serve", *arguments, "--worker", json.dumps(place)]
     # A session of its own: a terminal's Ctrl-C is for the parent, which passes it on once.
-    return await asyncio.create_subprocess_exec(
-        *command, env=environment, pass_fds=[place.listen_fd], start_new_session=True
+    process = await asyncio.create_subprocess_exec(
+        *command, env=environment, pass_fds=[*place["listen_fds"], tie.theirs.fileno()], start_new_session=True
     )
-
-
-def parse_place(text: str) -> Place:
-    """A place as `_start` writes it. Raises ValueError."""
-    number, count, fd, folder = text.split("/", 3)
-    return Place(int(number), int(count), Path(folder), int(fd))
+    tie.theirs.close()
+    return _Worker(process, tie)

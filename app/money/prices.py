@@ -226,7 +226,7 @@ def undated(model: str) -> str:
 
 
 class Prices:
-    """A price table, ready to be asked. Immutable.
+    """A price table, ready to be asked; whoever holds it asks it anew each time, since it may be replaced.
 
     Args:
         files: parsed price files; a later one replaces models, fees and upstreams of an earlier one by name, and
@@ -245,10 +245,19 @@ class Prices:
             self._upstreams |= file.upstream
             self.fees |= {fee.use: fee for fee in file.fee}
 
+    def replace(self, newer: Prices) -> None:
+        """Becomes another table, all at once."""
+        self._models, self._modifiers, self._upstreams = newer._models, newer._modifiers, newer._upstreams
+
     @property
     def models(self) -> Mapping[str, ModelPrice]:
         """Every id with its prices."""
         return self._models
+
+    @property
+    def upstreams(self) -> Mapping[str, Upstream]:
+        """Every provider by name."""
+        return self._upstreams
 
     def find(self, model: str) -> ModelPrice | None:
         """The model's prices by its id, or by its id without the date; None if it is unknown."""

@@ -1,31 +1,30 @@
-"""Puts the service together, and runs it: the same runner in production and in tests."""
+"""Puts the service together: its parts, and the paths on which they answer. `runner.py` runs it."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 import os
-import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import anthropic
 from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from .. import __version__
 from ..access.keys import Keys
 from ..answer.transcript import Transcript
-from ..fleet.supervisor import BACKLOG, Place
+from ..fleet.supervisor import Place
 from ..flow.relay import Pace
 from ..money.entry import Entry, ReconcileLimit
 from ..money.ledger import Ledger
 from ..money.ledger_file import LedgerFile
-from ..money.prices import SHIPPED, load_prices
+from ..money.prices import Prices
 from ..settings import Settings, SettingsError
 from ..streams.admission import Admission, LagMeter
 from ..streams.archive import Archive, ArchiveOptions
@@ -39,6 +38,8 @@ from ..upstream.options import UpstreamOptions
 from ..upstream.recount import Reconciler
 from ..upstream.retry import RetryRule
 from .chat_api import ChatApi
+from .checks import check
+from .credentials import Credentials
 from .messages_api import MessagesApi
 from .origins import Cors
 from .plain_api import Desk, Reading, admin_routes, errors_as_json
@@ -47,90 +48,75 @@ from .refusals import Refusals
 from .requests import Defaults
 from .siblings import Siblings
 
-_LOOPBACK = ("127.", "::1", "localhost")
+log = logging.getLogger(__name__)
+
+# What `reread()` takes from settings that were read again.
+REREAD = ("api_keys", "prices_file")
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
-    """How Claude is reached, as the SDK's own environment variables say.
-
-    Attributes:
-        api_key: `ANTHROPIC_API_KEY`; None leaves it to the SDK.
-        base_url: `ANTHROPIC_BASE_URL`; None for Claude's own.
-        simulated: a simulated Claude stands there, and the page says so.
-    """
-
-    api_key: str | None = None
-    base_url: str | None = None
-    simulated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A running service.
+@dataclass(slots=True)
+class Service:
+    """The service, put together; it is reached once its applications are run.
 
     Attributes:
-        url: where it listens; a unix socket's path as `unix:PATH`.
-        admin_url: where the admin port listens.
+        settings: how it is run.
+        app: what readers reach.
+        admin: the paths of the admin port.
         streams: its streams.
-        listener: takes the connections of readers.
     """
 
-    url: str
-    admin_url: str
+    settings: Settings
+    app: web.Application
+    admin: web.Application
     streams: Streams
-    listener: web.BaseSite
+    _keys: Keys
+    _prices: Prices
+    _metrics: Metrics
+    _page: dict[str, Any]
 
-    async def drain(self) -> None:
-        """Takes no more connections, and gives the running streams the drain time."""
-        self.streams.accepting = False
-        await self.listener.stop()
-        await self.streams.drain()
+    def reread(self, settings: Settings) -> None:
+        """Takes the callers' keys and the prices from settings and files that were read again.
 
-
-def check_exposure(settings: Settings) -> None:
-    """Refuses to serve anyone beyond this machine by mistake.
-
-    Raises:
-        SettingsError: the address is not loopback, there are no callers' keys, and no one said `auth = "none"`.
-    """
-    if settings.unix or settings.api_keys or settings.auth == "none" or settings.host.startswith(_LOOPBACK):
-        return
-    raise SettingsError(
-        f"host {settings.host} is reachable from elsewhere: set callers' keys (SLUICEWAY_API_KEYS=key,…), "
-        "or say SLUICEWAY_AUTH=none to spend for anyone"
-    )
+        Raises:
+            SettingsError: something of it is wrong; nothing has changed.
+        """
+        taken = self.settings.model_copy(update={name: getattr(settings, name) for name in REREAD})
+        self._prices.replace(check(taken))
+        self._metrics.show_prices(self._prices)
+        self._keys.replace(_keys_of(taken))
+        self._page["auth"] = bool(self._keys)
+        others = [name for name in Settings.model_fields if getattr(settings, name) != getattr(taken, name)]
+        self.settings = taken
+        log.info("keys and prices were read again%s", f"; for {', '.join(others)} it takes a restart" if others else "")
 
 
 @asynccontextmanager
-async def running(settings: Settings, credentials: Credentials, place: Place | None = None) -> AsyncIterator[Running]:
-    """Serves until the block is left; then every stream is ended and settled.
+async def composed(settings: Settings, credentials: Credentials, place: Place) -> AsyncIterator[Service]:
+    """Puts the service together; when the block is left every stream is ended and settled.
 
     Args:
         settings: how it is run.
         credentials: how Claude is reached.
-        place: among the workers of this machine; None for one alone.
+        place: among the workers of this machine.
 
     Raises:
-        SettingsError: the address would serve anyone. OSError: it cannot be listened on.
+        SettingsError: it could not be run like this.
     """
-    check_exposure(settings)
-    place = place or Place()
+    prices = check(settings)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    prices = load_prices(*_price_files(settings))
     metrics = Metrics(registry, dict.fromkeys((settings.model, *prices.models)), simulated=credentials.simulated)
     metrics.show_prices(prices)
-    claude = Claude(_upstream_options(settings, credentials), metrics.upstream_retry)
-    async with contextlib.AsyncExitStack() as stack:
+    claude = _claude(_upstream_options(settings, credentials), metrics)
+    async with AsyncExitStack() as stack:
         stack.push_async_callback(claude.close)
         meter = LagMeter(time.monotonic, metrics.loop_lag)
-        await stack.enter_async_context(_beside(meter.run()))
+        await stack.enter_async_context(beside(meter.run()))
         ledger = Ledger(prices)
         if settings.ledger_file:
             file = LedgerFile(Path(settings.ledger_file), ledger)
             file.load(asyncio.get_running_loop().time())
-            await stack.enter_async_context(_beside(file.keep()))
+            await stack.enter_async_context(beside(file.keep()))
         admission = Admission(settings.max_streams, settings.max_lag_s)
         books = await stack.enter_async_context(Books(ledger, metrics, settings.upstream, _reconcile(settings, claude)))
         streams = await stack.enter_async_context(
@@ -142,34 +128,19 @@ async def running(settings: Settings, credentials: Credentials, place: Place | N
                 worker=place.number,
             )
         )
-        keys = Keys(() if settings.auth == "none" else settings.api_keys)
-        desk = Desk(
-            claude=claude,
-            streams=streams,
-            keys=keys,
-            defaults=_defaults(settings),
-            reading=_reading(settings),
-            page={
-                "version": __version__,
-                "simulated": credentials.simulated,
-                "auth": bool(keys),
-                "model": settings.model,
-                "window_ms": round(settings.window_s * 1000),
-            },
-        )
+        keys = Keys(_keys_of(settings))
+        page = _page(settings, credentials, keys)
+        desk = Desk(claude, streams, keys, _defaults(settings), _reading(settings), page)
         messages = MessagesApi(claude, streams, keys, desk.reading)
         chat_defaults = replace(desk.defaults, policy=Policy(settings.chat_policy))
         chat = ChatApi(claude, streams, keys, chat_defaults, desk.reading, prices)
         cors = Cors(settings.cors_origins)
+        siblings = Siblings(place, desk.reading.buffers)
+        stack.push_async_callback(siblings.close)
         refusals = Refusals(metrics.refused)
         stack.callback(refusals.close)
-        middlewares = [*cors.middlewares, errors_as_json, refusals.middleware]
-        if place.folder is not None:
-            siblings = Siblings(place, desk.reading.buffers)
-            stack.push_async_callback(siblings.close)
-            middlewares.append(siblings.middleware)
         app = web.Application(
-            middlewares=middlewares,
+            middlewares=[*cors.middlewares, errors_as_json, refusals.middleware, *siblings.middlewares],
             client_max_size=settings.max_body_bytes,
             handler_args={"logger": refusals.server_log},
         )
@@ -177,35 +148,11 @@ async def running(settings: Settings, credentials: Credentials, place: Place | N
         cors.install(app)
         admin = web.Application()
         admin.add_routes(admin_routes(streams, registry))
-        admin_port = settings.admin_port and settings.admin_port + place.number
-        admin_url, _ = await _listen(await _runner(stack, admin), settings.admin_host, admin_port)
-        runner = await _runner(stack, app)
-        if place.folder is not None:
-            await _listen(runner, unix=place.socket_of(place.number))
-        url, listener = await _listen(runner, settings.host, settings.port, settings.unix, place.listen_fd)
-        yield Running(url, admin_url, streams, listener)
-
-
-async def serve_until_signal(settings: Settings, credentials: Credentials, place: Place | None = None) -> None:
-    """Serves until SIGTERM or SIGINT, then drains; a second signal ends at once."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    async with running(settings, credentials, place) as service:
-
-        def on_signal() -> None:
-            if stop.is_set():
-                service.streams.hurry()
-            stop.set()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal)
-        print(f"Sluiceway {__version__} on {service.url} (admin on {service.admin_url})", flush=True)
-        await stop.wait()
-        await service.drain()
+        yield Service(settings, app, admin, streams, keys, prices, metrics, page)
 
 
 @asynccontextmanager
-async def _beside(coroutine: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def beside(coroutine: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Runs something endless beside the block."""
     task = asyncio.create_task(coroutine)
     try:
@@ -215,34 +162,31 @@ async def _beside(coroutine: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await asyncio.wait([task])
 
 
-async def _runner(stack: contextlib.AsyncExitStack, app: web.Application) -> web.AppRunner:
-    # handler_cancellation: without it a handler that waits is not told of a disconnect; aiohttp's test server sets
-    # it by itself, so that tests with that one prove nothing. access_log: one line a stream is logged by the session.
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    return runner
+def _claude(options: UpstreamOptions, metrics: Metrics) -> Claude:
+    try:
+        claude = Claude(options, metrics.upstream_retry)
+    except (anthropic.AnthropicError, OSError, ValueError) as error:
+        # What else the SDK, and the TLS below it, take from the environment: profiles, identities, certificates.
+        kind = "ANTHROPIC_" if isinstance(error, anthropic.AnthropicError) else "SSL_CERT_"
+        names = sorted(name for name in os.environ if name.startswith(kind))
+        raise SettingsError(f"{', '.join(names) or 'the way to Claude'}: {error}") from error
+    if claude.sdk.api_key is None and claude.sdk.auth_token is None and claude.sdk.credentials is None:
+        log.warning("ANTHROPIC_API_KEY is not set: Claude will refuse every request")
+    return claude
 
 
-async def _listen(
-    runner: web.AppRunner, host: str = "", port: int = 0, unix: str = "", listen_fd: int | None = None
-) -> tuple[str, web.BaseSite]:
-    site: web.BaseSite
-    if listen_fd is not None:
-        sock = socket.socket(fileno=listen_fd)
-        site = web.SockSite(runner, sock, backlog=BACKLOG)
-    elif unix:
-        Path(unix).unlink(missing_ok=True)  # noqa: ASYNC240 - once, before anything is served
-        site = web.UnixSite(runner, unix, backlog=BACKLOG)
-    else:
-        site = web.TCPSite(runner, host, port, backlog=BACKLOG)
-    await site.start()
-    if unix and listen_fd is None:
-        os.chmod(unix, 0o660)  # nginx's user gets in by the group
-    if unix:
-        return f"unix:{unix}", site
-    bound_port = sock.getsockname()[1] if listen_fd is not None else runner.addresses[-1][1]
-    return f"http://[{host}]:{bound_port}" if ":" in host else f"http://{host}:{bound_port}", site
+def _keys_of(settings: Settings) -> tuple[str, ...]:
+    return () if settings.auth == "none" else settings.api_keys
+
+
+def _page(settings: Settings, credentials: Credentials, keys: Keys) -> dict[str, Any]:
+    return {
+        "version": __version__,
+        "simulated": credentials.simulated,
+        "auth": bool(keys),
+        "model": settings.model,
+        "window_ms": round(settings.window_s * 1000),
+    }
 
 
 def _reconcile(settings: Settings, claude: Claude) -> Callable[[Entry, Transcript], Coroutine[Any, Any, Entry]] | None:
@@ -262,10 +206,6 @@ def _upstream_options(settings: Settings, credentials: Credentials) -> UpstreamO
         progress_timeout_s=settings.progress_timeout_s,
         retry=RetryRule(settings.retries, settings.retry_after_max_s),
     )
-
-
-def _price_files(settings: Settings) -> list[Path]:
-    return [SHIPPED, *([Path(settings.prices_file)] if settings.prices_file else [])]
 
 
 def _defaults(settings: Settings) -> Defaults:

@@ -94,10 +94,10 @@ class Pages:
                 self._pages[path] = _page((folder / name).read_bytes(), media_type, _ASK_AGAIN)
 
     def routes(self, config: Mapping[str, Any]) -> list[web.RouteDef]:
-        """Their paths, and `GET /config.json`: what pages are told about the service."""
-        told = {**config, "client": self.client_path}
+        """Their paths, and `GET /config.json`: what pages are told about the service, as it is then."""
 
         async def say(_request: web.Request) -> web.Response:
+            told = {**config, "client": self.client_path}
             return web.json_response(told, headers={"Cache-Control": "no-store"})
 
         pages = [web.get(path, _handler(page)) for path, page in self._pages.items()]

@@ -61,9 +61,8 @@ class Refusals:
             return await handler(request)
         except (SluicewayError, web.HTTPException) as error:
             refusal = refusal_of(error)
-            # Each worker is asked for a chat by its name: who does not have it refuses nobody, the one that asks may.
-            asked = PASSED_ON in request.headers and request.path.startswith("/api/chat/")
-            if refusal is not None and not (asked and refusal is Refusal.NOT_FOUND):
+            # Of those who are asked for a stream, who does not have it refuses nobody; the one who asks may.
+            if refusal is not None and not (refusal is Refusal.NOT_FOUND and PASSED_ON in request.headers):
                 self.refused(refusal)
             raise
         except ConnectionError:

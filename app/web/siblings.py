@@ -1,4 +1,8 @@
-"""Brings a request for a stream to the worker that has it: over the unix socket that each worker opens for the others."""
+"""Brings a request for a stream to the process that has it: another worker, or the service that this one replaces.
+
+Each worker opens a unix socket for the others. What a restart replaces stays reachable by the second name of its socket
+while it drains; it is asked where nobody here knows the stream.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from contextlib import AsyncExitStack
 
 import aiohttp
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Middleware
 from multidict import CIMultiDict
 
 from ..errors import NotFound, WorkerLost
@@ -18,16 +23,19 @@ from .readers import SendBuffers, bound_buffers
 log = logging.getLogger(__name__)
 
 _STREAM_ID = re.compile(r"st(\d{1,4})_")
-# Said by a worker that passes a request on: it is not passed on again. A caller who says it only misses its stream.
+# Says who passed the request on: a worker, so that it is answered by the next one alone, or a successor, so that only
+# workers are asked. A caller who says it only misses its stream.
 PASSED_ON = "X-Sluiceway-Passed-On"
+_BY_WORKER, _BY_SUCCESSOR = "worker", "successor"
 _HOP_BY_HOP = frozenset(
     name.lower() for name in (hdrs.CONNECTION, hdrs.KEEP_ALIVE, hdrs.TRANSFER_ENCODING, hdrs.CONTENT_LENGTH, hdrs.HOST)
 )
-_NOT_HERE = frozenset({204, 404})
+
+_Answer = web.StreamResponse | NotFound
 
 
 class Siblings:
-    """The other workers of this machine.
+    """The other workers of this machine, and those that this service replaces.
 
     Args:
         place: this worker's place among them.
@@ -37,57 +45,85 @@ class Siblings:
     def __init__(self, place: Place, buffers: SendBuffers) -> None:
         self._place = place
         self._buffers = buffers
-        self._sessions: dict[int, aiohttp.ClientSession] = {}
+        self._older = list(place.older)  # those that have ended are dropped when they are met
+        self._sessions: dict[str, aiohttp.ClientSession] = {}  # by the path of the socket
 
     async def close(self) -> None:
         """Closes the connections to the others."""
         for session in self._sessions.values():
             await session.close()
 
-    @web.middleware
-    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answers here, or passes the request on to the worker whose stream it names."""
-        name = request.match_info.get("id")
-        if name is None or PASSED_ON in request.headers:
-            return await handler(request)
-        if request.path.startswith("/api/chat/"):
-            return await self._ask_all(request, handler)
-        match = _STREAM_ID.match(name)
-        owner = int(match[1]) if match else self._place.number
-        if owner == self._place.number or owner >= self._place.count:
-            return await handler(request)
-        return await self._pass_on(request, owner)
+    @property
+    def middlewares(self) -> list[Middleware]:
+        """What passes requests on; none where there is nobody to pass them to."""
+        return [self._middleware] if self._place.folder or self._older else []
 
-    async def _ask_all(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """The page chose the chat's name, so that it does not tell the worker: whoever knows it answers."""
-        refusal: NotFound | None = None
-        response: web.StreamResponse | None = None
+    @property
+    def _middleware(self) -> Middleware:
+        @web.middleware
+        async def find(request: web.Request, handler: Handler) -> web.StreamResponse:
+            passed_on = request.headers.get(PASSED_ON)
+            if passed_on == _BY_WORKER or "id" not in request.match_info or not request.path.startswith("/api/"):
+                return await handler(request)
+            answer = await self._among_workers(request, handler)
+            if passed_on is None:
+                answer = await self._among_older(request, answer)
+            if isinstance(answer, NotFound):  # who asked refuses, whoever was asked
+                raise answer
+            return answer
+
+        return find
+
+    async def _among_workers(self, request: web.Request, handler: Handler) -> _Answer:
+        here, others = self._place.number, [n for n in range(self._place.count) if n != self._place.number]
+        if not request.path.startswith("/api/chat/"):
+            match = _STREAM_ID.match(request.match_info["id"])
+            owner = int(match[1]) if match else here
+            if owner in others:
+                return await self._from_worker(request, owner)
+            others = []
+        answer: _Answer
         try:
-            response = await handler(request)
+            answer = await handler(request)
         except NotFound as error:
-            refusal = error
-        for number in range(self._place.count):
-            if response is not None and (response.prepared or response.status not in _NOT_HERE):
-                return response
-            if number != self._place.number:
-                response = await self._pass_on(request, number)
-        if refusal is not None and (response is None or response.status in _NOT_HERE):
-            raise refusal
-        assert response is not None, "it was answered here, or refused"
-        return response
+            answer = error
+        # The page chose a chat's name, so that it does not tell the worker: whoever knows it answers.
+        for number in others:
+            if not _is_unknown(request, answer):
+                break
+            answer = await self._from_worker(request, number)
+        return answer
 
-    async def _pass_on(self, request: web.Request, number: int) -> web.StreamResponse:
-        headers = CIMultiDict((key, value) for key, value in request.headers.items() if key.lower() not in _HOP_BY_HOP)
-        headers[PASSED_ON] = str(self._place.number)
-        async with AsyncExitStack() as stack:
+    async def _among_older(self, request: web.Request, answer: _Answer) -> _Answer:
+        for path in list(self._older):
+            if not _is_unknown(request, answer):
+                break
             try:
-                theirs = await stack.enter_async_context(
-                    self._session(number).request(
-                        request.method, f"http://worker{request.path_qs}", headers=headers, data=await request.read()
-                    )
+                answer = await self._pass_on(request, path, _BY_SUCCESSOR)
+            except aiohttp.ClientConnectorError:  # it has drained, and its streams have ended with it
+                self._older = [other for other in self._older if other != path]
+            except aiohttp.ClientError:  # it is ending just now
+                log.info("%s ended before it could be asked for a stream", path)
+        return answer
+
+    async def _from_worker(self, request: web.Request, number: int) -> _Answer:
+        try:
+            return await self._pass_on(request, self._place.socket_of(number), _BY_WORKER)
+        except aiohttp.ClientError as error:
+            raise WorkerLost("the worker that has this stream cannot be reached", retry_after_s=1.0) from error
+
+    async def _pass_on(self, request: web.Request, path: str, passed_on_by: str) -> _Answer:
+        """The answer from the process behind the socket at `path`. Raises ClientError if there is none."""
+        headers = CIMultiDict((key, value) for key, value in request.headers.items() if key.lower() not in _HOP_BY_HOP)
+        headers[PASSED_ON] = passed_on_by
+        async with AsyncExitStack() as stack:
+            theirs = await stack.enter_async_context(
+                self._session(path).request(
+                    request.method, f"http://sibling{request.path_qs}", headers=headers, data=await request.read()
                 )
-            except aiohttp.ClientError as error:
-                raise WorkerLost("the worker that has this stream cannot be reached", retry_after_s=1.0) from error
+            )
+            if theirs.status == 404:
+                return NotFound("no stream of yours has this id")
             ours = web.StreamResponse(status=theirs.status, reason=theirs.reason)
             ours.headers.extend((k, v) for k, v in theirs.headers.items() if k.lower() not in _HOP_BY_HOP)
             if theirs.content_type != "text/event-stream":
@@ -101,18 +137,26 @@ class Siblings:
                     await writer.drain()
             except aiohttp.ClientError:
                 # The owner died: an end without a last event tells the reader so.
-                log.info("worker %d broke off a stream that was passed through", number)
+                log.info("a stream that was passed through broke off, from %s", path)
                 ours.force_close()
             return ours
 
-    def _session(self, number: int) -> aiohttp.ClientSession:
-        session = self._sessions.get(number)
+    def _session(self, path: str) -> aiohttp.ClientSession:
+        session = self._sessions.get(path)
         if session is None:
-            connector = aiohttp.UnixConnector(self._place.socket_of(number), limit=0)
-            session = self._sessions[number] = aiohttp.ClientSession(
+            # No connection is kept: one that is idle when its other end leaves would fail the next request.
+            connector = aiohttp.UnixConnector(path, limit=0, force_close=True)
+            session = self._sessions[path] = aiohttp.ClientSession(
                 connector=connector,
                 read_bufsize=self._buffers.send_buffer_bytes,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
                 auto_decompress=False,
             )
         return session
+
+
+def _is_unknown(request: web.Request, answer: _Answer) -> bool:
+    """Whether it says that nobody there has such a stream; to those who only ask, 204 says so."""
+    if isinstance(answer, NotFound):
+        return True
+    return answer.status == 204 and request.method == hdrs.METH_GET

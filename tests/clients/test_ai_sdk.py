@@ -16,7 +16,7 @@ from playwright.async_api import Page, expect
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.scenario import Scenario
 from app.tools.simulator.server import Simulator
-from app.web.compose import Running
+from app.web.runner import Running
 from app.wire.ui_messages import to_claude
 from tests.conftest import TRANSCRIPTS, Serve, transcript_names
 from tests.support.browser import blameless, chromium

@@ -10,7 +10,7 @@ import pytest
 
 from app.tools.simulator.scenario import HTTP_FAULTS
 from app.tools.simulator.server import Simulator
-from app.web.compose import Running
+from app.web.runner import Running
 from tests.conftest import Serve, transcript_names
 from tests.support.node import node
 

@@ -11,14 +11,13 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
 
-from app.fleet.supervisor import Place, listen_sockets, parse_place
-from app.settings import Settings
+from app.fleet.supervisor import Place, parse_place
 from app.tools.simulator.server import Simulator
 from tests.conftest import ROOT
 from tests.support.scrape import scrape_of
@@ -94,26 +93,9 @@ async def _start(client: ClientSession, url: str, prompt: str) -> tuple[str, str
         return response.headers["X-Stream-Id"], response.headers["X-Stop-Token"]
 
 
-def test_workers_over_tcp_have_a_socket_each_on_one_port() -> None:
-    sockets = listen_sockets(Settings(port=0), 3)
-    try:
-        assert len({sock.getsockname() for sock in sockets}) == 1
-        assert len({sock.fileno() for sock in sockets}) == 3
-    finally:
-        for sock in sockets:
-            sock.close()
-
-
-def test_workers_over_a_unix_socket_share_one(tmp_path: Path) -> None:
-    sockets = listen_sockets(Settings(unix=str(tmp_path / "s")), 3)
-    try:
-        assert len({sock.fileno() for sock in sockets}) == 1
-    finally:
-        sockets[0].close()
-
-
 def test_a_place_is_read_as_it_was_written() -> None:
-    assert parse_place("1/2/7/some/folder") == Place(1, 2, Path("some/folder"), 7)
+    place = Place(1, 2, "some/folder", (7, 8), 9, ("/run/s.sock.o1234",))
+    assert parse_place(json.dumps(asdict(place))) == place
 
 
 @pytest.mark.parametrize("path", ["/api/chat/unknown/stop", "/api/stream/st0_no/stop", "/api/stream/st1_no/stop"])

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import aiohttp
 import yaml
 
-from app.web.compose import Running
+from app.web.runner import Running
 from tests.grafana.board import GRAFANA
 from tests.grafana.server import free_port
 

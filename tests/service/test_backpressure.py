@@ -12,7 +12,7 @@ from app.settings import Settings
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.performance import Book
 from app.tools.simulator.server import Simulator
-from app.web.compose import Running
+from app.web.runner import Running
 from tests.conftest import Serve
 from tests.support.readers import Reader, Told, events_of, eventually, steady
 

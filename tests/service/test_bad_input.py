@@ -11,7 +11,7 @@ import pytest
 
 from app.settings import Settings
 from app.tools.simulator.server import Simulator
-from app.web.compose import Running
+from app.web.runner import Running
 from tests.conftest import Serve
 from tests.support.readers import Reader
 

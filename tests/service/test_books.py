@@ -11,7 +11,7 @@ from aiohttp import ClientSession, TCPConnector
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.tools.simulator.server import Simulator
-from app.web.compose import Running
+from app.web.runner import Running
 from tests.conftest import Serve
 
 STREAMS, AT_ONCE = 1000, 40

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from app.tools.simulator.server import Simulator
-from app.web.compose import Running
+from app.web.runner import Running
 from tests.conftest import Serve
 from tests.support.readers import AT_ONCE_S, Reader, Told, events_of, eventually, sockets
 

@@ -15,7 +15,8 @@ import pytest
 from app.settings import Settings
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.server import Simulator
-from app.web.compose import Credentials, Running, running
+from app.web.credentials import Credentials
+from app.web.runner import Running, running
 from tests.conftest import Serve
 from tests.support.readers import Reader, Told, events_of, eventually, sockets
 

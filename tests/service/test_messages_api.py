@@ -14,7 +14,8 @@ from aiohttp import web
 from app.settings import Settings
 from app.tools.simulator.scenario import HTTP_FAULTS
 from app.tools.simulator.server import Simulator
-from app.web.compose import Credentials, Running, running
+from app.web.credentials import Credentials
+from app.web.runner import Running, running
 from tests.conftest import Serve, transcript_names
 from tests.support.anthropic_sdk import (
     KEY,

@@ -11,7 +11,7 @@ import anthropic
 import pytest
 
 from app.tools.simulator.server import Simulator
-from app.web.compose import Running
+from app.web.runner import Running
 from tests.conftest import Serve
 from tests.support.anthropic_sdk import (
     KEY,

@@ -14,7 +14,7 @@ import pytest
 from app.settings import Settings
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.server import Simulator
-from app.web.compose import Running
+from app.web.runner import Running
 from tests.conftest import Serve, transcript_names
 from tests.service.test_stream import ADAPTIVE, recorded, told
 from tests.support.nginx import SHIPPED, check, free_port, nginx, plain, shipped, write

@@ -12,7 +12,7 @@ import pytest
 
 from app.streams.registry import Streams
 from app.tools.simulator.server import Simulator
-from app.web.compose import Running
+from app.web.runner import Running
 from tests.conftest import Serve
 from tests.support.readers import Reader, eventually
 from tests.support.scrape import scrape

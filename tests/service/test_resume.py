@@ -14,7 +14,7 @@ import pytest
 
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.server import Simulator
-from app.web.compose import Running
+from app.web.runner import Running
 from tests.conftest import Serve
 from tests.support.connections import Page
 from tests.support.nginx import free_port, nginx, shipped

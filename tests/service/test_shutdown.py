@@ -94,13 +94,15 @@ async def begun(url: str, directive: str, **body: bool) -> Reader:
     return reader
 
 
-async def lets_in(url: str) -> bool:
-    try:
-        reader = await Reader.connect(url)
-    except ConnectionError:  # refused, or reset where the listener closed meanwhile
-        return False
-    reader.leave()
-    return True
+async def draining(service: Served) -> None:
+    """Returns once the signal has arrived: no longer ready, and still alive."""
+    async with aiohttp.ClientSession() as session:
+        while True:
+            async with session.get(f"{service.admin_url}/readyz") as response:
+                if response.status == 503:
+                    break
+        async with session.get(f"{service.admin_url}/healthz") as response:
+            assert response.status == 200
 
 
 async def last_of(reader: Reader) -> dict[str, object]:
@@ -124,13 +126,7 @@ async def test_200_streams_are_each_told_of_the_shutdown_and_settled(simulator: 
         short = await begun(service.url, "tokens=10 rate=20")
         service.process.send_signal(signal.SIGTERM)
         signalled_at = time.time()
-        while await lets_in(service.url):  # a signal takes a moment
-            pass
-        async with aiohttp.ClientSession() as session:
-            async with session.get(f"{service.admin_url}/readyz") as response:
-                assert response.status == 503, "not ready while it drains"
-            async with session.get(f"{service.admin_url}/healthz") as response:
-                assert response.status == 200
+        await draining(service)
         assert "done" in await last_of(short), "who ends within the drain time is whole"
         async with asyncio.TaskGroup() as tasks:
             lasts = [
@@ -153,9 +149,7 @@ async def test_a_second_signal_ends_at_once(simulator: Simulator) -> None:
     async with served(simulator, 60.0) as service:
         reader = await begun(service.url, "tokens=60000 rate=20")
         service.process.send_signal(signal.SIGTERM)
-        # Two signals at once would be one; the first has arrived once nobody is let in any more.
-        while await lets_in(service.url):
-            pass
+        await draining(service)  # two signals at once would be one
         service.process.send_signal(signal.SIGINT)
         signalled_at = time.time()
         assert (await last_of(reader))["type"] == "shutdown"

@@ -12,7 +12,7 @@ import pytest
 
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.server import Simulator
-from app.web.compose import Running
+from app.web.runner import Running
 from tests.conftest import Serve
 from tests.support.nginx import free_port, nginx, shipped
 from tests.support.readers import AT_ONCE_S, Reader, Told, events_of, eventually, sockets, steady

@@ -14,7 +14,7 @@ import pytest
 
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.server import Simulator
-from app.web.compose import Running
+from app.web.runner import Running
 from tests.conftest import TRANSCRIPTS, Serve, transcript_names
 from tests.support.readers import BrowserReader, Reader, Told, events_of
 

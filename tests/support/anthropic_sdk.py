@@ -12,7 +12,7 @@ from anthropic.types import MessageParam
 from pydantic import BaseModel
 
 from app.tools.simulator.server import Simulator
-from app.web.compose import Running
+from app.web.runner import Running
 
 KEY = "the-caller's-own-key"
 MODEL = "claude-opus-4-8"

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from app.settings import Settings
-from app.web.compose import Credentials, Running, running
+from app.web.credentials import Credentials
+from app.web.runner import Running, running
 
 
 class Close:

@@ -8,7 +8,7 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from app.web.compose import Running
+from app.web.runner import Running
 
 
 @dataclass

@@ -26,7 +26,7 @@ from app.money.prices import SPENDING_TYPES
 from app.streams.registry import Streams
 from app.telemetry.prometheus import BASES, ERROR_TYPES, LEFT, Metrics
 from app.tools.simulator.server import Simulator
-from app.web.compose import Running
+from app.web.runner import Running
 from app.wire.plain import PlainFormat
 from tests.conftest import Serve
 from tests.grafana.board import BOARD, GRAFANA, filled, targets, vector_selectors

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from app.web.compose import Running
+from app.web.runner import Running
 from tests.support.browser import blameless
 from tests.support.node import JS, installed
 

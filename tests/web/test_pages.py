@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 
 from app.tools.simulator.server import Simulator
-from app.web.compose import Running
 from app.web.pages import trimmed
+from app.web.runner import Running
 from tests.conftest import Serve
 from tests.support.browser import STATIC
 

@@ -391,6 +391,7 @@ def command() -> click.Command:
         output_limit: int,
         noise: float,
         reserve: bool,
+        tie: int | None,
         **knobs: str,
     ) -> None:
         """Run a simulated Claude that streams made-up answers; see `GET /books` for what it generated."""
@@ -405,8 +406,11 @@ def command() -> click.Command:
         async def until_told() -> None:
             task = asyncio.current_task()
             assert task is not None, "run by a runner"
+            loop = asyncio.get_running_loop()
             for sign in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(sign, task.cancel)
+                loop.add_signal_handler(sign, task.cancel)
+            if tie is not None:  # nothing is ever sent: it is readable when the process that has the other end is gone
+                loop.add_reader(tie, lambda: (loop.remove_reader(tie), task.cancel()))
             with contextlib.suppress(asyncio.CancelledError):
                 await serve(
                     host,
@@ -431,6 +435,7 @@ def command() -> click.Command:
         click.Option(
             ["--reserve"], is_flag=True, help="account: max_tokens is taken at the start, adjusted at the end"
         ),
+        click.Option(["--tie"], type=int, hidden=True, help="what ties it to the process that started it"),
     ]
     for name, value in PLAYGROUND.knobs().items():
         option = f"--{name.replace('_', '-')}"

@@ -23,7 +23,7 @@ from app.tools.load.protocols import PROTOCOLS, Question
 from app.tools.load.run import run
 from app.tools.load.subject import Subject
 from app.tools.simulator.server import Simulator
-from app.web.compose import Running
+from app.web.runner import Running
 from tests.conftest import Serve
 
 ROOT = Path(__file__).resolve().parents[3]

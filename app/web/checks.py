@@ -1,0 +1,70 @@
+"""What is refused before anything is served, each by the name of its setting; what can be read again is checked again."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import tempfile
+from pathlib import Path
+
+from ..money.prices import SHIPPED, Prices, load_prices
+from ..settings import Settings, SettingsError
+
+
+def check(settings: Settings) -> Prices:
+    """Refuses settings that could only fail later; the price table that they name.
+
+    Raises:
+        SettingsError: naming the setting.
+    """
+    _check_exposure(settings)
+    _check_ledger_file(settings)
+    prices = _read_prices(settings)
+    if settings.upstream not in prices.upstreams:
+        near = difflib.get_close_matches(settings.upstream, prices.upstreams, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(prices.upstreams))}"
+        raise SettingsError(f"upstream {settings.upstream}: not in the price table; {hint}")
+    return prices
+
+
+def _check_exposure(settings: Settings) -> None:
+    """Refuses to serve anyone beyond this machine by mistake."""
+    if settings.unix or settings.api_keys or settings.auth == "none" or _is_loopback(settings.host):
+        return
+    raise SettingsError(
+        f"host {settings.host} is reachable from elsewhere: set callers' keys (SLUICEWAY_API_KEYS=key,…), "
+        "or say SLUICEWAY_AUTH=none to spend for anyone"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    """By what it says, not by what it resolves to: a name may lead elsewhere tomorrow."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_ledger_file(settings: Settings) -> None:
+    if not settings.ledger_file:
+        return
+    path = Path(settings.ledger_file)
+    if path.is_dir():
+        raise SettingsError(f"ledger_file {path}: a directory is there")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()  # it is written beside, and renamed
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"ledger_file {str(path)!r}: it cannot be written: {_reason(error)}") from None
+
+
+def _read_prices(settings: Settings) -> Prices:
+    try:
+        return load_prices(SHIPPED, *([Path(settings.prices_file)] if settings.prices_file else []))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SettingsError(f"prices_file {settings.prices_file!r}: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """In one line."""
+    reason = error.strerror if isinstance(error, OSError) else None
+    return " ".join((reason or str(error)).split())

@@ -1,0 +1,77 @@
+"""How Claude is reached: the SDK's own environment variables, looked at before the first request needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from ..settings import SettingsError
+
+# Stands where a key would, for a Claude that takes any.
+SIMULATED_KEY = "simulated"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """How Claude is reached.
+
+    Attributes:
+        api_key: `ANTHROPIC_API_KEY`; None leaves it to the SDK.
+        base_url: `ANTHROPIC_BASE_URL`; None for Claude's own.
+        simulated: a simulated Claude stands there, and the page says so.
+    """
+
+    api_key: str | None = None
+    base_url: str | None = None
+    simulated: bool = False
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> Credentials:
+        """Those that the environment names.
+
+        Raises:
+            SettingsError: one of them could never work; the message names it, and never shows it.
+        """
+        for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"):
+            _check_header(name, environ.get(name, ""))
+        for line in environ.get("ANTHROPIC_CUSTOM_HEADERS", "").split("\n"):
+            _check_header("ANTHROPIC_CUSTOM_HEADERS", line)
+        base_url = environ.get("ANTHROPIC_BASE_URL") or None
+        if base_url is not None:
+            _check_url("ANTHROPIC_BASE_URL", base_url)
+        scheme = (base_url or "https://").partition(":")[0].lower()
+        for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper()):
+            if environ.get(name):
+                _check_url(name, environ[name])
+        key = environ.get("ANTHROPIC_API_KEY") or None
+        return cls(api_key=key, base_url=base_url, simulated=key == SIMULATED_KEY)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What a child process needs to reach the same simulated Claude; else nothing, since it has our environment."""
+        if not self.simulated or self.base_url is None:
+            return {}
+        return {"ANTHROPIC_API_KEY": SIMULATED_KEY, "ANTHROPIC_BASE_URL": self.base_url}
+
+
+def _check_header(name: str, value: str) -> None:
+    # RFC 9110, field values: visible characters, with blanks between them only. A line break at the end is what a file
+    # that was made with an editor leaves.
+    if value and not (value.isascii() and value.isprintable() and value == value.strip()):
+        raise SettingsError(f"{name}: it holds a line break, a blank at an end or a character that no header may hold")
+
+
+def _check_url(name: str, value: str) -> None:
+    wrong = SettingsError(
+        f"{name}: it must begin with http:// or https://, then a host, and hold no blank, no ? and no #"
+    )
+    if not (value.isascii() and value.isprintable()) or any(mark in value for mark in " ?#"):
+        raise wrong
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # such as a port above 65535
+        raise wrong from None
+    if not usable:
+        raise wrong

@@ -1,0 +1,142 @@
+"""The process of `serve`: settings, logs, the way to Claude, then the service itself or the workers that run it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .. import settings
+from ..fleet.supervisor import parse_place, supervise
+from ..fleet.tie import ParentsEnd
+from ..settings import Settings, SettingsError
+from .checks import check
+from .credentials import SIMULATED_KEY, Credentials
+
+T = TypeVar("T")
+
+_PACKAGE = __name__.partition(".")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What the command line said.
+
+    Attributes:
+        overrides: settings by name; None for those that it did not give.
+        config: the settings' file; None for none.
+        take_over: this is a restart.
+        simulate: without a key, a simulated Claude is to be started.
+    """
+
+    overrides: Mapping[str, str | None]
+    config: str | None
+    take_over: bool
+    simulate: bool
+
+    def read(self) -> Settings:
+        """The settings as they are now. Raises SettingsError."""
+        return settings.load(Path(self.config) if self.config is not None else None, overrides=self.overrides)
+
+    @property
+    def arguments(self) -> list[str]:
+        """The same for a worker, whose parent has the socket and the simulated Claude."""
+        given = dict(self.overrides, config=self.config)
+        return [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
+
+
+def serve(command: Command, workers: int, worker: str | None) -> bool:
+    """Serves until a signal ends it; False where workers could not start and have said why.
+
+    Args:
+        command: what the command line said.
+        workers: how many processes.
+        worker: this one's place among them, as its parent wrote it.
+
+    Raises:
+        SettingsError: it cannot be run like this. OSError: the machine does not let it.
+    """
+    loaded = command.read()
+    check(loaded)
+    if command.take_over and not loaded.unix:
+        raise SettingsError("--take-over: it needs unix, the path of the socket to take over")
+    logging.basicConfig(
+        level=loaded.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    # The SDK's and httpx2's own request lines say nothing that our one line a stream does not.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    with _credentials(simulate=command.simulate) as credentials:
+        if workers > 1:
+            up = _run(supervise(loaded, workers, command.arguments, credentials.environ, take_over=command.take_over))
+            return up is not False
+        from .runner import serve_until_signal  # takes a second: not for the parent of workers, nor before an error
+
+        place = parse_place(worker) if worker else None
+        _run(serve_until_signal(loaded, credentials, command.read, place, take_over=command.take_over))
+        return True
+
+
+def _run(main: Coroutine[Any, Any, T]) -> T | None:
+    """Runs it to its end; None where a signal came before it served."""
+    # What is alive now lives for ever: the collector need not look at it again. And streams make next to no cycles but
+    # many objects, some 250 each: it is to come seldom, and in short steps, because everybody waits for it.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 10)
+    with asyncio.Runner(loop_factory=_new_loop) as runner:
+        try:
+            return runner.run(main)
+        except asyncio.CancelledError:
+            return None
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+@contextmanager
+def _credentials(*, simulate: bool) -> Iterator[Credentials]:
+    """The SDK's own environment variables; or a simulated Claude, where that was asked for and there is no key."""
+    found = Credentials.of(os.environ)
+    if found.api_key or os.environ.get("ANTHROPIC_AUTH_TOKEN") or not simulate:
+        yield found
+        return
+    with _simulated() as url:
+        print(f"No ANTHROPIC_API_KEY: answers come from a simulated Claude on {url}. They cost nothing.", flush=True)
+        yield Credentials(api_key=SIMULATED_KEY, base_url=url, simulated=True)
+
+
+@contextmanager
+def _simulated() -> Iterator[str]:
+    """A simulated Claude that ends with the block, and with this process; its URL."""
+    tie = ParentsEnd()
+    fd = tie.theirs.fileno()
+    command = [sys.executable, "-m", _PACKAGE, "simulate", "--port", "0", "--tie", str(fd)]
+    try:
+        # A session of its own: a terminal's Ctrl-C is for this process, whose streams it still feeds.
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, pass_fds=[fd], start_new_session=True
+        ) as process:
+            tie.theirs.close()
+            try:
+                assert process.stdout is not None, "it was asked for"
+                url = process.stdout.readline().strip().rpartition(" ")[2]
+                if not url.startswith("http"):
+                    raise SettingsError("--simulate: the simulated Claude did not start")
+                yield url
+            finally:
+                process.terminate()
+    finally:
+        tie.close()

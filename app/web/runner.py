@@ -1,0 +1,261 @@
+"""Runs the service: listens, drains and ends. The same in production and in tests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import dataclass, replace
+
+from aiohttp import hdrs, web
+
+from .. import __version__
+from ..fleet import signals
+from ..fleet.supervisor import Place
+from ..fleet.tcp import BACKLOG, PortTaken, tcp_sockets, url_of
+from ..fleet.tie import Tie
+from ..fleet.unix_path import UnixPath
+from ..settings import Settings, SettingsError
+from ..streams.registry import Streams
+from .compose import Service, beside, composed
+from .credentials import Credentials
+
+log = logging.getLogger(__name__)
+
+# How long a unix socket is still served when all is done, in seconds: where another service has taken its path, a proxy
+# may just have connected to this one, and its request comes with the next turn of its loop.
+_LINGER_S = 0.2
+# How often the admin port is tried while the service that is replaced still has it, in seconds: a port does not tell
+# when it is free.
+_ADMIN_RETRY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A running service.
+
+    Attributes:
+        url: where it listens; a unix socket's path as `unix:PATH`.
+        admin_url: where the admin port listens, or will when the service that is replaced has ended.
+        service: what runs.
+    """
+
+    url: str
+    admin_url: str
+    service: Service
+    _sites: tuple[web.BaseSite, ...]
+    _path: UnixPath | None
+
+    @property
+    def streams(self) -> Streams:
+        """Its streams."""
+        return self.service.streams
+
+    async def drain(self) -> None:
+        """Refuses new streams, and serves the running ones and whoever comes back to them, for the drain time at most.
+
+        The listener stays open until then: a reader who lost its connection meets its stream, and who asks anew an
+        error that says when to try again.
+        """
+        self.streams.accepting = False
+        await self.streams.drain()
+        if self.url.startswith("unix:"):
+            await asyncio.sleep(_LINGER_S)
+        for site in self._sites:
+            await site.stop()
+        if self._path is not None:
+            self._path.withdraw()
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings, credentials: Credentials, place: Place | None = None, *, take_over: bool = False
+) -> AsyncIterator[Running]:
+    """Serves until the block is left; then every stream is ended and settled.
+
+    Args:
+        settings: how it is run.
+        credentials: how Claude is reached.
+        place: among the workers of this machine; None for one alone.
+        take_over: this is a restart: a live service on the unix socket is replaced once this one serves.
+
+    Raises:
+        SettingsError: it cannot be run like this, or not be listened on.
+    """
+    place = place or Place()
+    async with AsyncExitStack() as stack:
+        path = None
+        if place.listen_fds:
+            sockets = [socket.socket(fileno=fd) for fd in place.listen_fds]
+        elif settings.unix:
+            path = _unix_path(stack, settings.unix, take_over=take_over)
+            place = replace(place, older=tuple(path.older))
+            sockets = [path.sock]
+        else:
+            sockets = tcp_sockets(settings.host, settings.port)[0]
+        for sock in sockets:
+            stack.enter_context(closing(sock))
+        service = await stack.enter_async_context(composed(settings, credentials, place))
+        service.app.on_response_prepare.append(_closing_while_draining(service.streams))
+        admin_url = await _serve_admin(stack, service, place, may_wait=take_over or bool(place.older))
+        runner = await _runner(stack, service.app)
+        if place.folder:
+            own = _unix_path(stack, place.socket_of(place.number))
+            await _site(runner, own.sock)
+            own.publish()
+        sites = [await _site(runner, sock) for sock in sockets]
+        if path is not None:
+            path.publish()
+        url = f"unix:{settings.unix}" if settings.unix else url_of(settings.host, sockets[0])
+        yield Running(url, admin_url, service, tuple(sites), path)
+
+
+async def serve_until_signal(
+    settings: Settings,
+    credentials: Credentials,
+    read_again: Callable[[], Settings],
+    place: Place | None = None,
+    *,
+    take_over: bool = False,
+) -> None:
+    """Serves until SIGTERM or SIGINT, then drains; a second signal ends at once. SIGHUP reads files again.
+
+    Args:
+        settings: how it is run.
+        credentials: how Claude is reached.
+        read_again: reads the settings anew. Raises SettingsError.
+        place: among the workers of this machine; None for one alone.
+        take_over: this is a restart: a live service on the unix socket is replaced.
+
+    Raises:
+        SettingsError: it cannot be run like this. CancelledError: a signal came before it served.
+    """
+    ends = _Ends()
+    ends.listen()
+    tie = Tie(place.tie_fd) if place is not None and place.tie_fd is not None else None
+    async with running(settings, credentials, place, take_over=take_over) as service:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, _reread, service.service, read_again)
+        if signals.hung_up():
+            _reread(service.service, read_again)
+        ends.serving(service.streams)
+        if tie is not None:
+            if not await tie.ready():
+                ends.at_once()
+            tie.when_cut(ends.at_once)
+        print(f"Sluiceway {__version__} on {service.url} (admin on {service.admin_url})", flush=True)
+        await ends.asked.wait()
+        await service.drain()
+
+
+class _Ends:
+    """What the signals to end do: the first one asks for it, the second one hurries it.
+
+    Attributes:
+        asked: set when it is to end.
+    """
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self._starting = asyncio.current_task()  # None once it serves
+        self._streams: Streams | None = None
+
+    def listen(self) -> None:
+        """Takes SIGTERM and SIGINT from here on."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self.on_signal)
+
+    def serving(self, streams: Streams) -> None:
+        """From here on there is something to drain."""
+        self._starting, self._streams = None, streams
+
+    def on_signal(self) -> None:
+        """Ends what has not begun at once, what serves by a drain, and a drain at once."""
+        if self._starting is not None:
+            self._starting.cancel()
+        elif self.asked.is_set() and self._streams is not None:
+            self._streams.hurry()
+        self.asked.set()
+
+    def at_once(self) -> None:
+        """As two signals do: the parent is gone, and perhaps its successor wants the port."""
+        self.on_signal()
+        self.on_signal()
+
+
+def _reread(service: Service, read_again: Callable[[], Settings]) -> None:
+    try:
+        service.reread(read_again())
+    except SettingsError as error:
+        log.error("nothing has changed, since what was read again is wrong: %s", error)
+
+
+def _unix_path(stack: AsyncExitStack, path: str, *, take_over: bool = False) -> UnixPath:
+    bound = UnixPath.bind(path, take_over=take_over)
+    stack.callback(bound.sock.close)
+    stack.callback(bound.withdraw)
+    return bound
+
+
+def _closing_while_draining(
+    streams: Streams,
+) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    async def close(_request: web.Request, response: web.StreamResponse) -> None:
+        if not streams.accepting:
+            # A proxy is not to send the next request here, where it might meet the end.
+            response.force_close()
+            response.headers[hdrs.CONNECTION] = "close"
+
+    return close
+
+
+async def _serve_admin(stack: AsyncExitStack, service: Service, place: Place, *, may_wait: bool) -> str:
+    """Serves the admin port, at once or when the service that is replaced has left it."""
+    host, port = service.settings.admin_host, service.settings.admin_port
+    port = port and port + place.number
+    runner = await _runner(stack, service.admin)
+
+    def listen() -> list[socket.socket]:
+        return tcp_sockets(host, port, names=("admin_host", "admin_port"))[0]
+
+    async def serve(sockets: list[socket.socket]) -> None:
+        for sock in sockets:
+            await _site(runner, sock)
+
+    async def follow() -> None:
+        while True:
+            await asyncio.sleep(_ADMIN_RETRY_S)
+            try:
+                sockets = listen()
+            except SettingsError:
+                continue
+            return await serve(sockets)
+
+    try:
+        sockets = listen()
+    except PortTaken as error:
+        if not may_wait:
+            raise
+        log.info("%s: it is served when the service that is replaced has ended", error)
+        await stack.enter_async_context(beside(follow()))
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    await serve(sockets)
+    return url_of(host, sockets[0])
+
+
+async def _runner(stack: AsyncExitStack, app: web.Application) -> web.AppRunner:
+    # handler_cancellation: without it a handler that waits is not told of a disconnect; aiohttp's test server sets
+    # it by itself, so that tests with that one prove nothing. access_log: one line a stream is logged by the session.
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    return runner
+
+
+async def _site(runner: web.AppRunner, sock: socket.socket) -> web.BaseSite:
+    site = web.SockSite(runner, sock, backlog=BACKLOG)
+    await site.start()
+    return site
