@@ -1,4 +1,4 @@
-"""One HTTP response of a stream, taken apart as it comes: head, chunks, events, their numbers. Pure.
+"""One HTTP response of a stream, taken apart as it comes: its events, and their numbers. Pure.
 
 Its own few lines, not the service's decoder: what measures shares no code with what is measured.
 """
@@ -6,6 +6,8 @@ Its own few lines, not the service's decoder: what measures shares no code with 
 from __future__ import annotations
 
 import json
+
+import httptools
 
 from .protocols import Protocol, What
 
@@ -41,12 +43,11 @@ class Reply:
     """
 
     __slots__ = (
-        "_body",
-        "_chunk_left",
-        "_chunked",
-        "_length_left",
+        "_head_bytes",
+        "_parser",
+        "_parts",
         "_protocol",
-        "_wire",
+        "_unfinished",
         "_word",
         "contents",
         "failed",
@@ -62,11 +63,10 @@ class Reply:
     def __init__(self, protocol: Protocol, after_id: int = 0, word: bytes = b"") -> None:
         self._protocol = protocol
         self._word = word
-        self._wire = b""  # not yet taken apart: the head's beginning, or a chunk's framing that was cut
-        self._body = b""  # the unfinished event; or the beginning of a refusal
-        self._chunked = False
-        self._chunk_left = 0  # of the chunk that is being read, with the line end after it
-        self._length_left: int | None = None  # by content-length
+        self._parser: httptools.HttpResponseParser | None = None  # from the first byte to the body's end
+        self._head_bytes = 0  # fed before the status was known
+        self._parts: list[bytes] = []  # of the body, from what is being fed
+        self._unfinished = b""  # the event whose end has not come; or the beginning of a refusal's body
         self.status = 0
         self.headers: dict[str, str] = {}
         self.contents = self.misnumbered = self.words = 0
@@ -74,90 +74,64 @@ class Reply:
         self.finished = self.failed = self.whole = False
 
     def feed(self, data: bytes) -> int:
-        """Takes the next bytes; returns how many events with content they completed.
+        """Takes the next bytes; returns how many events with content they completed. What follows the body is ignored.
 
         Raises:
             Garbled: this is no HTTP/1.1 response, or an event without end.
         """
+        if not self.whole:
+            self._parse(data)
+        if not self._parts:
+            return 0
+        body, self._parts = b"".join(self._parts), []
+        if self.status == 200:
+            return self._events(body)
+        self._unfinished = (self._unfinished + body)[:_REFUSAL_BYTES]
+        return 0
+
+    def _parse(self, data: bytes) -> None:
+        if self._parser is None:
+            self._parser = httptools.HttpResponseParser(self)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if not self.whole:
+                raise Garbled(f"this is no HTTP/1.1 response: {error}") from error
         if not self.status:
-            data = self._head(data)
-            if not self.status:
-                return 0
-        if self._chunked:
-            return self._chunks(data)
-        if self._length_left is not None:
-            data = data[: self._length_left]
-            self._length_left -= len(data)
-            self.whole = self._length_left == 0
-        return self._content(data)
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                raise Garbled("a head without end")
+        if self.whole:
+            self._parser = None  # it holds this object, and would keep it
 
     @property
     def refusal(self) -> str:
-        return "" if self.status in (0, 200) else f"{self.status} {_words(self._body)}".strip()
+        return "" if self.status in (0, 200) else f"{self.status} {_words(self._unfinished)}".strip()
 
-    def _content(self, data: bytes) -> int:
-        if self.status == 200:
-            return self._events(data)
-        self._body = (self._body + data)[:_REFUSAL_BYTES]
-        return 0
+    # What httptools calls
 
-    def _head(self, data: bytes) -> bytes:
-        self._wire += data
-        head, found, rest = self._wire.partition(b"\r\n\r\n")
-        if not found:
-            if len(self._wire) > MAX_HEAD_BYTES:
-                raise Garbled("a head without end")
-            return b""
-        line, *lines = head.decode("latin-1").split("\r\n")
-        version, _, status = line.partition(" ")
-        if not version.startswith("HTTP/1.") or not status[:3].isdigit():
-            raise Garbled("this is no HTTP/1.1 response")
-        self.status = int(status[:3])
-        self.headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        self._chunked = self.headers.get("transfer-encoding", "").lower() == "chunked"
-        length = self.headers.get("content-length", "")
-        if not self._chunked and length.isdigit():
-            self._length_left = int(length)
-        if self.status == 204 or self._length_left == 0:
-            self._length_left = 0
-            self.whole = True
-        self._wire = b""
-        return rest
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
 
-    def _chunks(self, data: bytes) -> int:
-        """Takes the chunk framing away (RFC 9112, section 7.1)."""
-        if self._wire:
-            data, self._wire = self._wire + data, b""
-        at, end, parts = 0, len(data), []
-        while at < end and not self.whole:
-            if not self._chunk_left:
-                line_end = data.find(b"\r\n", at)
-                if line_end < 0:
-                    self._wire = data[at:]
-                    if len(self._wire) > 64:
-                        raise Garbled("a chunk without a size")
-                    break
-                try:
-                    size = int(data[at:line_end].partition(b";")[0], 16)
-                except ValueError:
-                    raise Garbled("a chunk without a size") from None
-                if not size:
-                    # The last chunk and its blank line; what is cut between the two waits for the rest.
-                    self.whole = data.find(b"\r\n", line_end + 2) >= 0
-                    self._wire = b"" if self.whole else data[at:]
-                    break
-                at = line_end + 2
-                self._chunk_left = size + 2
-            piece = data[at : at + self._chunk_left]
-            parts.append(piece[: max(0, self._chunk_left - 2)])  # without the chunk's own line end
-            at += len(piece)
-            self._chunk_left -= len(piece)
-        return self._content(b"".join(parts)) if parts else 0
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None, "it is what calls"
+        status = self._parser.get_status_code()
+        if status >= 200:  # one below is only announced (RFC 9110, section 15.2)
+            self.status = status
+
+    def on_body(self, body: bytes) -> None:
+        if not self.whole:
+            self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        self.whole = self.status != 0
+
+    # The events in the body
 
     def _events(self, data: bytes) -> int:
-        events = (self._body + data).split(b"\n\n")
-        self._body = events.pop()
-        if len(self._body) > MAX_EVENT_BYTES:
+        events = (self._unfinished + data).split(b"\n\n")
+        self._unfinished = events.pop()
+        if len(self._unfinished) > MAX_EVENT_BYTES:
             raise Garbled("an event without end")
         contents = 0
         for event in events:

@@ -98,6 +98,23 @@ def test_an_answer_that_is_let_in_is_no_refusal() -> None:
     assert fed(WHOLE, []).refusal == fed(b"", []).refusal == ""
 
 
+def test_an_announcement_before_the_answer_is_not_the_answer() -> None:
+    reply = fed(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + WHOLE, [30, 60])
+    assert (reply.status, reply.contents) == (200, 2)
+    assert end_of(reply) is End.FINISHED
+
+
+def test_what_follows_an_answer_is_none_of_it() -> None:
+    assert end_of(fed(WHOLE + b"nonsense", [])) is End.FINISHED
+    assert fed(WHOLE + WHOLE, []).contents == 2
+    assert fed(WHOLE + WHOLE, [len(WHOLE)]).contents == 2
+
+
+def test_an_answer_without_a_length_ends_with_its_connection() -> None:
+    reply = fed(b'HTTP/1.1 200 OK\r\n\r\ndata: {"text":"x"}\n\ndata: {"done":true}\n\n', [])
+    assert (reply.contents, reply.finished, reply.whole) == (1, True, False)
+
+
 def test_an_answer_without_body_is_whole_with_its_head() -> None:
     assert fed(b"HTTP/1.1 204 No Content\r\n\r\n", []).whole
 
@@ -108,7 +125,9 @@ def test_an_answer_without_body_is_whole_with_its_head() -> None:
         b"SSH-2.0-OpenSSH\r\n\r\n",
         b"HTTP/1.1 ok\r\n\r\n",
         HEAD + b"zz\r\n",
-        HEAD + b"0" * 100,
+        HEAD + b"f" * 100,
+        HEAD + b"5\r\nhello, and more\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
         b"a" * (MAX_HEAD_BYTES + 1),
     ],
 )
