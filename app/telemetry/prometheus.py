@@ -226,8 +226,8 @@ class Metrics:
             self._hidden.labels(model).inc()
         self._unreadable.inc(entry.unreadable)
         self._unpriced_tokens.labels(model).inc(entry.unpriced_tokens)
-        if not entry.priced:
-            self._unpriced.labels(model).inc()
+        if not entry.priced and (entry.aborted or entry.phase is not Phase.BEFORE_FIRST_EVENT):
+            self._unpriced.labels(model).inc()  # else nothing came, and there is nothing to price
         for kind, basis, usd in entry.spending:
             if usd:
                 self._spent.labels(model, kind, basis, entry.outcome.value).inc(usd)

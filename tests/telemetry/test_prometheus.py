@@ -246,6 +246,16 @@ def test_an_unpriced_stream_counts_in_tokens_only(registry: CollectorRegistry, m
     assert value(registry, "saved_usd_total", model=MODELS[0]) == 0
 
 
+def test_a_request_that_failed_before_anything_came_has_nothing_to_price(
+    registry: CollectorRegistry, metrics: Metrics
+) -> None:
+    """A misspelt model, which Claude rejects, is no model without a price."""
+    metrics.settled(entry(outcome=Outcome.REJECTED, phase=Phase.BEFORE_FIRST_EVENT, aborted=False, **UNPRICED))
+    assert value(registry, "unpriced_streams_total", model=MODELS[0]) == 0
+    metrics.settled(entry(phase=Phase.BEFORE_FIRST_EVENT, **UNPRICED))
+    assert value(registry, "unpriced_streams_total", model=MODELS[0]) == 1
+
+
 def test_fees_and_what_is_billed_on_top_are_spent_and_exact(registry: CollectorRegistry, metrics: Metrics) -> None:
     metrics.settled(entry(spent_usd=Cost(output=2.0, fee=0.05), on_top_usd=0.5, unpriced_beside=3, unreadable=2))
     spent = {"model": MODELS[0], "type": "output", "outcome": "disconnected"}
