@@ -54,7 +54,7 @@ SPENDING_TYPES = ("input", "output", "cache_read", "cache_write_5m", "cache_writ
 ERROR_BUDGET = 0.005  # share of judged streams that may fail, over 30 days; the alerts burn the same
 FIRST_TOKEN_OBJECTIVE_S = 2.5
 
-COMPLETED = 'outcome="completed"'
+COMPLETED, REJECTED = 'outcome="completed"', 'outcome="rejected"'
 ERROR = f'outcome=~"{ERRORS}"'
 JUDGE = f'outcome=~"{JUDGED}"'
 LEAVE = f'outcome=~"{"|".join(LEFT)}"'
@@ -134,8 +134,8 @@ def requests() -> Iterator[Panel]:
         "Requests per second for which nothing was started: for want of room or by a defect of ours (reds), since we go "
         "down, or for what is wrong with them. `rejected` are streams that Claude itself refused for the request's sake.",
         STREAMS_PER_SECOND,
-        [Query(rate("refused_total", by="reason"), "{{reason}}"),
-         Query(rate("streams_total", 'outcome="rejected"'), "rejected")],
+        [Query(f"{rate('refused_total', by='reason')} > 0", "{{reason}}"),  # the legend has room for those that happen
+         Query(f"{rate('streams_total', REJECTED)} > 0", "rejected")],
         stacked=True, names=(*REASONS, "rejected"), span=8,
     )  # fmt: skip
     yield lines_panel(
@@ -207,13 +207,13 @@ def money_measured() -> Iterator[Panel]:
         total("spent_usd_total", EXACT), span=4,
     )  # fmt: skip
     yield stat_panel(
-        "Spent on streams that were left, measured",
+        "Spent on abandoned, measured",
         "Of the spending that Claude reported exactly, what went to streams that their reader left: their prompts, mostly, "
         "since an aborted answer reports its input alone.", USD,
         total("spent_usd_total", EXACT, LEAVE), colour="#FF9830", span=4,
     )  # fmt: skip
     yield stat_panel(
-        "Spent per completed stream, measured",
+        "Spent per stream, measured",
         "Exactly reported cost of completed streams over their number.", USD,
         share(total("spent_usd_total", EXACT, COMPLETED), total("streams_total", COMPLETED)), span=4,
     )  # fmt: skip
