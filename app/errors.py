@@ -21,7 +21,7 @@ at the edge that meets them. No message holds a key or a prompt.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 
 class Refusal(Enum):
@@ -49,6 +49,7 @@ class SluicewayError(Exception):
         status: the HTTP status, where none has been sent yet.
         type: the wire code.
         retryable: whether the same request may succeed later.
+        source: whose word it is, this service's or Claude's side: the same code asks other people to act.
         field: the input field at fault, if it was one.
         retry_after_s: seconds after which trying again makes sense, if known.
         refusal: why nothing was started; None where something was, so that its stream's outcome counts it.
@@ -57,6 +58,7 @@ class SluicewayError(Exception):
     status = 500
     type = "api_error"
     retryable = False
+    source: Literal["service", "upstream"] = "service"
     refusal: Refusal | None = None
 
     def __init__(self, message: str, *, field: str | None = None, retry_after_s: float | None = None) -> None:
@@ -67,7 +69,9 @@ class SluicewayError(Exception):
 
     def as_dict(self) -> dict[str, Any]:
         """The error as the plain protocol tells it."""
-        told: dict[str, Any] = {"error": self.message, "type": self.type, "retryable": self.retryable}
+        told: dict[str, Any] = {
+            "error": self.message, "type": self.type, "retryable": self.retryable, "source": self.source
+        }  # fmt: skip
         if self.field is not None:
             told["field"] = self.field
         return told
@@ -136,6 +140,7 @@ class UpstreamError(SluicewayError):
 
     status = 502
     retryable = True
+    source = "upstream"
 
 
 class UpstreamRefused(UpstreamError):

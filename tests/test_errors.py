@@ -48,7 +48,12 @@ def test_the_callers_own_faults_are_not_to_be_tried_again() -> None:
 
 
 def test_an_error_is_told_by_message_code_and_whether_to_try_again() -> None:
-    assert errors.UpstreamCut("cut").as_dict() == {"error": "cut", "type": "upstream_cut", "retryable": True}
+    assert errors.UpstreamCut("cut").as_dict() == {
+        "error": "cut",
+        "type": "upstream_cut",
+        "retryable": True,
+        "source": "upstream",
+    }
 
 
 def test_the_field_at_fault_is_told_where_there_is_one() -> None:
@@ -56,6 +61,7 @@ def test_the_field_at_fault_is_told_where_there_is_one() -> None:
         "error": "bad",
         "type": "invalid_request_error",
         "retryable": False,
+        "source": "service",
         "field": "model",
     }
 
@@ -65,7 +71,12 @@ def test_what_claude_refused_keeps_its_status_and_code() -> None:
         "busy", type="overloaded_error", status=529, retryable=True, retry_after_s=3, request_id="req_1"
     )
     assert (error.status, error.type, error.retry_after_s, error.request_id) == (529, "overloaded_error", 3, "req_1")
-    assert error.as_dict() == {"error": "busy", "type": "overloaded_error", "retryable": True}
+    assert error.as_dict() == {
+        "error": "busy",
+        "type": "overloaded_error",
+        "retryable": True,
+        "source": "upstream",
+    }
     assert str(error) == "busy"
     assert (UpstreamRefused.status, UpstreamRefused.type) == (502, "api_error")  # the class is left as it is
 
@@ -82,3 +93,9 @@ def test_a_stream_that_was_ended_is_not_refused_too() -> None:
     """Its outcome counts it: `stopped`, `taken_over`, `shutdown`, `internal_error`."""
     for error in (errors.Stopped, errors.TakenOver, errors.ShuttingDown, errors.InternalError):
         assert error.refusal is None
+
+
+def test_whose_word_an_error_is_is_told() -> None:
+    """An operator's wrong key at Claude and a visitor's wrong key here have one code, and one may be mended here."""
+    for error in EVERY:
+        assert (error.source == "upstream") is issubclass(error, errors.UpstreamError)

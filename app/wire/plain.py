@@ -4,7 +4,7 @@
     data: {"thinking": "…"}      where the request asked for thinking
     data: {"tool_use": {"index": 1, "id": "…", "name": "…"}}, then {"tool_use": {"index": 1, "partial_json": "…"}}
     data: {"done": true, "stop_reason": "end_turn", "usage": {…}}                  the last event of a good stream
-    data: {"error": "…", "type": "overloaded_error", "retryable": true}            the last event of a failed one
+    data: {"error": "…", "type": "overloaded_error", "retryable": true, "source": "upstream"}    of a failed one
     : keep-alive                 a sign of life
 
 Line feeds only and one `data:` line an event, because the simplest readers split on a blank line and look for

@@ -133,7 +133,7 @@ async def test_200_streams_are_each_told_of_the_shutdown_and_settled(simulator: 
                 tasks.create_task(last_of(reader)) for place, reader in enumerate(readers) if place >= 20 or place % 2
             ]
         assert [task.result() for task in lasts] == [
-            {"error": "the service is shutting down", "type": "shutdown", "retryable": True}
+            {"error": "the service is shutting down", "type": "shutdown", "retryable": True, "source": "service"}
         ] * 190
         exit_s = await service.stopped() - signalled_at
         print(f"exit {exit_s:.2f} s after SIGTERM, drain time {drain_s} s")

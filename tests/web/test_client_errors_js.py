@@ -49,30 +49,36 @@ async def page_instead(request: web.Request) -> web.StreamResponse:
     return web.Response(text="<p>Welcome to the hotel's network", content_type="text/html")
 
 
-OVERLOADED = {"error": "Overloaded", "type": "overloaded_error", "retryable": True}
-INVALID = {"error": "max_tokens: too large", "type": "invalid_request_error", "retryable": False, "field": "max_tokens"}
+OVERLOADED = {"error": "Overloaded", "type": "overloaded_error", "retryable": True, "source": "upstream"}
+INVALID = {
+    "error": "max_tokens: too large",
+    "type": "invalid_request_error",
+    "retryable": False,
+    "source": "service",
+    "field": "max_tokens",
+}
 LIMITED = {"error": "Too many streams", "type": "rate_limit_error", "retryable": True}
 
 
 @pytest.mark.parametrize(
     ("script", "wanted"),
     [
-        pytest.param(says({"text": "a"}, OVERLOADED), ["StreamError", "overloaded_error", None, True, None, None, "a"], id="stream"),
-        pytest.param(refuses(400, json.dumps(INVALID)), ["HttpError", "invalid_request_error", 400, False, "max_tokens", None, ""], id="400"),
-        pytest.param(refuses(429, json.dumps(LIMITED), {"Retry-After": "12"}), ["HttpError", "rate_limit_error", 429, True, None, 12, ""], id="429"),
+        pytest.param(says({"text": "a"}, OVERLOADED), ["StreamError", "overloaded_error", None, True, None, "upstream", None, "a"], id="stream"),
+        pytest.param(refuses(400, json.dumps(INVALID)), ["HttpError", "invalid_request_error", 400, False, "max_tokens", "service", None, ""], id="400"),
+        pytest.param(refuses(429, json.dumps(LIMITED), {"Retry-After": "12"}), ["HttpError", "rate_limit_error", 429, True, None, None, 12, ""], id="429"),
         pytest.param(
             refuses(503, json.dumps(LIMITED), {"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT"}),
-            ["HttpError", "rate_limit_error", 503, True, None, 0, ""],
+            ["HttpError", "rate_limit_error", 503, True, None, None, 0, ""],
             id="a date gone by",
         ),
-        pytest.param(refuses(502, "<html>nginx"), ["HttpError", "http_error", 502, True, None, None, ""], id="a proxy's page"),
-        pytest.param(refuses(404, ""), ["HttpError", "http_error", 404, False, None, None, ""], id="404 without a body"),
-        pytest.param(refuses(401, "null"), ["HttpError", "http_error", 401, False, None, None, ""], id="401 null"),
-        pytest.param(says({"text": "a"}), ["InterruptedError", "interrupted", None, True, None, None, "a"], id="end without done"),
-        pytest.param(cut, ["InterruptedError", "interrupted", None, True, None, None, ""], id="cut"),
-        pytest.param(hung_up, ["ConnectError", "connect_error", None, True, None, None, ""], id="hung up"),
-        pytest.param(garbled, ["ProtocolError", "protocol_error", None, False, None, None, ""], id="not JSON"),
-        pytest.param(page_instead, ["ProtocolError", "protocol_error", 200, False, None, None, ""], id="not a stream"),
+        pytest.param(refuses(502, "<html>nginx"), ["HttpError", "http_error", 502, True, None, None, None, ""], id="a proxy's page"),
+        pytest.param(refuses(404, ""), ["HttpError", "http_error", 404, False, None, None, None, ""], id="404 without a body"),
+        pytest.param(refuses(401, "null"), ["HttpError", "http_error", 401, False, None, None, None, ""], id="401 null"),
+        pytest.param(says({"text": "a"}), ["InterruptedError", "interrupted", None, True, None, None, None, "a"], id="end without done"),
+        pytest.param(cut, ["InterruptedError", "interrupted", None, True, None, None, None, ""], id="cut"),
+        pytest.param(hung_up, ["ConnectError", "connect_error", None, True, None, None, None, ""], id="hung up"),
+        pytest.param(garbled, ["ProtocolError", "protocol_error", None, False, None, None, None, ""], id="not JSON"),
+        pytest.param(page_instead, ["ProtocolError", "protocol_error", 200, False, None, None, None, ""], id="not a stream"),
     ],
 )  # fmt: skip
 async def test_each_failure_has_its_class_and_its_words(
@@ -82,7 +88,7 @@ async def test_each_failure_has_its_class_and_its_words(
     by_loop, by_callback, fetches = await run(
         page,
         """
-        const tell = (e, handle) => [e.name, e.type, e.status, e.retryable, e.field, e.retryAfterS, handle.result.text,
+        const tell = (e, handle) => [e.name, e.type, e.status, e.retryable, e.field, e.source, e.retryAfterS, handle.result.text,
           e instanceof client.SluicewayError && e instanceof Error && e.message.length > 5];
         // Counted here: on a connection kept alive, Chromium itself sends again what was cut off before an answer.
         let fetches = 0;

@@ -110,24 +110,34 @@ async def test_a_callback_that_returns_a_promise_holds_the_next_one_back(page: P
     assert got == [1, "".join(map(str, range(20)))]
 
 
-async def test_a_callback_that_throws_ends_the_stream_and_is_reported(browser: Browser, site: Site) -> None:
-    async def script(request: web.Request) -> web.StreamResponse:
-        response = await opened(request)
-        await response.write(frame({"text": "a"}))
-        await forever()
-        return response
-
-    site.script = script
+@pytest.mark.parametrize("way", ["throw new Error('mine')", "return Promise.reject(new Error('mine'))"])
+@pytest.mark.parametrize("batch", ["true", "false"])
+async def test_a_callback_that_throws_is_reported_and_the_stream_goes_on(
+    browser: Browser, site: Site, way: str, batch: str
+) -> None:
+    site.script = says({"text": "a"}, {"thinking": "b"}, {"text": "c"}, DONE)
     page = await browser.new_page()
     async with blameless(page) as met:
         await page.goto(site.url)
-        message = await run(
-            page, "return stream('hi', { onText() { throw new Error('mine'); } }).done.catch((e) => e.message)"
+        done, heard = await run(
+            page,
+            f"""
+            const heard = [];
+            const handle = stream("hi", {{
+              batch: {batch},
+              onText(text) {{ heard.push(text); {way}; }},
+              onThinking(text) {{ heard.push(text); }},
+              onDone(result) {{ heard.push("done"); throw new Error("mine"); }},
+            }});
+            const {{ text, thinking }} = await handle.done;
+            await new Promise((resolve) => setTimeout(resolve));
+            while (heard.at(-1) !== "done") await new Promise(requestAnimationFrame);
+            return [[text, thinking, handle.state], heard];
+            """,
         )
-        assert message == "mine"
-        await asyncio.wait_for(site.left.wait(), 20)
         await page.close()
-        assert met == ["mine"]
+        assert (done, heard) == (["ac", "b", "done"], ["a", "b", "c", "done"])
+        assert met == ["mine", "mine", "mine"]
         met.clear()
 
 

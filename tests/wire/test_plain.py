@@ -123,14 +123,20 @@ def test_a_stop_sequence_and_the_details_of_a_stop_are_told_where_there_are_any(
 @pytest.mark.parametrize(
     ("error", "frame"),
     [
-        (UpstreamCut("cut"), {"error": "cut", "type": "upstream_cut", "retryable": True}),
+        (UpstreamCut("cut"), {"error": "cut", "type": "upstream_cut", "retryable": True, "source": "upstream"}),
         (
             UpstreamRefused("busy", type="overloaded_error", status=529, retryable=True),
-            {"error": "busy", "type": "overloaded_error", "retryable": True},
+            {"error": "busy", "type": "overloaded_error", "retryable": True, "source": "upstream"},
         ),
         (
             BadRequest("bad", field="model"),
-            {"error": "bad", "type": "invalid_request_error", "retryable": False, "field": "model"},
+            {
+                "error": "bad",
+                "type": "invalid_request_error",
+                "retryable": False,
+                "source": "service",
+                "field": "model",
+            },
         ),
     ],
 )

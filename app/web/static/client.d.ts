@@ -57,7 +57,9 @@ export interface StreamResult {
 
 /**
  * With a callback the stream is read at once, as fast as it comes. A callback may return a promise: nothing more is
- * read while it is pending. A callback that throws ends the stream, and the page's error handlers hear of it.
+ * read while it is pending. A callback that throws, or whose promise rejects, is reported to the page's error handlers
+ * (`reportError`), and the stream goes on: one text that a renderer fails at must not cost the answer. `result` has it
+ * all the same. A loop's body that throws leaves the loop, and that ends the stream.
  */
 export interface StreamOptions {
   /** Default `/api/stream`; without a query, because the paths of resume and stop begin with it. */
@@ -172,6 +174,7 @@ export interface SluicewayErrorFields {
   status?: number | null;
   retryable?: boolean;
   field?: string | null;
+  source?: "service" | "upstream" | null;
   retryAfterS?: number | null;
   cause?: unknown;
 }
@@ -186,6 +189,12 @@ export class SluicewayError extends Error {
   readonly retryable: boolean;
   /** The field of the request that is wrong, if one is. */
   readonly field: string | null;
+  /**
+   * Whose word it is: the service's own, or that of Claude's side (`upstream`); null where neither said anything. The
+   * same type asks other people to act: an `authentication_error` of the service is about the caller's key, one of
+   * `upstream` about the operator's.
+   */
+  readonly source: "service" | "upstream" | null;
   /** Seconds, from `Retry-After`. */
   readonly retryAfterS: number | null;
 }

@@ -12,9 +12,9 @@ const MOST_TRIES = 10; // without a frame in between, while the browser is onlin
 const PREFIX = "sluiceway:";
 
 export class SluicewayError extends Error {
-  constructor(message, { type = "error", status = null, retryable = false, field = null, retryAfterS = null, cause } = {}) {
+  constructor(message, { type = "error", status = null, retryable = false, field = null, source = null, retryAfterS = null, cause } = {}) {
     super(message, cause && { cause });
-    Object.assign(this, { type, status, retryable, field, retryAfterS });
+    Object.assign(this, { type, status, retryable, field, source, retryAfterS });
   }
 }
 export class ConnectError extends SluicewayError {}
@@ -59,7 +59,7 @@ export class SseParser {
 
   // WHATWG HTML 9.2.6
   #field(line) {
-    const [, name, value = ""] = /^([^:]*)(?:: ?([^]*))?/.exec(line);
+    const [, name, value] = /([^:]*):? ?([^]*)/.exec(line);
     if (name === "data") this.#data.push(value);
     else if (name === "event") this.#event = value;
     else if (name === "id" && !value.includes("\0")) this.#id = value;
@@ -86,8 +86,8 @@ function meaning({ id, event, data }) {
     throw notOurs("A frame of the stream was not JSON", { cause });
   }
   if (frame === null || typeof frame !== "object") return [];
-  const { error, type = "api_error", retryable, field, thinking, text, tool_use: tool } = frame;
-  if (error !== undefined) throw new StreamError(String(error), { type, retryable: retryable === true, field });
+  const { error, thinking, text, tool_use: tool } = frame;
+  if (error !== undefined) throw new StreamError(String(error), { type: "api_error", ...frame });
   const events = [];
   if (typeof thinking === "string") events.push({ type: "thinking", id, text: thinking });
   if (typeof text === "string") events.push({ type: "text", id, text });
@@ -105,10 +105,10 @@ async function httpError(response) {
   const message = typeof said.error === "string" ? said.error : said.error?.message;
   const after = headers.get("Retry-After");
   return new HttpError(message ?? `The server answered ${status}`, {
-    type: said.type ?? "http_error",
+    type: "http_error",
+    retryable: status === 408 || status === 429 || status >= 500,
+    ...said,
     status,
-    retryable: said.retryable ?? (status === 408 || status === 429 || status >= 500),
-    field: said.field,
     retryAfterS: after && Math.max(0, Number(after) || (Date.parse(after) - Date.now()) / 1000 || 0),
   });
 }
@@ -118,13 +118,8 @@ function nextFrame() {
   if (globalThis.document?.hidden) return Promise.resolve();
   return new Promise((resolve) => {
     const paints = globalThis.requestAnimationFrame;
-    const timer = setTimeout(ready, paints ? FRAME_TIMEOUT_MS : 16);
-    const frame = paints?.(ready);
-    function ready() {
-      clearTimeout(timer);
-      if (paints) cancelAnimationFrame(frame);
-      resolve();
-    }
+    setTimeout(resolve, paints ? FRAME_TIMEOUT_MS : 16);
+    paints?.(resolve);
   });
 }
 
@@ -193,7 +188,7 @@ class Stream {
 
   get done() {
     // One microtask of grace, so that `done` may be taken just before the loop begins.
-    if (!this.#taken) queueMicrotask(() => this.#taken || this.#pump());
+    queueMicrotask(() => this.#taken || this.#pump());
     return this.#done;
   }
 
@@ -462,30 +457,26 @@ class Stream {
     let chars = 0;
     let frame = null; // promise of the delivery that is due, or under way
     let busy = false; // a callback returned a promise that is still pending
+    // A callback's own mistake is for the page's error handlers; the stream goes on.
     const guard = async (work) => {
       try {
         await work();
       } catch (error) {
-        // A callback's own mistake: the page's error handlers hear of it, and a stream nobody handles is not paid for.
-        this.#silent = true;
-        if (this.resumable) this.stop();
-        this.#settle("failed", error);
-        globalThis.reportError?.(error);
+        (globalThis.reportError ?? console.error)(error);
       }
     };
-    const deliver = () =>
-      guard(async () => {
-        const events = waiting;
-        waiting = [];
-        chars = 0;
-        busy = true;
-        for (const event of events) {
-          if (!this.#silent) await call[event.type]?.(event);
-        }
-        busy = false;
-        this.#shown(events.at(-1));
-        frame = waiting.length ? nextFrame().then(deliver) : null;
-      });
+    const deliver = async () => {
+      const events = waiting;
+      waiting = [];
+      chars = 0;
+      busy = true;
+      for (const event of events) {
+        if (!this.#silent) await guard(() => call[event.type]?.(event));
+      }
+      busy = false;
+      this.#shown(events.at(-1));
+      frame = waiting.length ? nextFrame().then(deliver) : null;
+    };
     let failure;
     try {
       for await (const event of this.#source) {
