@@ -38,6 +38,10 @@ CASES = {
         '<div class="wide"><table><thead><tr><th>a</th><th>b</th></tr></thead>'
         "<tbody><tr><td>1</td><td><em>2</em></td></tr></tbody></table></div><p>x</p>"
     ),
+    "| a |\n|---|\n| `1\\|2` |": (
+        '<div class="wide"><table><thead><tr><th>a</th></tr></thead>'
+        "<tbody><tr><td><code>1|2</code></td></tr></tbody></table></div>"
+    ),
     "a\n\n---\n\nb": "<p>a</p><hr><p>b</p>",
     "[x](https://e.example/a_(b)) https://f.example/q.": (
         '<p><a href="https://e.example/a_(b)">x</a> <a href="https://f.example/q">https://f.example/q</a>.</p>'
@@ -45,6 +49,19 @@ CASES = {
     "snake_case_name 2 * 3 * 4 and **not closed": "<p>snake_case_name 2 * 3 * 4 and **not closed</p>",
     "- [x] done\n- [ ] open": "<ul><li>☑ done</li><li>☐ open</li></ul>",
     r"\*plain\* \`too\`": "<p>*plain* `too`</p>",
+    "***a*** **b *c*** *d **e** f* 2*3*4 __init__ `` a`b ``": (
+        "<p><strong><em>a</em></strong> <strong>b <em>c</em></strong> <em>d <strong>e</strong> f</em> 2*3*4 "
+        "<strong>init</strong> <code>a`b</code></p>"
+    ),
+    "http://localhost:PORT https://host:port <https://a.example/x>, <b>": (
+        "<p>http://localhost:PORT https://host:port "
+        '<a href="https://a.example/x">https://a.example/x</a>, &lt;b&gt;</p>'
+    ),
+    '[here](README.md) [x](https://a.example "T t") [https://b.example](https://c.example)': (
+        '<p>[here](README.md) <a href="https://a.example/" title="T t">x</a> '
+        '<a href="https://c.example/">https://b.example</a></p>'
+    ),
+    "```py title=a\nx\n```": '<pre data-language="py title=a"><code><span>x</span></code></pre>',
 }
 
 

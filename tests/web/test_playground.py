@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
+import aiohttp
 import pytest
 from playwright.async_api import Browser, Page, expect
 
@@ -193,6 +194,42 @@ async def test_a_failure_in_mid_stream_is_told_kindly_and_keeps_what_came(
     await page.get_by_role("button", name="Try again").click()
     await simulator.book(1)
     await state(page, "failed")
+
+
+@pytest.mark.parametrize(
+    ("fault", "title", "advice"),
+    [
+        ("http_401", "Claude did not accept the service’s own key", "Only whoever runs this service can mend this"),
+        ("http_403", "Claude does not allow this to the service", "Only whoever runs this service can mend this"),
+        ("http_404", "Claude does not know what was asked for", "Mostly it is the name of the model"),
+        ("http_400", "Claude did not accept the request", "was told to answer 400"),
+        ("http_429", "Claude takes no more requests from the service just now", "A limit of its account"),
+        ("http_529", "Claude is overloaded just now", "This passes"),
+        ("cut", "Claude’s answer was cut off", "What had come by then is kept above"),
+    ],
+)
+async def test_what_claude_refuses_is_told_apart_from_what_the_service_does(
+    page: Page, serve: Serve, fault: str, title: str, advice: str
+) -> None:
+    """No one is asked for an access key because the operator's own one is wrong."""
+    service = await serve(retries=0)
+    await send(page, service, f"{{{{fault={fault} tokens=5}}}}")
+    await state(page, "failed")
+    await expect(page.get_by_role("heading", name=title)).to_be_visible()
+    await expect(page.locator("#error-text")).to_contain_text(advice)
+    await expect(page.get_by_label("Access key")).to_be_hidden()
+
+
+async def test_the_service_s_own_refusals_are_its_own(page: Page, serve: Serve, simulator: Simulator) -> None:
+    service = await serve(max_streams=1)
+    async with (
+        aiohttp.ClientSession() as other,
+        other.post(f"{service.url}/api/stream", json={"prompt": "{{tokens=5000 rate=50}}"}),
+    ):
+        await send(page, service, "{{tokens=5}}")
+        await state(page, "failed")
+        await expect(page.get_by_role("heading", name="The service is busy just now")).to_be_visible()
+    assert len(simulator.books) == 1
 
 
 async def test_the_caller_s_key_is_asked_for_and_kept_in_this_tab_only(page: Page, serve: Serve) -> None:

@@ -1,81 +1,24 @@
 // Markdown as it comes: a paper takes text in any pieces and puts it on the page, block by block.
 // What a piece costs does not grow with the answer: a block that is closed is never touched again, and of the open one
-// only what stands after its last settled place is parsed anew, TAIL_CHARS at most. Claude's text becomes text nodes
-// only, never HTML; links go to http, https and mailto and nowhere else.
+// only what stands after its last settled place is parsed anew, some WINDOW characters. What a line is, is decided at the
+// first character that tells, so that the same text becomes the same page however it was cut.
+import { WINDOW, inline, make } from "./marks.js";
 
-const TAIL_CHARS = 800; // parsed again at most; what is still open after that is taken literally
 const BLOCK_CHARS = 4000; // then the browser lays out only the next block again
-const INLINE =
-  /(`+)([^]+?)\1(?!`)|\\([!-/:-@[-`{-~])|!?\[([^\]\n]*)\]\(([^()\s]*(?:\([^()\s]*\)[^()\s]*)*)(?:\s+"[^"]*")?\)|(\*\*|__)(?=\S)([^]*?\S)\6|(\*|(?<!\w)_)(?=[^\s*_])([^]*?[^\s*_])\8(?![*\w])|~~(?=\S)([^]*?\S)~~|<?(https?:\/\/[^\s<>"'`)\]]*[^\s<>"'`)\].,;:!?])>?/g;
-// May begin what has not ended yet.
-const OPENER = /`|\*(?!\s)|(?<!\w)_(?!\s)|\[(?![^\]\n]*\][^(])|~(?=~|$)|<(?=h|$)|\\$|!$|https?:/;
+const DEEPEST = 16; // quotations, and lists within lists; deeper ones are text, or stand beside
 const BULLET = /^(\s*)([-*+]|\d{1,9}[.)])(\s+|$)/;
+const QUOTES = new RegExp(`^(?: {0,3}> ?){0,${DEEPEST}}`);
+const FENCE = /^(`{3,}|~{3,})[ \t]*([^`]*)$/;
+const HEADING = /^(#{1,6})[ \t]+/;
+const RULE = /^([-*_])[ \t]*(?:\1[ \t]*){2,}$/;
 // The beginning of a line of which nothing can be said yet.
 const UNDECIDED = /^[ \t>]*(?:(?:[-*_+] ?)*|[-*+] \[[ xX]?\]?|#{1,6}|\d{1,9}[.)]?|[`~]{1,2}|(?:`{3}|~{3})[^\n]*|\|[^\n]*)$/;
-const ROW_END = /^\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*$/;
-
-const make = (name, parent) => parent.appendChild(document.createElement(name));
-
-function link(parent, words, address) {
-  let url;
-  try {
-    url = new URL(address);
-  } catch {
-    // Relative, or no address at all: it is not ours to say what it would mean here.
-  }
-  if (!url || !["http:", "https:", "mailto:"].includes(url.protocol)) {
-    inline(parent, words);
-    return;
-  }
-  const a = make("a", parent);
-  Object.assign(a, { href: url.href, target: "_blank", rel: "noopener noreferrer nofollow" });
-  if (words === null) a.textContent = address;
-  else inline(a, words || address);
-}
-
-// Puts one stretch of text with its marks into `parent`.
-function inline(parent, text) {
-  let from = 0;
-  const plain = (to) => to > from && parent.append(text.slice(from, to));
-  for (const match of text.matchAll(INLINE)) {
-    const [all, , code, escaped, words, address, , bold, , italic, struck, bare] = match;
-    plain(match.index);
-    from = match.index + all.length;
-    if (code !== undefined) make("code", parent).textContent = code.replace(/^ ([^]*\S[^]*) $/, "$1");
-    else if (escaped !== undefined) parent.append(escaped);
-    else if (words !== undefined) link(parent, words, address);
-    else if (bare !== undefined) link(parent, null, bare);
-    else if (bold !== undefined) inline(make("strong", parent), bold);
-    else if (italic !== undefined) inline(make("em", parent), italic);
-    else inline(make("s", parent), struck);
-  }
-  plain(text.length);
-}
-
-// How much of `text` cannot change any more, whatever follows: up to the last blank before anything that is still open.
-function settled(text) {
-  let from = 0;
-  let end = text.length;
-  for (const { index, 0: all } of text.matchAll(INLINE)) {
-    const open = text.slice(from, index).search(OPENER);
-    if (open >= 0) {
-      end = from + open;
-      break;
-    }
-    from = index + all.length;
-  }
-  const open = end === text.length ? text.slice(from).search(OPENER) : -1;
-  if (open >= 0) end = from + open;
-  const blank = Math.max(text.lastIndexOf(" ", end - 1), text.lastIndexOf("\n", end - 1)) + 1;
-  if (end > from && blank > from) return blank;
-  return text.length > TAIL_CHARS ? Math.max(text.lastIndexOf(" ") + 1, from) || text.length : 0;
-}
 
 // An open mark is drawn as if it ended here, so that no bare asterisks flicker over the page.
 function asIfEnded(text) {
   for (const mark of ["`", "**"]) {
     const last = text.lastIndexOf(mark) + mark.length;
-    if (text.split(mark).length % 2 === 0 && /^\S([^]*\S)?$/.test(text.slice(last))) return text + mark;
+    if (text.split(mark).length % 2 === 0 && /\S/.test(text[last] ?? "") && /\S/.test(text.at(-1))) return text + mark;
   }
   return text;
 }
@@ -84,6 +27,7 @@ function asIfEnded(text) {
 class Words {
   #parent;
   #tail = "";
+  #before = ""; // the character in front of the tail
   #drawn = []; // nodes of the tail
   #chars = 0;
   #dirty = false;
@@ -98,7 +42,7 @@ class Words {
     this.#tail += text;
     this.#dirty = true;
     // A huge piece is drawn in parts: what is parsed at once stays bounded too.
-    while (this.#tail.length > 2 * TAIL_CHARS) this.#advance(2 * TAIL_CHARS);
+    while (this.#tail.length > 2 * WINDOW) this.#advance(2 * WINDOW);
   }
 
   draw() {
@@ -106,40 +50,49 @@ class Words {
     this.#dirty = false;
     this.#advance(this.#tail.length);
     const parts = document.createDocumentFragment();
-    inline(parts, asIfEnded(this.#tail));
-    this.#count.parsed += this.#tail.length;
+    this.#parse(parts, asIfEnded(this.#tail), true);
     this.#drawn = [...parts.childNodes];
     this.#parent.append(parts);
   }
 
   close() {
-    for (const node of this.#drawn) node.remove();
-    this.#drawn = [];
-    inline(this.#parent, this.#tail);
-    this.#count.parsed += this.#tail.length;
+    this.#undraw();
+    this.#parse(this.#parent, this.#tail, true);
     this.#tail = "";
     this.#dirty = false;
   }
 
-  // Moves what is settled within the first `most` characters of the tail out of it.
-  #advance(most) {
+  #undraw() {
     for (const node of this.#drawn) node.remove();
     this.#drawn = [];
-    const head = this.#tail.slice(0, most);
-    const end = settled(head);
-    this.#count.parsed += head.length;
-    if (!end) return;
+  }
+
+  #parse(parent, text, ended) {
+    this.#count.parsed += text.length;
+    return inline(parent, text, { ended, before: this.#before });
+  }
+
+  // Moves what is settled within the first `most` characters of the tail out of it: up to a blank, so that a paragraph is
+  // divided between words; beyond WINDOW characters there is always something to move.
+  #advance(most) {
+    this.#undraw();
+    const blank = Math.max(this.#tail.lastIndexOf(" ", most - 1), this.#tail.lastIndexOf("\n", most - 1)) + 1;
+    if (!blank && most <= WINDOW) return;
+    let to = blank > WINDOW || most <= WINDOW ? blank : most;
+    if (/[\uD800-\uDBFF]/.test(this.#tail[to - 1])) to -= 1; // the other half of the character comes
     const parts = document.createDocumentFragment();
-    inline(parts, head.slice(0, end));
+    const end = this.#parse(parts, this.#tail.slice(0, to), false);
+    if (!end) return;
     const [last, first] = [this.#parent.lastChild, parts.firstChild];
     if (last?.nodeType === Node.TEXT_NODE && first?.nodeType === Node.TEXT_NODE) {
       last.appendData(first.data);
       first.remove();
     }
     this.#parent.append(parts);
+    this.#before = this.#tail[end - 1];
     this.#tail = this.#tail.slice(end);
     this.#chars += end;
-    if (this.#chars < BLOCK_CHARS || this.#parent.tagName !== "P") return;
+    if (this.#chars < BLOCK_CHARS || this.#parent.tagName !== "P" || /\S/.test(this.#before)) return;
     this.#chars = 0;
     const next = document.createElement("p");
     next.className = "on";
@@ -193,8 +146,12 @@ export class Markdown {
   }
 
   add(text) {
-    const lines = text.split("\n");
-    lines.forEach((part, place) => this.#part(part, place < lines.length - 1));
+    for (let from = 0, end; from < text.length; from = end + 1) {
+      end = text.indexOf("\n", from);
+      this.#part(text.slice(from, end < 0 ? text.length : end));
+      if (end < 0) break;
+      this.#endLine();
+    }
   }
 
   draw() {
@@ -203,29 +160,38 @@ export class Markdown {
 
   // The text is over, or something else follows it.
   close() {
-    if (this.#held) this.#part("", true);
+    if (this.#held) this.#endLine();
     this.#leave();
     this.#quotes = [];
     this.#lists = [];
-    this.#table = this.#fence = null;
+    this.#table = this.#header = this.#fence = null;
     this.#begun = this.#blank = false;
   }
 
-  #part(text, ends) {
-    if (this.#begun) {
-      if (text) this.#leaf.add(text);
-    } else {
-      this.#held += text;
-      if (!ends && this.#held.length < TAIL_CHARS && this.#undecided()) return;
-      const line = this.#held;
-      this.#held = "";
-      this.#begun = true;
-      if (this.#kind === "code") this.#code(line);
-      else this.#line(line, ends);
+  // A part of a line, without its end.
+  #part(text) {
+    let taken = 0;
+    while (!this.#begun && taken < text.length) {
+      this.#held += text[taken];
+      taken += 1;
+      if (this.#held.length === WINDOW || !this.#undecided()) this.#begin(false);
     }
-    if (!ends) return;
+    if (taken < text.length) this.#leaf.add(text.slice(taken));
+  }
+
+  #endLine() {
+    if (!this.#begun) this.#begin(true);
     this.#begun = false;
     if (this.#kind === "heading") this.#leave();
+  }
+
+  // What the line is has been found out; `whole` says that there is no more of it than what was held.
+  #begin(whole) {
+    const line = this.#held;
+    this.#held = "";
+    this.#begun = true;
+    if (this.#kind === "code") this.#code(line, whole);
+    else this.#line(line, whole);
   }
 
   #undecided() {
@@ -233,8 +199,8 @@ export class Markdown {
     return UNDECIDED.test(this.#held);
   }
 
-  #code(line) {
-    if (this.#fence.ends.test(line)) {
+  #code(line, whole) {
+    if (whole && this.#fence.ends.test(line)) {
       this.#leave();
       this.#fence = null;
       return;
@@ -244,35 +210,32 @@ export class Markdown {
     this.#leaf.add(line.replace(strip, ""));
   }
 
-  #line(line, ends) {
-    const marks = /^(?: {0,3}> ?)+/.exec(line)?.[0] ?? "";
-    this.#quote((marks.match(/>/g) ?? []).length);
+  #line(line, whole) {
+    const marks = QUOTES.exec(line)[0];
+    this.#quote(marks.split(">").length - 1);
     const rest = line.slice(marks.length);
-    if (rest.trim() === "") {
-      if (ends) this.#leave();
+    const text = rest.trimStart();
+    if (text[0] !== "|" || !whole) this.#table = this.#header = null;
+    if (!text) {
+      if (whole) this.#leave();
       else this.#say(rest);
-      this.#blank ||= ends;
-      this.#table = null;
+      this.#blank ||= whole;
       return;
     }
-    const indent = /^[ \t]*/.exec(rest)[0].replace(/\t/g, "    ").length;
-    const text = rest.trimStart();
-    const fence = /^(`{3,}|~{3,})[ \t]*([^`]*)$/.exec(text);
-    const heading = /^(#{1,6})[ \t]+/.exec(text);
-    const rule = ends && /^([-*_])[ \t]*(?:\1[ \t]*){2,}$/.test(text);
-    const bullet = rule ? null : BULLET.exec(rest);
-    if (this.#table && text[0] !== "|") this.#table = null;
-    if (bullet && (ends || bullet[3])) this.#item(bullet, indent, rest.slice(bullet[0].length));
-    else if (fence) this.#openCode(fence, indent);
-    else if (heading) this.#openWords(`h${heading[1].length}`, text.slice(heading[0].length), "heading", indent);
-    else if (rule) {
+    const indent = rest.slice(0, -text.length).replaceAll("\t", "    ").length;
+    const fence = whole && FENCE.exec(text);
+    const heading = HEADING.exec(text);
+    const bullet = BULLET.exec(rest);
+    if (whole && RULE.test(text)) {
       this.#leave();
       this.#outdent(indent);
       make("hr", this.#box());
-    } else if (text[0] === "|" && ends) this.#row(text, indent);
+    } else if (bullet && (whole || bullet[3])) this.#item(bullet, indent, rest.slice(bullet[0].length));
+    else if (fence) this.#openCode(fence, indent);
+    else if (heading) this.#openWords(`h${heading[1].length}`, text.slice(heading[0].length), "heading", indent);
+    else if (whole && text[0] === "|") this.#row(text, indent);
     else if (this.#kind === "text" && !this.#blank) this.#say(`\n${text}`);
     else this.#openWords("p", this.#lists.length ? text : rest, "text", indent);
-    if (!rule && !fence && text[0] !== "|") this.#header = null;
     this.#blank = false;
   }
 
@@ -295,7 +258,7 @@ export class Markdown {
     if (depth === this.#quotes.length) return;
     this.#leave();
     this.#lists = [];
-    this.#table = null;
+    this.#table = this.#header = null;
     this.#quotes.length = Math.min(depth, this.#quotes.length);
     while (this.#quotes.length < depth) this.#quotes.push(make("blockquote", this.#box()));
   }
@@ -308,7 +271,7 @@ export class Markdown {
   #item([, , mark, gap], indent, text) {
     this.#leave();
     let list = null;
-    while (this.#lists.length && indent < this.#lists.at(-1).indent + 2) list = this.#lists.pop();
+    while (this.#lists.length === DEEPEST || indent < this.#lists.at(-1)?.indent + 2) list = this.#lists.pop();
     const ordered = /\d/.test(mark);
     if (!list || list.ordered !== ordered || indent < list.indent - 1) {
       list = { box: make(ordered ? "ol" : "ul", this.#box()), indent, ordered };
@@ -337,7 +300,7 @@ export class Markdown {
     this.#outdent(indent);
     const box = make("pre", this.#box());
     box.tabIndex = 0; // it scrolls, and must do so without a mouse
-    const name = language.trim().split(/\s/)[0];
+    const name = language.trim(); // and whatever else is said there
     if (name) box.dataset.language = name;
     box.setAttribute("aria-label", name ? `Code, ${name}` : "Code");
     box.setAttribute("role", "group");
@@ -351,10 +314,11 @@ export class Markdown {
   }
 
   #row(text, indent) {
-    const cells = text.replace(/^\|/, "").replace(/\|\s*$/, "").split(/(?<!\\)\|/).map((cell) => cell.trim());
+    const bars = text.replace(/^\|/, "").replace(/\|\s*$/, "").split(/(?<!\\)\|/);
+    const cells = bars.map((cell) => cell.trim().replaceAll("\\|", "|"));
     if (this.#table) {
       this.#cells(make("tr", this.#table), cells, "td");
-    } else if (this.#header && ROW_END.test(text)) {
+    } else if (this.#header && cells.every((cell) => /^:?-+:?$/.test(cell))) {
       this.#leave();
       const { box, header } = this.#header;
       const table = document.createElement("table");

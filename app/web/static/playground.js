@@ -1,7 +1,8 @@
 // The playground: one prompt, one answer, and a reader whose speed is a slider.
 import { restore, stream } from "./client.js";
+import { inWords } from "./failures.js";
 import { dollars, watch } from "./gauges.js";
-import { Markdown } from "./markdown.js";
+import { Paper, tick } from "./paper.js";
 
 const at = (path) => new URL(path, import.meta.url);
 const $ = (id) => document.getElementById(id);
@@ -13,90 +14,8 @@ const FASTEST_CHARS_S = 2000;
 const KEY = "sluiceway.key";
 const SAVED = "playground";
 
-const FAILURES = {
-  overloaded_error: ["Claude is overloaded just now", "This passes, mostly within a minute."],
-  rate_limit_error: ["Too many requests at once", "A limit was reached."],
-  authentication_error: ["The key was not accepted", "Look at the access key, and send again."],
-  permission_error: ["This is not allowed", "The key does not open this."],
-  invalid_request_error: ["The request was not accepted", ""],
-  interrupted: ["The connection broke off", "What had come by then is kept above."],
-  taken_over: ["Another tab reads this answer now", "It goes on there, from its beginning. This tab keeps what it has."],
-  stopped: ["The answer was stopped elsewhere", "What had come by then is kept above."],
-  expired: ["The answer is no longer kept", "This page was away for longer than the service waits."],
-  not_found_error: ["The answer is no longer kept", "The service does not know it any more."],
-  shutdown: ["The service is restarting", "What had come by then is kept above. Send again in a moment."],
-  connect_error: ["The service cannot be reached", "Is it running, and is there a network?"],
-};
-
-// --- the paper: text on the page, put there at most once a frame -----------------------------------------------------
-
-class Paper {
-  chars = 0;
-  following = true;
-  #root;
-  #scroll; // the element to keep at its end, as long as the reader has not scrolled away from it
-  #text;
-  #due = false;
-
-  constructor(root, scroll) {
-    this.#root = root;
-    this.#scroll = scroll;
-    this.#heed();
-    this.clear();
-  }
-
-  get parsed() {
-    return this.#text.counts.parsed;
-  }
-
-  clear() {
-    this.#root.replaceChildren();
-    this.#text = new Markdown(this.#root);
-    this.chars = 0;
-    this.following = true;
-  }
-
-  add(text) {
-    this.chars += text.length;
-    this.#text.add(text);
-    if (this.#due) return;
-    this.#due = true;
-    tick().then(() => this.flush());
-  }
-
-  // Something that is not text stands between what came and what comes.
-  put(element) {
-    this.#text.close();
-    this.#root.append(element);
-  }
-
-  // Only the reader's own hand ends the following: blocks that are laid out late move the end as well.
-  #heed() {
-    const box = this.#scroll;
-    let handAt = -Infinity;
-    for (const hand of ["wheel", "touchmove", "pointerdown", "keydown"]) {
-      box.addEventListener(hand, () => (handAt = performance.now()), { passive: true });
-    }
-    box.addEventListener("scroll", () => {
-      const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
-      if (atEnd || performance.now() - handAt < 1000) this.following = atEnd;
-    });
-  }
-
-  toEnd() {
-    this.#scroll.scrollTop = this.#scroll.scrollHeight;
-  }
-
-  flush() {
-    this.#due = false;
-    this.#text.draw();
-    if (this.following) this.toEnd();
-  }
-
-  end() {
-    this.#text.close();
-  }
-}
+const answer = new Paper($("text"), $("scroll"));
+const thoughts = new Paper($("thinking-text"), $("thinking-text"));
 
 // A tool call: its name, and its input as it comes.
 class Tool {
@@ -127,22 +46,6 @@ class Tool {
     }
   }
 }
-
-// Resolves at the next frame, or soon where there are no frames.
-function tick() {
-  return new Promise((resolve) => {
-    const timer = setTimeout(ready, 100);
-    const frame = requestAnimationFrame(ready);
-    function ready() {
-      clearTimeout(timer);
-      cancelAnimationFrame(frame);
-      resolve(performance.now());
-    }
-  });
-}
-
-const answer = new Paper($("text"), $("scroll"));
-const thoughts = new Paper($("thinking-text"), $("thinking-text"));
 
 // --- the reader ------------------------------------------------------------------------------------------------------
 
@@ -284,7 +187,7 @@ function end(failure) {
 }
 
 function fail(error) {
-  const [title, advice] = FAILURES[error.type] ?? ["The answer failed", ""];
+  const { title, advice, wantsKey } = inWords(error);
   $("error-title").textContent = title;
   const wait = error.retryAfterS ? `Try again in ${Math.ceil(error.retryAfterS)} seconds.` : "";
   $("error-text").textContent = [advice, wait].filter(Boolean).join(" ") || error.message;
@@ -295,7 +198,7 @@ function fail(error) {
   $("again").hidden = !error.retryable || !current.body;
   $("error").hidden = false;
   $("spoken").textContent = `${title}. ${$("error-text").textContent}`;
-  if (error.type === "authentication_error") {
+  if (wantsKey) {
     $("key-field").hidden = false;
     $("key").focus();
   }

@@ -1,0 +1,44 @@
+// What went wrong, in words for whoever can mend it.
+
+// The service's and the network's own words.
+const OURS = {
+  authentication_error: ["The key was not accepted", "Look at the access key, and send again."],
+  permission_error: ["This is not allowed", "The access key does not open this."],
+  invalid_request_error: ["The request was not accepted", ""],
+  request_too_large: ["The request is too large", ""],
+  rate_limit_error: ["Too many requests at once", "A limit of this service was reached."],
+  overloaded_error: ["The service is busy just now", "This passes, mostly within a minute."],
+  api_error: ["The service failed", "Its log has the cause."],
+  interrupted: ["The connection broke off", "What had come by then is kept above."],
+  taken_over: ["Another tab reads this answer now", "It goes on there, from its beginning. This tab keeps what it has."],
+  stopped: ["The answer was stopped elsewhere", "What had come by then is kept above."],
+  expired: ["The answer is no longer kept", "This page was away for longer than the service waits."],
+  not_found_error: ["The answer is no longer kept", "The service does not know it any more."],
+  shutdown: ["The service is restarting", "What had come by then is kept above. Send again in a moment."],
+  connect_error: ["The service cannot be reached", "Is it running, and is there a network?"],
+  http_error: ["The service cannot be reached", "Something on the way to it answered instead."],
+};
+const OPERATOR = "Only whoever runs this service can mend this.";
+// Claude's: the same code asks other people to act.
+const CLAUDES = {
+  authentication_error: ["Claude did not accept the service’s own key", OPERATOR],
+  permission_error: ["Claude does not allow this to the service", OPERATOR],
+  billing_error: ["The service’s account with Claude cannot pay", OPERATOR],
+  not_found_error: ["Claude does not know what was asked for", "Mostly it is the name of the model."],
+  invalid_request_error: ["Claude did not accept the request", ""],
+  request_too_large: ["The request is too large for Claude", ""],
+  rate_limit_error: ["Claude takes no more requests from the service just now", "A limit of its account was reached."],
+  overloaded_error: ["Claude is overloaded just now", "This passes, mostly within a minute."],
+  timeout_error: ["Claude has gone silent", "What had come by then is kept above."],
+  upstream_unreachable: ["The service cannot reach Claude", "If this stays, whoever runs the service can mend it."],
+  upstream_cut: ["Claude’s answer was cut off", "What had come by then is kept above."],
+};
+
+// The title and the advice for an error of client.js, and whether an access key would help.
+export function inWords({ type, source }) {
+  const upstream = source === "upstream";
+  const known = upstream ? CLAUDES : OURS;
+  const other = [upstream ? "Claude failed" : "The answer failed", ""];
+  const [title, advice] = Object.hasOwn(known, type) ? known[type] : other;
+  return { title, advice, wantsKey: type === "authentication_error" && !upstream };
+}
