@@ -177,19 +177,19 @@ async def test_the_producers_of_slow_readers_are_held_and_those_of_fast_ones_are
 
     def until_held_for_a_while(_elapsed_s: float, figures: Figures, _sample: object) -> None:
         nonlocal looks
-        looks = looks + 1 if figures.held == 4 else 0
+        looks += (figures.held or 0) >= 4
         if looks == 4:
             over.set()
 
-    asked = "tokens=200000 rate=2000"
-    given: dict[str, Any] = {"max_tokens": 128_000, "key": "k", "subject": Subject.HELD}
+    asked = "tokens=100000 rate=1000 tokens_per_delta=4-12"
+    given: dict[str, Any] = {"max_tokens": 100_000, "key": "k", "subject": Subject.HELD}
     found = await loaded(service, plan, asked, over=over, progress=until_held_for_a_while, **given)
 
     [told] = found.shown
     assert told.happened is True
     assert told.sentence.startswith("Producers were held in 4 of 4 slow readers' streams (100%)")
     assert "and in 0 of 2 fast ones'" in told.sentence
-    assert found.figures.seconds[-2].held == 4
+    assert (found.figures.seconds[-2].held or 0) >= 4
     assert found.service is not None
     assert found.service.paused_s > 0
 
