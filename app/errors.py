@@ -3,7 +3,7 @@
     SluicewayError
     ├── CallerError             theirs: the request
     │   ├── BadRequest 400 · Unauthorized 401 · Forbidden 403 · NotFound 404
-    │   └── MethodNotAllowed 405 · TooLarge 413 · WrongMediaType 415
+    │   └── MethodNotAllowed 405 · SlowBody 408 · TooLarge 413 · WrongMediaType 415
     ├── UpstreamError           Claude's side; keeps the status it came with
     │   ├── UpstreamRefused     an error status, or an `error` event in mid-stream
     │   ├── UpstreamUnreachable 502 · UpstreamCut 502 · UpstreamGarbled 502
@@ -118,6 +118,13 @@ class MethodNotAllowed(CallerError):
 
     status = 405
     refusal = Refusal.METHOD
+
+
+class SlowBody(CallerError):
+    """The request body did not arrive in time."""
+
+    status = 408
+    type = "timeout_error"
 
 
 class TooLarge(CallerError):

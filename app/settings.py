@@ -63,8 +63,23 @@ class Settings(BaseModel):
     # What a request may ask
     max_tokens_limit: int = Field(128_000, ge=1, le=1_000_000, description="the largest max_tokens taken, in tokens")
     max_body_bytes: int = Field(
-        8_388_608, ge=1024, le=33_554_432, description="the largest request body taken, in bytes"
+        8_388_608, ge=1024, le=33_554_432, description="the largest body of a question to /api, in bytes"
     )
+    max_messages_bytes: int = Field(
+        33_554_432,
+        ge=1024,
+        le=268_435_456,
+        description="the largest body of /v1/messages, as large as Claude's own, in bytes",
+    )
+    body_timeout_s: float = Field(
+        120.0, gt=0, le=3600, description="how long such a body may take to arrive, in seconds"
+    )
+    ignore_fields: Annotated[
+        tuple[str, ...], Field(description="fields of the pages' own in bodies to /api, which go nowhere")
+    ] = ()
+    forward_headers: Annotated[
+        tuple[str, ...], Field(description='further request headers that go up to Claude, such as "x-team" or "x-my-*"')
+    ] = ()
 
     # The batches
     window_s: float = Field(
@@ -155,7 +170,7 @@ class Settings(BaseModel):
     # Logs
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least level logged")
 
-    @field_validator("api_keys", "cors_origins", mode="before")
+    @field_validator("api_keys", "cors_origins", "ignore_fields", "forward_headers", mode="before")
     @classmethod
     def _split_list(cls, value: object) -> object:
         if isinstance(value, str):

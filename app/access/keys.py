@@ -1,13 +1,12 @@
-"""Who may call: callers' keys, and which site a browser's request comes from. Pure but for the request it reads."""
+"""Who may call: callers' keys. Pure but for the request it reads."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
-from urllib.parse import urlsplit
 
-from ..errors import Forbidden, Unauthorized, WrongMediaType
+from ..errors import Unauthorized
 
 
 class Keys:
@@ -51,36 +50,3 @@ class Keys:
 def _digest(key: str) -> bytes:
     # aiohttp and os.environ hand on bytes that are no UTF-8 as surrogates.
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
-
-
-def check_content_type(headers: Mapping[str, str]) -> None:
-    """Whether a body may be taken for JSON.
-
-    `application/json` from anywhere: a browser asks before it sends that to another site, and gets no leave here.
-    No content type, or `text/plain`, which `fetch` sends by itself: only from our own pages, because any site's page
-    can send those unasked and would spend on our account.
-
-    Raises:
-        WrongMediaType: another content type. Forbidden: another site's page.
-    """
-    media_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if media_type == "application/json" or media_type.endswith("+json"):
-        return
-    if media_type not in ("", "text/plain"):
-        raise WrongMediaType(f"the body must be JSON, sent as application/json, not as {media_type[:80]}")
-    if not _same_origin(headers):
-        raise Forbidden("another site's page may not call this: only application/json is taken from elsewhere")
-
-
-def _same_origin(headers: Mapping[str, str]) -> bool:
-    site = headers.get("Sec-Fetch-Site")
-    if site is not None:
-        return site in ("same-origin", "none")
-    # Browsers leave Sec-Fetch-Site out on plain http; every POST of theirs has an Origin. Neither: not a browser.
-    origin = headers.get("Origin")
-    if origin is None:
-        return True
-    try:
-        return urlsplit(origin).netloc == headers.get("Host")
-    except ValueError:  # such as an IPv6 address without its closing bracket
-        return False

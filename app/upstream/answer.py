@@ -53,8 +53,9 @@ class Answer:
 
     Args:
         claude: what all answers share.
-        params: the Messages API's request fields, without `stream`.
-        headers: further request headers.
+        path: below the base URL, with its query.
+        asked: the Messages API's request, in JSON.
+        headers: of the request, as the SDK takes them.
         retry: when it is asked for again.
 
     Attributes:
@@ -62,12 +63,15 @@ class Answer:
         headers: the response's headers, once it has begun.
     """
 
-    def __init__(self, claude: Upstream, params: dict[str, Any], headers: dict[str, str], retry: RetryRule) -> None:
+    def __init__(
+        self, claude: Upstream, path: str, asked: bytes, headers: Mapping[str, str | anthropic.Omit], retry: RetryRule
+    ) -> None:
         self._claude = claude
         self._options = claude.options
         self._retry = retry
         self._loop = asyncio.get_running_loop()  # asked for once: in Python 3.11 each time is a system call
-        self._params: dict[str, Any] | None = params  # dropped when the answer has begun: a prompt may be megabytes
+        self._path = path
+        self._asked: bytes | None = asked  # dropped when the answer has begun: a prompt may be megabytes
         self._request_headers = headers
         self._body: Body | None = None  # once the answer's head is here
         self._decoder = EventDecoder()
@@ -116,7 +120,7 @@ class Answer:
             self._paced = False
             self._resume_at = self._without_progress_s = 0.0
             self._body_began = False
-        self._params = None
+        self._asked = None
 
     async def read(self) -> list[ClaudeEvent]:
         """The next events; an empty list after the last one (`message_stop`).
@@ -134,7 +138,7 @@ class Answer:
         try:
             return await self._read()
         except SluicewayError as error:
-            if self._params is None:
+            if self._asked is None:
                 log.warning("Claude failed in the middle of an answer: %s", described(error))
             raise
 
@@ -181,14 +185,21 @@ class Answer:
         return ready
 
     async def _ask(self) -> None:
-        assert self._params is not None, "an answer is opened once"
+        assert self._asked is not None, "an answer is opened once"
         try:
             async with asyncio.timeout(self._options.idle_timeout_s):
-                raw = await self._claude.sdk.messages.with_raw_response.create(
-                    **self._params, stream=True, extra_headers=self._request_headers
+                # Not `messages.create()`, which would read the body and write it anew. The SDK hands on a `Response`
+                # as it is, not yet read, though its types promise a stream of the SDK's own.
+                raw: Any = await self._claude.sdk.post(
+                    self._path,
+                    cast_to=httpx2.Response,
+                    content=self._asked,
+                    options={"headers": self._request_headers},
+                    stream=True,
+                    stream_cls=anthropic.AsyncStream[Any],
                 )
-                self._body = body = raw.http_response.extensions["body"]
-                self.headers = dict(raw.headers)
+                self._body = body = raw.extensions["body"]
+                self.headers = raw.headers
                 self.request_id = raw.headers.get("request-id")
                 if raw.headers.get("content-type", "").partition(";")[0].strip().lower() != "text/event-stream":
                     said = await _beginning(body)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable, Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import anthropic
 import httpx2
 
+from .. import __version__
 from ..answer.refusals import without_secrets
 from ..errors import UpstreamTimeout
 from .answer import Answer
@@ -23,6 +26,10 @@ from .transport import Transport
 
 log = logging.getLogger(__name__)
 
+# What the SDK says of itself: the request's own client says these, or nobody does.
+_SDKS_OWN = ("accept", "content-type", "user-agent", "anthropic-version", "x-stainless-")
+_SDKS_OWN_PER_CALL = ("x-stainless-timeout", "x-stainless-read-timeout", "x-stainless-retry-count")
+
 
 class Claude:
     """The way to the Messages API: one connection pool for all streams.
@@ -30,6 +37,9 @@ class Claude:
     Args:
         options: how it is reached.
         on_retry: told of every request that is sent again.
+
+    Attributes:
+        own_headers: what the service says where it asks in its own words.
     """
 
     def __init__(self, options: UpstreamOptions, on_retry: Callable[[], None] = lambda: None) -> None:
@@ -37,49 +47,78 @@ class Claude:
         self.on_retry = on_retry
         self.pacer = Pacer()
         self._pool = Pool(Window(options.receive_buffer_bytes), options.connect_timeout_s)
+        # One caller's cookies would go up with another's request.
+        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+        http = httpx2.AsyncClient(transport=Transport(self._pool, self.hide), cookies=no_cookies)
+        for name in ("accept", "accept-encoding", "user-agent"):
+            del http.headers[name]  # who asks says these, or nobody does
         self.sdk = anthropic.AsyncAnthropic(
             api_key=options.api_key,
             base_url=options.base_url,
-            http_client=httpx2.AsyncClient(transport=Transport(self._pool, self.hide)),
+            http_client=http,
             max_retries=0,
             timeout=httpx2.Timeout(None, connect=options.connect_timeout_s),
             # Bytes that nobody has coded can be read at our pace; and a whole answer is not decoded on the event loop.
             default_headers={"accept-encoding": "identity"},
         )
+        self.own_headers = {
+            "accept": "application/json",
+            "content-type": "application/json",
+            "user-agent": f"sluiceway/{__version__}",
+            "anthropic-version": str(self.sdk.default_headers["anthropic-version"]),
+        }
 
-    def ask(
-        self, params: Mapping[str, Any], headers: Mapping[str, str] | None = None, retry: RetryRule | None = None
-    ) -> Answer:
+    def ask(self, params: Mapping[str, Any], retry: RetryRule | None = None) -> Answer:
         """An answer that has not been asked for yet; `open()` does.
 
         Args:
             params: the Messages API's request fields, without `stream`.
-            headers: further request headers, such as `anthropic-beta`.
             retry: when it is asked for again; by default as the options say.
         """
-        return Answer(self, dict(params), dict(headers or {}), retry or self.options.retry)
+        body = json.dumps({**params, "stream": True}).encode()
+        return self.pass_on(body, self.own_headers, retry=retry)
 
-    async def fetch(
-        self, path: str, *, headers: Mapping[str, str], query: Mapping[str, str], body: Mapping[str, Any] | None = None
-    ) -> httpx2.Response:
+    def pass_on(
+        self, body: bytes, headers: Mapping[str, str], query: str = "", retry: RetryRule | None = None
+    ) -> Answer:
+        """The answer to a request that is there already; not asked for yet, as in `ask()`.
+
+        Args:
+            body: the Messages API's request, in JSON, as it goes up; it says `stream`.
+            headers: all that goes up beside the key.
+            query: of the path, without its question mark.
+            retry: when it is asked for again; by default as the options say.
+        """
+        path = f"/v1/messages?{query}" if query else "/v1/messages"
+        return Answer(self, path, body, self.sdk_headers(headers), retry or self.options.retry)
+
+    def sdk_headers(self, headers: Mapping[str, str]) -> dict[str, str | anthropic.Omit]:
+        """`headers` as the SDK is to send them: with its key, and without the words in which it describes itself."""
+        own = [
+            name
+            for name in self.sdk.default_headers
+            if name.lower().startswith(_SDKS_OWN) and name.lower() != "accept-encoding"
+        ]
+        return {**dict.fromkeys((*own, *_SDKS_OWN_PER_CALL), anthropic.omit), **headers}
+
+    async def fetch(self, path: str, headers: Mapping[str, str], body: bytes | None = None) -> httpx2.Response:
         """Claude's whole answer to one request, as it came; never asked for twice.
 
         Args:
-            path: below the base URL.
-            headers: further request headers.
-            query: the parameters in the path's query.
-            body: what to POST, as JSON; None for a GET.
+            path: below the base URL, with its query.
+            headers: all that goes up beside the key.
+            body: what to POST, as it goes up; None for a GET.
 
         Raises:
             UpstreamError: it came to none. Cancelling ends the connection to Claude.
         """
-        how: Any = {"headers": dict(headers), "params": dict(query)}
+        how: Any = {"headers": self.sdk_headers(headers)}
         timeout_s = self.options.progress_timeout_s
         try:
             async with asyncio.timeout(timeout_s):
                 if body is None:
                     return await self.sdk.get(path, cast_to=httpx2.Response, options=how)
-                return await self.sdk.post(path, cast_to=httpx2.Response, body=dict(body), options=how)
+                return await self.sdk.post(path, cast_to=httpx2.Response, content=body, options=how)
         except TimeoutError as error:
             raise UpstreamTimeout(f"Claude did not answer within {timeout_s:g} s") from error
         except FAILURES as error:

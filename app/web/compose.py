@@ -34,15 +34,22 @@ from ..streams.session import Bounds
 from ..streams.terms import Policy
 from ..telemetry.prometheus import Metrics
 from ..upstream.claude import Claude
+from ..upstream.headers import HeadersUp
 from ..upstream.options import UpstreamOptions
 from ..upstream.recount import Reconciler
 from ..upstream.retry import RetryRule
+from .admin_api import admin_routes
 from .chat_api import ChatApi
 from .checks import check
 from .credentials import Credentials
+from .entrance import Body, BodyBound, Entrance, Route
+from .errors import errors_as_json
+from .gauges import gauge_routes
 from .messages_api import MessagesApi
+from .opening import Opener, ReaderBounds
 from .origins import Cors
-from .plain_api import Desk, Reading, admin_routes, errors_as_json
+from .pages import Pages
+from .plain_api import PlainApi
 from .readers import SendBuffers
 from .refusals import Refusals
 from .requests import Defaults
@@ -130,21 +137,25 @@ async def composed(settings: Settings, credentials: Credentials, place: Place) -
         )
         keys = Keys(_keys_of(settings))
         page = _page(settings, credentials, keys)
-        desk = Desk(claude, streams, keys, _defaults(settings), _reading(settings), page)
-        messages = MessagesApi(claude, streams, keys, desk.reading)
-        chat_defaults = replace(desk.defaults, policy=Policy(settings.chat_policy))
-        chat = ChatApi(claude, streams, keys, chat_defaults, desk.reading, prices)
+        opener = Opener(claude, streams, _reader_bounds(settings), HeadersUp(settings.forward_headers))
+        entrance = Entrance(keys, _body_bounds(settings), settings.cors_origins)
         cors = Cors(settings.cors_origins)
-        siblings = Siblings(place, desk.reading.buffers)
+        siblings = Siblings(place, opener.bounds.buffers)
         stack.push_async_callback(siblings.close)
         refusals = Refusals(metrics.refused)
         stack.callback(refusals.close)
         app = web.Application(
-            middlewares=[*cors.middlewares, errors_as_json, refusals.middleware, *siblings.middlewares],
-            client_max_size=settings.max_body_bytes,
-            handler_args={"logger": refusals.server_log},
+            middlewares=[
+                *cors.middlewares,
+                errors_as_json,
+                refusals.middleware,
+                entrance.middleware,
+                *siblings.middlewares,
+            ],
+            # aiohttp would unpack a compressed body before anyone has asked whose it is.
+            handler_args={"logger": refusals.server_log, "auto_decompress": False},
         )
-        app.add_routes([*desk.routes(), *messages.routes(), *chat.routes()])
+        entrance.install(app, _routes(opener, settings, prices, page))
         cors.install(app)
         admin = web.Application()
         admin.add_routes(admin_routes(streams, registry))
@@ -173,6 +184,18 @@ def _claude(options: UpstreamOptions, metrics: Metrics) -> Claude:
     if claude.sdk.api_key is None and claude.sdk.auth_token is None and claude.sdk.credentials is None:
         log.warning("ANTHROPIC_API_KEY is not set: Claude will refuse every request")
     return claude
+
+
+def _routes(opener: Opener, settings: Settings, prices: Prices, page: dict[str, Any]) -> list[Route]:
+    defaults = _defaults(settings)
+    chat_defaults = replace(defaults, policy=Policy(settings.chat_policy))
+    return [
+        *PlainApi(opener, defaults).routes(),
+        *gauge_routes(opener.streams),
+        *MessagesApi(opener).routes(),
+        *ChatApi(opener, chat_defaults, prices).routes(),
+        *Pages().routes(page),
+    ]
 
 
 def _keys_of(settings: Settings) -> tuple[str, ...]:
@@ -217,11 +240,20 @@ def _defaults(settings: Settings) -> Defaults:
         policy=Policy(settings.policy),
         grace_s=settings.grace_s,
         grace_max_s=max(settings.grace_s, settings.grace_max_s),
+        ignored=frozenset(settings.ignore_fields),
     )
 
 
-def _reading(settings: Settings) -> Reading:
-    return Reading(
+def _body_bounds(settings: Settings) -> dict[Body, BodyBound]:
+    timeout_s = settings.body_timeout_s
+    return {
+        Body.QUESTION: BodyBound(settings.max_body_bytes, timeout_s, "max_body_bytes"),
+        Body.MESSAGES: BodyBound(settings.max_messages_bytes, timeout_s, "max_messages_bytes"),
+    }
+
+
+def _reader_bounds(settings: Settings) -> ReaderBounds:
+    return ReaderBounds(
         buffers=SendBuffers(settings.send_buffer_bytes, settings.notsent_lowat_bytes),
         stall_s=settings.stall_timeout_s,
         vanish_s=settings.vanish_timeout_s,

@@ -7,23 +7,22 @@ from typing import Any
 
 from aiohttp import web
 
-from ..access.keys import Keys
 from ..streams.registry import Streams
 from ..streams.session import Session
+from .entrance import CALLER, Route
 
 
-def gauge_routes(streams: Streams, keys: Keys) -> list[web.RouteDef]:
+def gauge_routes(streams: Streams) -> list[Route]:
     """The path of the gauges; 204 where the caller has no running stream of this id."""
 
     async def gauges(request: web.Request) -> web.Response:
-        caller = keys.check(request.headers)
         session = streams.live.get(request.match_info["id"])
         headers = {"Cache-Control": "no-store"}
-        if session is None or session.terms.caller != caller:
+        if session is None or session.terms.caller != request[CALLER]:
             return web.Response(status=204, headers=headers)  # not told apart: whose stream it is, is nobody's affair
         return web.json_response(_gauges(session), headers=headers)
 
-    return [web.get("/api/stream/{id}/gauges", gauges)]
+    return [Route("GET", "/api/stream/{id}/gauges", gauges)]
 
 
 def _gauges(session: Session) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import ETag, web
 
 from .. import __version__
+from .entrance import Route, Who
 
 _FILES = {
     "/": ("index.html", "text/html"),
@@ -96,19 +97,15 @@ class Pages:
             else:
                 self._pages[path] = _page((folder / name).read_bytes(), media_type, _ASK_AGAIN)
 
-    def routes(self, config: Mapping[str, Any]) -> list[web.RouteDef]:
+    def routes(self, config: Mapping[str, Any]) -> list[Route]:
         """Their paths, and `GET /config.json`: what pages are told about the service, as it is then."""
 
         async def say(_request: web.Request) -> web.Response:
             told = {**config, "client": self.client_path}
             return web.json_response(told, headers={"Cache-Control": "no-store"})
 
-        pages = [web.get(path, _handler(page)) for path, page in self._pages.items()]
-        return [web.get("/config.json", say), *pages]
-
-
-def _handler(page: _Page) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    return page.serve
+        pages = [Route("GET", path, page.serve, Who.ANYONE) for path, page in self._pages.items()]
+        return [Route("GET", "/config.json", say, Who.ANYONE), *pages]
 
 
 def _page(body: bytes, media_type: str, cache: str, link: str = "") -> _Page:

@@ -1,21 +1,57 @@
-"""What a request's body asks for: checks our own fields strictly and passes the Messages API's own ones on. Pure."""
+"""What a request's body asks for. Our own fields are checked strictly; the Messages API's go up as they came. Pure.
+
+A body is never decoded deeper than it must be: a prompt of megabytes stays a piece of JSON from its client to Claude, who
+judges it. So nothing here takes longer than to read the bytes once.
+"""
 
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from anthropic.types import message_create_params
+from msgspec import Raw
 
 from ..errors import BadRequest
 from ..streams.terms import Policy
 
 # The fields that the Messages API knows, from the SDK itself, so that a new SDK brings new fields.
 CLAUDE_FIELDS = frozenset(message_create_params.MessageCreateParamsBase.__annotations__) - {"stream"}
-OWN_FIELDS = frozenset({"prompt", "resumable", "policy", "grace_s", "credits"})
-_KNOWN = CLAUDE_FIELDS | OWN_FIELDS
+OWN_FIELDS = frozenset({"prompt", "resumable", "policy", "grace_s", "credits", "betas"})
+# A name this much like one of ours is a slip of the pen, not a field that Claude has and we do not know.
+_LIKE_OURS = 0.85
+
+# Above this size a body is looked over before it is decoded: one of 8 MB can hold two million lists.
+_LARGE_BYTES = 262_144
+# The most lists, objects and fields in such a body: they decode in some 0.1 s. The largest context, a million tokens,
+# is some 4 MB of text or code, which hold less; what makes a body larger are files in base64, which hold none.
+_MOST_VALUES = 250_000
+# What is taken for a number at all: below 2**53, so that it is the same in every language.
+_LONGEST_NUMBER = 15
+
+_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+_WHOLE_NUMBER = re.compile(rb"-?\d+")
+_BETA = re.compile(r"[!-+\--~]{1,100}")  # printable, without a comma, which separates them in the header
+
+
+T = TypeVar("T")
+
+
+class _Message(msgspec.Struct):
+    role: Literal["user", "assistant", "system"]
+    content: str | list[Raw]
+
+
+class _Thinking(msgspec.Struct):
+    type: Raw = Raw(b"null")
+
+
+_thinking_of = msgspec.json.Decoder(_Thinking).decode
+_messages_of = msgspec.json.Decoder(list[_Message]).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +64,7 @@ class Defaults:
         max_tokens_limit: the largest `max_tokens` taken.
         policy, grace_s: what happens when the reader is lost.
         grace_max_s: the longest grace period that may be asked for.
+        ignored: the pages' own fields, which go nowhere.
     """
 
     model: str
@@ -37,88 +74,171 @@ class Defaults:
     policy: Policy
     grace_s: float
     grace_max_s: float
+    ignored: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A request of the plain protocol, checked.
+    """A request of our own protocols, checked.
 
     Attributes:
-        params: the Messages API's request fields.
         model: the model asked for.
         max_tokens: the most output tokens of the answer.
         thinking: whether the reader asked for thinking, and so is sent it.
         policy, grace_s: what happens when the reader is lost.
         credits: the page will acknowledge what it has shown.
+        betas: for the `anthropic-beta` header.
     """
 
-    params: dict[str, Any]
     model: str
     max_tokens: int
     thinking: bool
     policy: Policy
     grace_s: float
     credits: bool
+    betas: tuple[str, ...]
 
 
-def parse_question(raw: bytes, defaults: Defaults) -> Question:
+@dataclass(frozen=True, slots=True)
+class MessagesRequest:
+    """What must be known of a request of the Messages API, which goes up as it came.
+
+    Attributes:
+        model: the model asked for; empty where Claude will refuse it.
+        max_tokens: the most output tokens of the answer; 0 where Claude will refuse it.
+        stream: it asks for a stream.
+    """
+
+    model: str
+    max_tokens: int
+    stream: bool
+
+
+class _MessagesFields(msgspec.Struct):
+    model: Raw = Raw(b"null")
+    max_tokens: Raw = Raw(b"null")
+    stream: Raw = Raw(b"false")
+
+
+_messages_fields = msgspec.json.Decoder(_MessagesFields).decode
+
+
+def parse_messages_request(raw: bytes) -> MessagesRequest:
+    """Reads the body of `POST /v1/messages`, all but three fields of which are Claude's affair.
+
+    Raises:
+        BadRequest: it is no JSON object, or `max_tokens` no number that any model could mean.
+    """
+    asked = _decoded(_messages_fields, raw)
+    model = _value(asked.model)[:200] if _begins(asked.model, b'"') else ""
+    max_tokens = bytes(asked.max_tokens)
+    # Above any model's: Claude would refuse it as well, and the books need not hold it.
+    tokens = _whole_number(max_tokens, "max_tokens", 10**9) if _WHOLE_NUMBER.fullmatch(max_tokens) else 0
+    return MessagesRequest(model, max(0, tokens), bytes(asked.stream) == b"true")
+
+
+def parse_question(raw: bytes, defaults: Defaults) -> tuple[Question, bytes]:
     """Reads the body of `POST /api/stream`.
+
+    Returns:
+        What it asks for, and the request to Claude, in JSON.
 
     Raises:
         BadRequest: names the field and the bound.
     """
-    return question_of(parse_object(raw), defaults)
+    return question_of(parse_fields(raw), defaults)
 
 
-def question_of(body: dict[str, Any], defaults: Defaults) -> Question:
-    """Checks a question that is decoded already. Raises BadRequest."""
-    for name in body:
-        if name not in _KNOWN:
-            raise _unknown(name)
-    messages = _messages(body)
-    model = _string(body, "model", defaults.model)
-    max_tokens = body.get("max_tokens", defaults.max_tokens)
-    if not isinstance(max_tokens, int) or isinstance(max_tokens, bool):
-        raise BadRequest("max_tokens must be a whole number", field="max_tokens")
-    if not 1 <= max_tokens <= defaults.max_tokens_limit:
-        raise BadRequest(
-            f"max_tokens must be from 1 to {defaults.max_tokens_limit}, not {max_tokens}", field="max_tokens"
-        )
-    _check_types(body)
-    params = {name: value for name, value in body.items() if name in CLAUDE_FIELDS}
-    params |= {"messages": messages, "model": model, "max_tokens": max_tokens}
-    asked = body.get("thinking")
-    if asked is None and defaults.thinking:
-        params["thinking"] = {"type": defaults.thinking}
-    shown = isinstance(asked, dict) and asked.get("type") != "disabled"
-    policy, grace_s = _policy(body, defaults)
-    return Question(params, model, max_tokens, shown, policy, grace_s, credits=body.get("credits") is True)
+def question_of(fields: Mapping[str, Raw], defaults: Defaults) -> tuple[Question, bytes]:
+    """Checks the fields of a question, as `parse_question` does. Raises BadRequest."""
+    sent: dict[str, Raw | Any] = {name: value for name, value in fields.items() if name not in defaults.ignored}
+    own = {name: _value(sent.pop(name)) for name in OWN_FIELDS if name in sent}
+    for name in sent:
+        _check_name(name)
+    sent["messages"] = _messages(own.get("prompt"), sent.get("messages"))
+    model = _model(sent.get("model"), defaults)
+    max_tokens = _max_tokens(sent.get("max_tokens"), defaults)
+    _check_types(sent)
+    shown = "thinking" in sent and bytes(_thinking_of(sent["thinking"]).type) != b'"disabled"'
+    sent |= {"model": model, "max_tokens": max_tokens}
+    if defaults.thinking:
+        sent.setdefault("thinking", {"type": defaults.thinking})
+    policy, grace_s = _policy(own, defaults)
+    body = msgspec.json.encode(sent | {"stream": True})
+    credits, betas = own.get("credits") is True, _betas(own)
+    return Question(model, max_tokens, shown, policy, grace_s, credits, betas), body
+
+
+def parse_fields(raw: bytes) -> dict[str, Raw]:
+    """The fields of a JSON object from a request's body, each as it came. Raises BadRequest."""
+    if len(raw) > _LARGE_BYTES and sum(map(raw.count, (b"[", b"{", b":"))) > _MOST_VALUES:
+        raise BadRequest(f"the body holds more than {_MOST_VALUES} lists, objects and fields")
+    return _decoded(_fields, raw)
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
-    """A JSON object from a request's body. Raises BadRequest."""
+    """A small JSON object from a request's body. Raises BadRequest."""
+    return _decoded(msgspec.json.Decoder(dict[str, Any]).decode, raw)
+
+
+def frame_number(fields: Mapping[str, Raw]) -> int:
+    """The `id` that a page says it has shown. Raises BadRequest."""
+    raw = bytes(fields.get("id", b""))
+    if not _WHOLE_NUMBER.fullmatch(raw) or raw.startswith(b"-") or len(raw) > _LONGEST_NUMBER:
+        raise BadRequest("id must be the number of a frame", field="id")
+    return int(raw)
+
+
+def _decoded(decode: Callable[[bytes], T], raw: bytes) -> T:
     try:
-        body = msgspec.json.decode(raw)
+        try:
+            return decode(raw)
+        except msgspec.ValidationError:
+            msgspec.json.decode(raw, type=Raw)  # or no JSON at all
+            raise BadRequest("the body must be a JSON object") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(f"the body is not JSON: {error}" if raw else "the body is empty; it must be JSON") from None
     except RecursionError:
         raise BadRequest("the body is nested too deeply") from None
-    if not isinstance(body, dict):
-        raise BadRequest("the body must be a JSON object")
-    return body
 
 
-def _unknown(name: str) -> BadRequest:
-    name = name[:80]  # the caller's own word: a megabyte of it is not compared, nor sent back
-    near = difflib.get_close_matches(name, _KNOWN, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+def field_value(fields: Mapping[str, Raw], name: str) -> Any:
+    """What a field holds; None where it is not there, or holds what nothing of ours can. Raises BadRequest."""
+    return _value(fields[name]) if name in fields else None
+
+
+def _value(raw: Raw) -> Any:
+    """What a field holds; None for what nothing of ours can hold, such as `1e999`. Raises BadRequest if it is no UTF-8."""
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.ValidationError:
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"the body is not JSON: {error}") from None
+    except RecursionError:
+        raise BadRequest("the body is nested too deeply") from None
+
+
+def _begins(raw: Raw, begins: bytes) -> bool:
+    """Whether a piece of JSON begins with one of these characters, which tells of what kind it is."""
+    return memoryview(raw)[:1].tobytes() in [bytes([character]) for character in begins]
+
+
+def _check_name(name: str) -> None:
+    if name in CLAUDE_FIELDS:
+        return
     if name == "stream":
-        hint = "; this path always streams"
-    return BadRequest(f"unknown field {name}{hint}", field=name)
+        raise BadRequest("unknown field stream; this path always streams", field=name)
+    if len(name) > 80:  # the caller's own word: a megabyte of it is not compared, nor sent back
+        raise BadRequest(f"unknown field {name[:80]}", field=name[:80])
+    near = difflib.get_close_matches(name.lower(), OWN_FIELDS, n=1, cutoff=_LIKE_OURS)
+    if near:
+        raise BadRequest(f"unknown field {name}; did you mean {near[0]}?", field=name)
 
 
-def _messages(body: dict[str, Any]) -> list[dict[str, Any]]:
-    prompt, messages = body.get("prompt"), body.get("messages")
+def _messages(prompt: Any, messages: Raw | None) -> Raw | list[dict[str, str]]:
+    if messages is not None and _begins(messages, b"n"):
+        messages = None
     if prompt is None and messages is None:
         raise BadRequest("prompt is missing: send either prompt (a string) or messages (a list)", field="prompt")
     if prompt is not None and messages is not None:
@@ -127,7 +247,17 @@ def _messages(body: dict[str, Any]) -> list[dict[str, Any]]:
         if not isinstance(prompt, str) or not prompt.strip():
             raise BadRequest("prompt must be a string that is not blank", field="prompt")
         return [{"role": "user", "content": prompt}]
-    if not isinstance(messages, list) or not messages:
+    try:
+        if not _messages_of(messages):
+            raise BadRequest("messages must be a list of at least one message", field="messages")
+    except (msgspec.ValidationError, UnicodeDecodeError):
+        _tell_messages_fault(_value(messages))
+    return messages
+
+
+def _tell_messages_fault(messages: Any) -> None:
+    """Raises BadRequest where one of them has not the shape of a message."""
+    if not isinstance(messages, list):
         raise BadRequest("messages must be a list of at least one message", field="messages")
     for place, message in enumerate(messages):
         if not isinstance(message, dict) or message.get("role") not in ("user", "assistant", "system"):
@@ -138,21 +268,46 @@ def _messages(body: dict[str, Any]) -> list[dict[str, Any]]:
             raise BadRequest(
                 f"messages[{place}].content must be a string or a list of blocks", field=f"messages[{place}].content"
             )
-    return messages
 
 
-def _policy(body: dict[str, Any], defaults: Defaults) -> tuple[Policy, float]:
+def _model(raw: Raw | None, defaults: Defaults) -> str:
+    model = defaults.model if raw is None else _value(raw)
+    if not isinstance(model, str) or not 1 <= len(model) <= 200:
+        raise BadRequest("model must be a string of 1 to 200 characters", field="model")
+    return model
+
+
+def _max_tokens(raw: Raw | None, defaults: Defaults) -> int:
+    if raw is None:
+        return defaults.max_tokens
+    return _whole_number(bytes(raw), "max_tokens", defaults.max_tokens_limit, lowest=1)
+
+
+def _whole_number(raw: bytes, name: str, highest: int, *, lowest: int | None = None) -> int:
+    """A number that is bounded where it enters: what follows may multiply it, and print it."""
+    if not _WHOLE_NUMBER.fullmatch(raw):
+        raise BadRequest(f"{name} must be a whole number", field=name)
+    bound = f"at most {highest}" if lowest is None else f"from {lowest} to {highest}"
+    if len(raw) > _LONGEST_NUMBER:
+        raise BadRequest(f"{name} must be {bound}, not a number of {len(raw)} digits", field=name)
+    number = int(raw)
+    if number > highest or (lowest is not None and number < lowest):
+        raise BadRequest(f"{name} must be {bound}, not {number}", field=name)
+    return number
+
+
+def _policy(own: Mapping[str, Any], defaults: Defaults) -> tuple[Policy, float]:
     """What happens when the reader is lost: `policy`, or `resumable`, or the default."""
     try:
-        policy = Policy(body.get("policy", defaults.policy.value))
+        policy = Policy(own.get("policy", defaults.policy.value))
     except ValueError:
         raise BadRequest("policy must be abort, grace or drain", field="policy") from None
     for name in ("resumable", "credits"):
-        if not isinstance(body.get(name, False), bool):
+        if not isinstance(own.get(name, False), bool):
             raise BadRequest(f"{name} must be true or false", field=name)
-    if "policy" not in body and "resumable" in body:
-        policy = Policy.GRACE if body["resumable"] else Policy.ABORT
-    grace_s = body.get("grace_s", defaults.grace_s)
+    if "policy" not in own and "resumable" in own:
+        policy = Policy.GRACE if own["resumable"] else Policy.ABORT
+    grace_s = own.get("grace_s", defaults.grace_s)
     if not isinstance(grace_s, int | float) or isinstance(grace_s, bool):
         raise BadRequest("grace_s must be a number of seconds", field="grace_s")
     if not 0 <= grace_s <= defaults.grace_max_s:
@@ -160,24 +315,25 @@ def _policy(body: dict[str, Any], defaults: Defaults) -> tuple[Policy, float]:
     return policy, float(grace_s)
 
 
-def _string(body: dict[str, Any], name: str, default: str) -> str:
-    value = body.get(name, default)
-    if not isinstance(value, str) or not 1 <= len(value) <= 200:
-        raise BadRequest(f"{name} must be a string of 1 to 200 characters", field=name)
-    return value
+def _betas(own: Mapping[str, Any]) -> tuple[str, ...]:
+    betas = own.get("betas", [])
+    if not isinstance(betas, list) or not all(isinstance(beta, str) and _BETA.fullmatch(beta) for beta in betas):
+        raise BadRequest("betas must be a list of names, such as files-api-2025-04-14", field="betas")
+    return tuple(betas)
 
 
-_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
-    "system": ((str, list), "a string or a list of text blocks"),
-    "thinking": (dict, "an object with a type"),
-    "tools": (list, "a list of tools"),
-    "tool_choice": (dict, "an object with a type"),
-    "stop_sequences": (list, "a list of strings"),
-    "metadata": (dict, "an object"),
+# How the JSON of each begins.
+_TYPES: dict[str, tuple[bytes, str]] = {
+    "system": (b'"[', "a string or a list of text blocks"),
+    "thinking": (b"{", "an object with a type"),
+    "tools": (b"[", "a list of tools"),
+    "tool_choice": (b"{", "an object with a type"),
+    "stop_sequences": (b"[", "a list of strings"),
+    "metadata": (b"{", "an object"),
 }
 
 
-def _check_types(body: dict[str, Any]) -> None:
-    for name, (kind, told) in _TYPES.items():
-        if name in body and not isinstance(body[name], kind):
+def _check_types(sent: Mapping[str, Any]) -> None:
+    for name, (begins, told) in _TYPES.items():
+        if name in sent and not _begins(sent[name], begins):
             raise BadRequest(f"{name} must be {told}", field=name)

@@ -17,7 +17,8 @@ from multidict import CIMultiDict
 
 from ..errors import NotFound, WorkerLost
 from ..fleet.supervisor import Place
-from .plain_api import Handler
+from .entrance import BODY
+from .errors import Handler
 from .readers import SendBuffers, bound_buffers
 
 log = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ class Siblings:
         async with AsyncExitStack() as stack:
             theirs = await stack.enter_async_context(
                 self._session(path).request(
-                    request.method, f"http://sibling{request.path_qs}", headers=headers, data=await request.read()
+                    request.method, f"http://sibling{request.path_qs}", headers=headers, data=request.get(BODY)
                 )
             )
             if theirs.status == 404:

@@ -242,7 +242,7 @@ async def test_a_chat_that_no_one_reads_holds_claude_still(service: Running, sim
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "assistant", "parts": []}]}, "messages[0].parts"),
         ({"messages": [{"role": "user", "content": "x"}]}, "messages[0].parts"),
-        ({"modle": "x"}, "modle"),
+        ({"resumabel": True}, "resumabel"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"policy": "never"}, "policy"),
     ],

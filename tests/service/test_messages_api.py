@@ -244,7 +244,7 @@ class Upstream:
         async def handle(request: web.Request) -> web.Response:
             headers = {name.lower(): value for name, value in request.headers.items()}
             self.requests.append((request.path_qs, headers, await request.json() if request.can_read_body else None))
-            return web.json_response(body, status=status, headers={"x-internal": "not for callers"})
+            return web.json_response(body, status=status, headers={"x-brand-new": "for callers"})
 
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", handle)
@@ -290,7 +290,7 @@ async def test_what_goes_up_is_the_callers_request_with_the_services_key(stream:
     ):
         assert response.status == 429
         assert await response.json() == refusal
-        assert "x-internal" not in response.headers
+        assert response.headers["x-brand-new"] == "for callers"
 
     ((path, sent, body),) = upstream.requests
     assert path == "/v1/messages?beta=true"

@@ -40,7 +40,7 @@ from tests.support.readers import AT_ONCE_S, Reader, eventually
 async def test_our_own_errors_are_told_in_the_apis_shape(
     method: str, path: str, body: str | None, status: int, type: str, serve: Serve, client: aiohttp.ClientSession
 ) -> None:
-    service = await serve(max_body_bytes=1024)
+    service = await serve(max_messages_bytes=1024)
     headers = {"Content-Type": "application/json"}
     async with client.request(method, f"{service.url}{path}", data=body, headers=headers) as response:
         told = await response.json()

@@ -59,7 +59,7 @@ async def refused(service: Running) -> dict[str, float]:
 async def test_what_is_wrong_with_a_question_is_counted_on_each_protocol(
     path: str, body: dict[str, Any], serve: Serve, ask: Ask, simulator: Simulator
 ) -> None:
-    service = await serve(api_keys=(KEY,), max_body_bytes=1024)
+    service = await serve(api_keys=(KEY,), max_body_bytes=1024, max_messages_bytes=1024)
     told = [
         await ask(service, path, body),
         await ask(service, path, body, x_api_key="another"),

@@ -13,7 +13,18 @@ from hypothesis import strategies as st
 
 from app.errors import BadRequest
 from app.streams.terms import Policy
-from app.web.requests import CLAUDE_FIELDS, Defaults, Question, parse_object, parse_question
+from app.web.requests import (
+    CLAUDE_FIELDS,
+    OWN_FIELDS,
+    Defaults,
+    Question,
+    field_value,
+    frame_number,
+    parse_fields,
+    parse_messages_request,
+    parse_object,
+    parse_question,
+)
 
 DEFAULTS = Defaults(
     model="claude-default",
@@ -28,7 +39,19 @@ SAID = [{"role": "user", "content": "hello"}]
 
 
 def parsed(body: object, defaults: Defaults = DEFAULTS) -> Question:
-    return parse_question(json.dumps(body).encode(), defaults)
+    return parse_question(json.dumps(body).encode(), defaults)[0]
+
+
+def both(body: object, defaults: Defaults = DEFAULTS) -> tuple[Question, Any]:
+    """What is asked for, and what goes up to Claude, without the `stream` that is always asked for."""
+    question, raw = parse_question(json.dumps(body).encode(), defaults)
+    fields = json.loads(raw)
+    assert fields.pop("stream") is True
+    return question, fields
+
+
+def sent(body: object) -> Any:
+    return both(body)[1]
 
 
 def refused(raw: bytes) -> BadRequest:
@@ -40,8 +63,8 @@ def refused(raw: bytes) -> BadRequest:
 
 
 def test_a_prompt_alone_is_asked_with_the_defaults() -> None:
-    question = parsed({"prompt": " hello "})
-    assert question.params == {
+    question, up = both({"prompt": " hello "})
+    assert up == {
         "messages": [{"role": "user", "content": " hello "}],
         "model": "claude-default",
         "max_tokens": 64_000,
@@ -62,13 +85,13 @@ def test_what_is_claudes_passes_as_it_is() -> None:
         "stop_sequences": ["x"],
         "metadata": {"user_id": "u"},
     }
-    question = parsed(body)
-    assert question.params == body
+    question, up = both(body)
+    assert up == body
     assert (question.model, question.max_tokens, question.thinking) == ("claude-other", 5, True)
 
 
 @pytest.mark.parametrize(
-    ("asked", "default", "sent", "shown"),
+    ("asked", "default", "goes_up", "shown"),
     [
         (None, "adaptive", {"type": "adaptive"}, False),
         (None, "disabled", {"type": "disabled"}, False),
@@ -79,11 +102,11 @@ def test_what_is_claudes_passes_as_it_is() -> None:
     ],
 )
 def test_thinking_is_asked_by_default_and_shown_on_request(
-    asked: object, default: str, sent: object, shown: bool
+    asked: object, default: str, goes_up: object, shown: bool
 ) -> None:
     defaults = replace(DEFAULTS, thinking=default)
-    question = parsed({"prompt": "x"} | ({"thinking": asked} if asked else {}), defaults)
-    assert question.params.get("thinking") == sent
+    question, up = both({"prompt": "x"} | ({"thinking": asked} if asked else {}), defaults)
+    assert up.get("thinking") == goes_up
     assert question.thinking is shown
 
 
@@ -101,9 +124,9 @@ def test_thinking_is_asked_by_default_and_shown_on_request(
 def test_what_happens_when_the_reader_is_lost_is_as_asked_or_as_configured(
     asked: dict[str, Any], policy: Policy, grace_s: float
 ) -> None:
-    question = parsed({"prompt": "a"} | asked, replace(DEFAULTS, policy=Policy.DRAIN))
+    question, up = both({"prompt": "a"} | asked, replace(DEFAULTS, policy=Policy.DRAIN))
     assert (question.policy, question.grace_s) == (policy, grace_s)
-    assert not question.params.keys() & {"policy", "grace_s", "resumable", "credits"}
+    assert not up.keys() & {"policy", "grace_s", "resumable", "credits"}
 
 
 def test_credits_are_given_only_to_a_page_that_asks_for_them() -> None:
@@ -184,9 +207,14 @@ def test_a_body_that_is_no_json_object_is_refused_as_such(raw: bytes, told: str)
         ({"prompt": "a", "grace_s": "30"}, "grace_s", "a number of seconds"),
         ({"prompt": "a", "grace_s": True}, "grace_s", "a number of seconds"),
         ({"promt": "a"}, "promt", "unknown field promt; did you mean prompt?"),
-        ({"prompt": "a", "max_token": 5}, "max_token", "did you mean max_tokens?"),
-        ({"prompt": "a", "tool_choise": {}}, "tool_choise", "did you mean tool_choice?"),
-        ({"prompt": "a", "qqqq": 1}, "qqqq", "unknown field qqqq"),
+        ({"prompt": "a", "resumabel": True}, "resumabel", "did you mean resumable?"),
+        ({"prompt": "a", "Resumable": True}, "Resumable", "did you mean resumable?"),
+        ({"prompt": "a", "credit": True}, "credit", "did you mean credits?"),
+        ({"prompt": "a", "beta": ["x"]}, "beta", "did you mean betas?"),
+        ({"prompt": "a", "betas": "x"}, "betas", "a list of names"),
+        ({"prompt": "a", "betas": ["x,y"]}, "betas", "a list of names"),
+        ({"prompt": "a", "betas": ["x\r\ny: z"]}, "betas", "a list of names"),
+        ({"prompt": "a", "betas": [5]}, "betas", "a list of names"),
         ({"prompt": "a", "stream": True}, "stream", "this path always streams"),
     ],
 )  # fmt: skip
@@ -206,6 +234,54 @@ def test_a_number_of_thousands_of_digits_is_refused_and_not_repeated() -> None:
     assert len(refused(b'{"prompt": "a", "max_tokens": 1' + b"0" * 5000 + b"}").message) < 200
 
 
+@pytest.mark.parametrize("digits", [20, 400, 5000])
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_a_number_of_any_length_is_told_by_field_and_bound_on_every_protocol(digits: int, sign: str) -> None:
+    raw = b'{"prompt": "a", "max_tokens": ' + sign.encode() + b"9" * digits + b"}"
+    for parse, bound in (
+        (lambda: parse_question(raw, DEFAULTS), "128000"),
+        (lambda: parse_messages_request(raw), "1000000000"),
+    ):
+        with pytest.raises(BadRequest) as error:
+            parse()
+        assert error.value.field == "max_tokens"
+        assert bound in error.value.message
+        assert len(error.value.message) < 200
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "max_token",
+        "tool_choise",
+        "qqqq",
+        "context_management",
+        "mcp_servers",
+        "temperature",
+        "user_id",
+        "prompt_cache_key",
+        "résumé",
+    ],
+)
+def test_a_field_unknown_here_goes_up_as_it_came(name: str) -> None:
+    given = {name: {"a": [1.50, None, "\u00e9"], "b": 10**30}}
+    assert sent({"prompt": "a"} | given)[name] == given[name]
+    assert json.dumps(given[name]).encode() in parse_question(json.dumps({"prompt": "a"} | given).encode(), DEFAULTS)[1]
+
+
+def test_the_pages_own_fields_stay_here_where_they_were_declared() -> None:
+    defaults = replace(DEFAULTS, ignored=frozenset({"user_id", "resumabel", "webSearch"}))
+    _, up = both({"prompt": "a", "user_id": 5, "resumabel": True, "webSearch": {}, "top_k": 3}, defaults)
+    assert up.keys() == {"messages", "model", "max_tokens", "thinking", "top_k"}
+
+
+def test_betas_are_for_the_header() -> None:
+    question, up = both({"prompt": "a", "betas": ["files-api-2025-04-14", "x_y"]})
+    assert question.betas == ("files-api-2025-04-14", "x_y")
+    assert "betas" not in up
+    assert parsed({"prompt": "a"}).betas == ()
+
+
 def test_an_unknown_field_of_any_length_is_refused_at_once_and_told_shortened() -> None:
     error = refused(json.dumps({"x" * 1_000_000: 1}).encode())
     assert len(error.message) < 200
@@ -213,19 +289,19 @@ def test_an_unknown_field_of_any_length_is_refused_at_once_and_told_shortened() 
 
 
 def test_a_null_beside_the_other_is_as_good_as_absent() -> None:
-    assert parsed({"prompt": "a", "messages": None}).params["messages"] == [{"role": "user", "content": "a"}]
-    assert parsed({"prompt": None, "messages": SAID}).params["messages"] == SAID
+    assert sent({"prompt": "a", "messages": None})["messages"] == [{"role": "user", "content": "a"}]
+    assert sent({"prompt": None, "messages": SAID})["messages"] == SAID
 
 
 def test_every_field_that_the_sdk_knows_passes_but_stream() -> None:
     assert {"messages", "model", "max_tokens", "system", "thinking", "tools", "output_config"} <= CLAUDE_FIELDS
     assert "stream" not in CLAUDE_FIELDS
-    sent = {"output_config": {"effort": "low"}, "container": "c"}
-    assert parsed({"prompt": "a"} | sent).params.items() >= sent.items()
+    given = {"output_config": {"effort": "low"}, "container": "c"}
+    assert sent({"prompt": "a"} | given).items() >= given.items()
 
 
 def test_a_prompt_is_not_sent_under_its_own_name() -> None:
-    assert "prompt" not in parsed({"prompt": "a"}).params
+    assert "prompt" not in sent({"prompt": "a"})
 
 
 values = st.recursive(
@@ -240,12 +316,86 @@ names = st.sampled_from(sorted(CLAUDE_FIELDS | {"prompt", "stream"})) | st.text(
 @given(st.dictionaries(names, values, max_size=5) | values | st.fixed_dictionaries({"prompt": st.just("a")}, optional={"model": values, "max_tokens": values}))  # fmt: skip
 def test_whatever_is_sent_is_either_asked_within_bounds_or_refused(body: object) -> None:
     try:
-        question = parsed(body)
+        question, up = both(body)
     except BadRequest:
         return
     assert 1 <= question.max_tokens <= DEFAULTS.max_tokens_limit
-    assert question.params["messages"]
-    assert question.params.keys() <= CLAUDE_FIELDS
+    assert up["messages"]
+    assert not up.keys() & (OWN_FIELDS | {"stream"})
+
+
+@pytest.mark.parametrize("piece", [b"[],", b"{},", b'{"a":1},'])
+def test_a_large_body_of_nothing_but_brackets_is_not_decoded(piece: bytes) -> None:
+    raw = b'{"prompt": "a", "x": [' + piece * 300_000 + b"1]}"
+    for parse in (lambda: parse_question(raw, DEFAULTS), lambda: parse_fields(raw)):
+        with pytest.raises(BadRequest, match="250000 lists, objects and fields"):
+            parse()
+    assert parse_messages_request(raw[:1] + b'"max_tokens": 7, ' + raw[1:]).max_tokens == 7  # Claude's affair
+
+
+def test_a_large_body_of_text_and_files_is_taken() -> None:
+    code = "if (a[i] == {b: c}) return;\n" * 60_000
+    file = {"type": "document", "source": {"type": "base64", "data": "QUJD" * 1_000_000}}
+    _, up = both({"messages": [{"role": "user", "content": [{"type": "text", "text": code}, file]}]})
+    assert up["messages"][0]["content"][1] == file
+
+
+@pytest.mark.parametrize(
+    ("raw", "model", "max_tokens", "stream"),
+    [
+        (b'{"model": "m", "max_tokens": 5, "stream": true}', "m", 5, True),
+        (b'{"stre\\u0061m": true, "model": "\\u006d", "max_tokens":5}', "m", 5, True),
+        (b'{"model": "m", "max_tokens": 5}', "m", 5, False),
+        (b'{"stream": 1, "model": null}', "", 0, False),
+        (b'{"stream": "true", "model": ["m"], "max_tokens": "5"}', "", 0, False),
+        (b'{"stream": null, "model": {"stream": true}, "max_tokens": 1.5}', "", 0, False),
+        (b'{"max_tokens": -5, "messages": [{"stream": true}]}', "", 0, False),
+        (b'{"stream": false, "stream": true}', "", 0, True),  # the last one counts, as it does for Claude
+    ],
+)
+def test_of_a_request_of_the_messages_api_three_fields_are_read(
+    raw: bytes, model: str, max_tokens: int, stream: bool
+) -> None:
+    asked = parse_messages_request(raw)
+    assert (asked.model, asked.max_tokens, asked.stream) == (model, max_tokens, stream)
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        (b"", "empty"),
+        (b"{", "not JSON"),
+        (b"[]", "object"),
+        (b'{"a":' + b"[" * 100_000, "deeply"),
+        (b'{"model": "\xff"}', "not JSON"),
+    ],
+)
+def test_a_request_of_the_messages_api_is_a_json_object(raw: bytes, told: str) -> None:
+    with pytest.raises(BadRequest, match=told):
+        parse_messages_request(raw)
+
+
+def test_a_frame_is_named_by_its_number() -> None:
+    assert frame_number(parse_fields(b'{"id": 17, "more": 1}')) == 17
+    for wrong in (
+        b"{}",
+        b'{"id": -1}',
+        b'{"id": 1.5}',
+        b'{"id": true}',
+        b'{"id": "1"}',
+        b'{"id": ' + b"9" * 400 + b"}",
+    ):
+        with pytest.raises(BadRequest, match="number of a frame"):
+            frame_number(parse_fields(wrong))
+
+
+def test_a_field_is_decoded_alone() -> None:
+    fields = parse_fields(b'{"a": {"b": [1]}, "big": 1e999}')
+    assert field_value(fields, "a") == {"b": [1]}
+    assert field_value(fields, "big") is None
+    assert field_value(fields, "c") is None
+    with pytest.raises(BadRequest, match="not JSON"):
+        field_value(parse_fields(b'{"a": "\xff"}'), "a")
 
 
 @settings(deadline=None)

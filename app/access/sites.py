@@ -1,0 +1,57 @@
+"""Which site a browser's request comes from: any site's page can make a browser send some requests unasked. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from ..errors import Forbidden, WrongMediaType
+
+
+def check_content_type(headers: Mapping[str, str]) -> None:
+    """Whether a body may be taken for JSON.
+
+    `application/json` from anywhere: a browser asks before it sends that to another site, and gets no leave here. Some
+    clients say it twice, separated by a comma, for which a browser asks as well.
+    No content type, or `text/plain`, which `fetch` sends by itself: only from our own pages, because any site's page
+    can send those unasked and would spend on our account.
+
+    Raises:
+        WrongMediaType: another content type. Forbidden: another site's page.
+    """
+    if _is_json(headers):
+        return
+    media_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if media_type not in ("", "text/plain"):
+        raise WrongMediaType(f"the body must be JSON, sent as application/json, not as {media_type[:80]}")
+    if not _same_origin(headers):
+        raise Forbidden("another site's page may not call this: only application/json is taken from elsewhere")
+
+
+def check_site(headers: Mapping[str, str]) -> None:
+    """Whether a request that names no secret may change something: not if another site's page could send it unasked.
+
+    Raises:
+        Forbidden: it comes from another site's page, and no browser has asked us about it before.
+    """
+    if not _is_json(headers) and not _same_origin(headers):
+        raise Forbidden("another site's page may not call this without the stream's X-Stop-Token")
+
+
+def _is_json(headers: Mapping[str, str]) -> bool:
+    kinds = [part.partition(";")[0].strip().lower() for part in headers.get("Content-Type", "").split(",")]
+    return all(kind == "application/json" or kind.endswith("+json") for kind in kinds)
+
+
+def _same_origin(headers: Mapping[str, str]) -> bool:
+    site = headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site in ("same-origin", "none")
+    # Browsers leave Sec-Fetch-Site out on plain http; every POST of theirs has an Origin. Neither: not a browser.
+    origin = headers.get("Origin")
+    if origin is None:
+        return True
+    try:
+        return urlsplit(origin).netloc == headers.get("Host")
+    except ValueError:  # such as an IPv6 address without its closing bracket
+        return False

@@ -1,0 +1,57 @@
+"""Where an error becomes a response: the one place for each protocol's shape."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import anthropic
+from aiohttp import web
+from multidict import CIMultiDict
+
+from ..errors import InternalError, MethodNotAllowed, NotFound, SluicewayError, UpstreamRefused
+from ..upstream.headers import headers_down
+from ..wire.messages import error_body
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def error_response(error: SluicewayError, path: str) -> web.Response:
+    """An error before a stream has begun, in the shape of what lives at the path: the Messages API's, or our own.
+
+    There an error of Claude's own passes as it came.
+    """
+    cause = error.__cause__
+    if path.startswith("/v1/") and isinstance(error, UpstreamRefused) and isinstance(cause, anthropic.APIStatusError):
+        said = cause.response
+        passed = CIMultiDict(headers_down(said.headers.multi_items()))
+        return web.Response(status=said.status_code, body=said.content, headers=passed)
+    headers = {"Cache-Control": "no-store"}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = f"{error.retry_after_s:.0f}"
+    body = error_body(error) if path.startswith("/v1/") else error.as_dict()
+    return web.json_response(body, status=error.status, headers=headers)
+
+
+@web.middleware
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answers with whatever went wrong; what was not foreseen goes to the log."""
+    try:
+        return await handler(request)
+    except SluicewayError as error:
+        return error_response(error, request.path)
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        told = MethodNotAllowed(f"{request.method} is not for this path; it takes {allowed}")
+        response = error_response(told, request.path)
+        response.headers["Allow"] = allowed
+        return response
+    except web.HTTPNotFound:
+        return error_response(NotFound("nothing lives at this path"), request.path)
+    except (web.HTTPException, ConnectionError):
+        raise
+    except Exception:
+        log.exception("%s %s failed", request.method, request.path)
+        return error_response(InternalError("the service failed; its log has the cause"), request.path)

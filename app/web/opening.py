@@ -1,0 +1,184 @@
+"""How a stream is opened for a reader, and how one comes back to it: the same for all protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from ..answer.events import ClaudeEvent
+from ..errors import SluicewayError
+from ..flow.relay import Source
+from ..streams.credits import Credits
+from ..streams.liveness import Liveness
+from ..streams.registry import Streams
+from ..streams.session import Session
+from ..streams.terms import Policy, Terms, new_stop_token
+from ..upstream.answer import Answer
+from ..upstream.claude import Claude
+from ..upstream.headers import HeadersUp, headers_down
+from ..upstream.retry import NEVER
+from ..wire import WireFormat
+from .entrance import BODY, CALLER
+from .readers import SendBuffers, SseConnection
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderBounds:
+    """What every reader's connection is bounded by.
+
+    Attributes:
+        buffers: the bounds below each.
+        stall_s, vanish_s: when a reader counts as stalled, and as vanished, in seconds.
+        credit_bytes: how far to run ahead of a page that acknowledges.
+    """
+
+    buffers: SendBuffers
+    stall_s: float
+    vanish_s: float
+    credit_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The stream that a request wants.
+
+    Attributes:
+        model, max_tokens: what it asks for, for the books.
+        wire: the format in which its readers read.
+        policy, grace_s: what happens when the reader is lost.
+        name: the caller's own name for it; empty for none.
+        preface: frames that only readers who come back need, before all others.
+        credits: the page will acknowledge what it has shown.
+        headers: of the response, beside those of every stream.
+        as_client: the request goes to Claude as the client's own, and Claude's head comes back with the answer, so that
+            nothing is sent before it; else the service asks in its own words.
+        betas: for the `anthropic-beta` header, beside those that the request's own names.
+    """
+
+    model: str
+    max_tokens: int
+    wire: WireFormat
+    policy: Policy = Policy.ABORT
+    grace_s: float = 0.0
+    name: str = ""
+    preface: Sequence[bytes] = ()
+    credits: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
+    as_client: bool = False
+    betas: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Opener:
+    """Opens streams.
+
+    Attributes:
+        claude: the way upstream.
+        streams: where they run and are found again.
+        bounds: of each reader's connection.
+        headers_up: chooses which of a request's headers go to Claude.
+    """
+
+    claude: Claude
+    streams: Streams
+    bounds: ReaderBounds
+    headers_up: HeadersUp
+
+    async def open_stream(self, request: web.Request, wanted: Wanted) -> web.StreamResponse:
+        """Asks Claude what the request holds under `BODY`, and serves the reader until the stream has no more for it.
+
+        The body is taken out of the request: megabytes of a prompt are not held for as long as the answer runs.
+
+        Raises:
+            SluicewayError: it failed before a status was sent. Cancelling is how aiohttp tells that the reader left.
+        """
+        terms = Terms(
+            self.streams.new_id(),
+            request[CALLER],
+            wanted.model,
+            wanted.policy,
+            wanted.grace_s,
+            stop_token=new_stop_token(),
+            name=wanted.name,
+            commits_early=not wanted.as_client,
+        )
+        told = {"X-Stream-Id": terms.stream_id, "X-Stop-Token": terms.stop_token}
+        connection = self._connection(request, {**told, **wanted.headers}, credits=wanted.credits)
+        source = self._ask(request, wanted, connection)
+        session = self.streams.start(terms, source, wanted.wire, connection, wanted.max_tokens, wanted.preface)
+        return await self._serve(connection, session)
+
+    async def resume(
+        self,
+        request: web.Request,
+        stream_id: str,
+        headers: Mapping[str, str],
+        *,
+        sent_id: int = 0,
+        credits: bool = False,
+    ) -> web.StreamResponse:
+        """Serves a reader that has every frame up to `sent_id` of one of its caller's streams.
+
+        Raises:
+            NotFound, Expired, BadRequest: as `Streams.resume` does.
+            SluicewayError: the stream failed before a status was sent. Cancelling as in `open_stream`.
+        """
+        told = {"X-Stream-Id": stream_id, **headers}
+        connection = self._connection(request, told, sent_id=sent_id, credits=credits)
+        try:
+            session = await self.streams.resume(stream_id, request[CALLER], connection)
+        except SluicewayError:
+            if connection.committed:  # it is no longer kept, and part of it has been sent: an end without a last event
+                return connection.response
+            raise
+        return await self._serve(connection, session)
+
+    def _ask(self, request: web.Request, wanted: Wanted, connection: SseConnection) -> Source:
+        up = self.headers_up.of(request.headers.items(), as_client=wanted.as_client)
+        if wanted.betas:
+            up["anthropic-beta"] = ", ".join(
+                (*([up["anthropic-beta"]] if "anthropic-beta" in up else []), *wanted.betas)
+            )
+        if wanted.as_client:
+            # The caller's SDK retries by itself: one request of its is one request to Claude.
+            answer = self.claude.pass_on(request.pop(BODY), up, request.rel_url.raw_query_string, retry=NEVER)
+            return _WithHead(answer, connection)
+        return self.claude.pass_on(request.pop(BODY), self.claude.own_headers | up)
+
+    def _connection(
+        self, request: web.Request, headers: Mapping[str, str], *, sent_id: int = 0, credits: bool = False
+    ) -> SseConnection:
+        bounds = self.bounds
+        allowed = Credits(bounds.credit_bytes, sent_id) if credits else None
+        liveness = Liveness(bounds.stall_s, bounds.vanish_s)
+        return SseConnection(request, headers, bounds.buffers, liveness, sent_id, allowed)
+
+    async def _serve(self, connection: SseConnection, session: Session | None) -> web.StreamResponse:
+        try:
+            await connection.released()
+        finally:
+            if session is not None:
+                session.lost(connection)
+        return connection.response
+
+
+class _WithHead:
+    """An answer whose headers go to the reader with its status, which is sent only after `open()` has returned."""
+
+    def __init__(self, answer: Answer, connection: SseConnection) -> None:
+        self._answer = answer
+        self._connection = connection
+
+    async def open(self) -> None:
+        """Asks, and hands the headers on. Raises what the answer raises."""
+        await self._answer.open()
+        ours = self._connection.response.headers
+        ours.extend((name, value) for name, value in headers_down(self._answer.headers.items()) if name not in ours)
+
+    async def read(self) -> list[ClaudeEvent]:
+        return await self._answer.read()
+
+    async def close(self) -> list[ClaudeEvent]:
+        return await self._answer.close()
