@@ -157,14 +157,17 @@ class Pool(httpx2.AsyncBaseTransport):
 
     async def _head(self, connection: RestingSocket) -> tuple[Body, Parser]:
         parser = Parser()
-        early = b""
+        early, began = b"", False
         while not parser.status:
             data = connection.take(READ_BYTES)
             if data:
+                began = True
                 try:
                     early = parser.feed(data)
                 except (httptools.HttpParserError, httptools.HttpParserUpgrade, ValueError) as error:
                     raise httpx2.RemoteProtocolError(f"what came is no HTTP: {error}") from error
+            elif connection.ended and began:
+                raise httpx2.RemoteProtocolError("the connection was closed in the answer's head")
             elif connection.ended:
                 raise httpx2.ReadError("the connection was closed before an answer came")
             else:

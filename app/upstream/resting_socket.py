@@ -16,7 +16,6 @@ import socket
 import ssl
 import struct
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 
 # struct tcp_info, linux/tcp.h: `tcpi_rtt` in microseconds at offset 68, where it has always been.
@@ -31,6 +30,10 @@ _RECORD_BYTES = 16_384
 _NO_BIO = ssl.MemoryBIO()
 # What is encrypted and handed to the kernel at once of a request: bounds what a large body takes beside itself.
 _SEND_BYTES = 65_536
+
+
+class Answered(ConnectionError):
+    """The peer answers before it has taken the whole request: it does not want the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ class RestingSocket:
     """
 
     __slots__ = (
-        "_buffer_bytes", "_incoming", "_loop", "_outgoing", "_rate", "_rtt_s", "_sock", "_tls", "_unsent", "_waiter",
+        "_buffer_bytes", "_early", "_incoming", "_loop", "_outgoing", "_rate", "_rtt_s", "_sock", "_tls", "_unsent", "_waiter",
         "_window", "closed", "ended", "idle_since", "used",
     )  # fmt: skip
 
@@ -90,6 +93,7 @@ class RestingSocket:
         self._loop = asyncio.get_running_loop()
         self._tls: ssl.SSLObject | None = None
         self._incoming = self._outgoing = _NO_BIO  # replaced by its own under TLS
+        self._early = b""  # what came of an answer while we sent
         self._unsent = b""  # of what TLS itself has to say while we read: a key update's answer, of some bytes
         self._waiter: asyncio.Future[None] | None = None  # set while a task waits for the kernel
         self._window = window
@@ -138,16 +142,16 @@ class RestingSocket:
         """Sends all of it.
 
         Raises:
-            ConnectionError: the connection broke. Cancelling leaves it open how much was sent: abort it then.
+            Answered: the peer has spoken already. ConnectionError: the connection broke. Cancelling leaves it open how much was sent: abort it then.
         """
         self.used = True
         if self._tls is None:
-            await self._send_raw(data)
+            await self._send_raw(data, listening=True)
             return
         view = memoryview(data)
         for start in range(0, len(view), _SEND_BYTES):
             self._tls.write(view[start : start + _SEND_BYTES])
-            await self._send_raw(self._outgoing.read())
+            await self._send_raw(self._outgoing.read(), listening=True)
 
     def take(self, most_bytes: int) -> bytes:
         """What has come, at once and decrypted; nothing where nothing has, or where it `ended`.
@@ -160,6 +164,9 @@ class RestingSocket:
         """
         if self.closed:
             raise ConnectionAbortedError("the connection was closed by us")
+        if self._early:
+            early, self._early = self._early, b""
+            return early
         try:
             data = self._sock.recv(most_bytes)
         except (BlockingIOError, InterruptedError):
@@ -171,7 +178,8 @@ class RestingSocket:
 
     async def readable(self) -> None:
         """Returns when there is something to `take`, or the socket was aborted. Cancelling is safe."""
-        await self._wait(self._loop.add_reader, self._loop.remove_reader)
+        if not self._early:
+            await self._wait(reading=True, writing=False)
 
     def wake(self) -> None:
         """Lets a waiting `readable()` return, as if something had come."""
@@ -251,7 +259,7 @@ class RestingSocket:
                 self._unsent = self._unsent[self._sock.send(self._unsent) :]
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def _send_raw(self, data: bytes) -> None:
+    async def _send_raw(self, data: bytes, *, listening: bool = False) -> None:
         view = memoryview(data)
         while view:
             if self.closed:
@@ -259,7 +267,11 @@ class RestingSocket:
             try:
                 view = view[self._sock.send(view) :]
             except (BlockingIOError, InterruptedError):
-                await self._wait(self._loop.add_writer, self._loop.remove_writer)
+                await self._wait(reading=listening, writing=True)
+                if listening and not self.closed:
+                    self._early = self.take(_RECORD_BYTES)
+                    if self._early or self.ended:
+                        raise Answered("the peer answered before the request was sent") from None
 
     async def _receive_raw(self) -> bytes:
         while not self.closed:
@@ -273,19 +285,24 @@ class RestingSocket:
             return data
         raise ConnectionAbortedError("the connection was closed by us")
 
-    async def _wait(self, add: Callable[..., object], remove: Callable[[int], object]) -> None:
+    async def _wait(self, *, reading: bool, writing: bool) -> None:
         if self.closed:
             return
         assert self._waiter is None, "one task at a time"
         waiter = self._waiter = self._loop.create_future()
         fd = self._sock.fileno()
-        add(fd, _done, waiter)
+        if reading:
+            self._loop.add_reader(fd, _done, waiter)
+        if writing:
+            self._loop.add_writer(fd, _done, waiter)
         try:
             await waiter
         finally:
             self._waiter = None
-            if not self.closed:
-                remove(fd)
+            if reading and not self.closed:
+                self._loop.remove_reader(fd)
+            if writing and not self.closed:
+                self._loop.remove_writer(fd)
 
     def _grow(self, wanted_bytes: int) -> None:
         if wanted_bytes > self._buffer_bytes * self._window.STEP:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -91,6 +92,7 @@ class RawUpstream:
         plays: what it answers with.
         requests: what it was asked: each request's head and body.
         connections: how many were opened.
+        resumed: of these under TLS, whether each resumed a session.
         sent_bytes: of what it wrote, what its socket took.
     """
 
@@ -98,10 +100,13 @@ class RawUpstream:
     url: str = ""
     requests: list[tuple[str, bytes]] = field(default_factory=list)
     connections: int = 0
+    resumed: list[bool] = field(default_factory=list)
     sent_bytes: int = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        if (encryption := writer.get_extra_info("ssl_object")) is not None:
+            self.resumed.append(encryption.session_reused)
         try:
             while True:
                 request = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -136,8 +141,8 @@ class RawUpstream:
 
 
 @asynccontextmanager
-async def raw_upstream(*plays: Play) -> AsyncIterator[RawUpstream]:
-    """A `RawUpstream` on a free port of the loopback."""
+async def raw_upstream(*plays: Play, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawUpstream]:
+    """A `RawUpstream` on a free port of the loopback, under TLS where its side of it is given."""
     upstream = RawUpstream(list(plays))
     serving: set[asyncio.Task[None]] = set()
 
@@ -148,8 +153,12 @@ async def raw_upstream(*plays: Play) -> AsyncIterator[RawUpstream]:
         await upstream.serve(reader, writer)
         serving.discard(task)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    upstream.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    if tls is None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    else:  # and does not wait for a farewell, which an abort does not say
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls, ssl_shutdown_timeout=0.1)
+    scheme = "http" if tls is None else "https"
+    upstream.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield upstream
     finally:

@@ -1,0 +1,392 @@
+"""The pool: connections kept and warmed, a stale one costs nothing, and every way to Claude that an operator may have."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import logging
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from app.upstream import ways
+from app.upstream.pool import MOST_SPARE, Pool
+from app.upstream.resting_socket import Window
+from tests.support.raw_upstream import CLOSE, RESET, chunk, head, raw_upstream, response
+from tests.support.readers import eventually
+from tests.support.tls import certificate, server_side
+
+OK = response(b"fine")
+
+
+@pytest.fixture(autouse=True)
+def trusting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The tests' certificate as the only authority, as an operator says it; and no proxy from outside."""
+    pem = certificate()
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    ways._trust.cache_clear()
+    yield pem
+    ways._trust.cache_clear()
+
+
+@asynccontextmanager
+async def client() -> AsyncIterator[tuple[httpx2.AsyncClient, Pool]]:
+    pool = Pool(Window(8192), connect_timeout_s=5.0)
+    async with httpx2.AsyncClient(transport=pool, timeout=None) as http:
+        yield http, pool
+
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def listening(handle: Handler) -> AsyncIterator[str]:
+    """A peer of its own manners on a free port; nothing of it is left at the end."""
+    tasks = set[asyncio.Task[None]]()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await handle(reader, writer)
+        except (asyncio.CancelledError, asyncio.IncompleteReadError, ConnectionError):
+            pass  # it is over with its test, or with its client
+        finally:
+            writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks)
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
+async def test_a_connection_is_used_again(encrypted: bool) -> None:
+    async with (
+        raw_upstream([OK], tls=server_side(certificate()) if encrypted else None) as upstream,
+        client() as (http, _),
+    ):
+        for _ in range(5):
+            assert (await http.post(upstream.url, json={"a": 1})).text == "fine"
+        assert upstream.connections == 1
+        assert [body for _, body in upstream.requests] == [b'{"a":1}'] * 5
+
+
+async def test_requests_at_once_have_connections_of_their_own_and_each_resumes_the_session() -> None:
+    go = asyncio.Event()
+    tls = server_side(certificate())
+    async with raw_upstream([OK], [go, OK], tls=tls) as upstream, client() as (http, _):
+        await http.get(upstream.url)
+        waiting = [asyncio.create_task(http.get(upstream.url)) for _ in range(4)]
+        await eventually(lambda: len(upstream.requests) == 5)
+        go.set()
+        assert [answer.text for answer in await asyncio.gather(*waiting)] == ["fine"] * 4
+        assert upstream.connections == 4
+        assert upstream.resumed == [False, True, True, True]
+
+
+@pytest.mark.parametrize("ending", [CLOSE, RESET], ids=["closed", "reset"])
+async def test_a_connection_that_went_stale_unseen_costs_one_more_and_no_error(ending: object) -> None:
+    # It takes the request and dies without a byte, as one does that was closed while the request was on its way.
+    async with raw_upstream([OK], [ending], [OK]) as upstream, client() as (http, _):  # type: ignore[list-item]
+        await http.get(upstream.url)
+        assert (await http.post(upstream.url, content=b"again")).text == "fine"
+        assert [body for _, body in upstream.requests] == [b"", b"again", b"again"]
+        assert upstream.connections == 2
+
+
+@pytest.mark.parametrize("begun", [b"HTTP/1.1 200", head(200, content_length="10")], ids=["in its head", "in its body"])
+async def test_what_began_is_never_asked_for_again(begun: bytes) -> None:
+    async with raw_upstream([OK], [begun, CLOSE], [OK]) as upstream, client() as (http, _):
+        await http.get(upstream.url)
+        with pytest.raises(httpx2.TransportError):
+            await http.post(upstream.url, content=b"dear")
+        assert len(upstream.requests) == 2
+
+
+async def test_a_new_connection_that_breaks_is_no_stale_one() -> None:
+    async with raw_upstream([CLOSE]) as upstream, client() as (http, _):
+        with pytest.raises(httpx2.ReadError):
+            await http.get(upstream.url)
+        assert len(upstream.requests) == 1
+
+
+async def test_an_upload_that_was_read_cannot_be_sent_again() -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"one"
+        yield b"two"
+
+    async with raw_upstream([OK], [CLOSE], [OK]) as upstream, client() as (http, _):
+        await http.get(upstream.url)
+        with pytest.raises(httpx2.TransportError):
+            await http.post(upstream.url, content=parts(), headers={"content-length": "6"})
+        assert [body for _, body in upstream.requests] == [b"", b"onetwo"]
+
+
+async def test_an_upload_of_unknown_length_goes_up_in_chunks() -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"x" * 40_000
+        yield b""
+        yield b"y"
+
+    received = bytearray()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.extend(await reader.readuntil(b"0\r\n\r\n"))
+        writer.write(OK)
+        await reader.read()
+
+    async with listening(accept) as address, client() as (http, _):
+        answer = await http.post(f"http://{address}", content=parts())
+    assert answer.text == "fine"
+    assert bytes(received).partition(b"\r\n\r\n")[2] == chunk(b"x" * 40_000) + chunk(b"y") + chunk(b"")
+
+
+async def test_a_refusal_that_comes_before_the_request_was_read_is_heard() -> None:
+    over = asyncio.Event()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(response(b"too much", 413))
+        await writer.drain()
+        writer.write_eof()
+        await over.wait()
+
+    async with listening(accept) as address, client() as (http, _):
+        answer = await http.post(f"http://{address}", content=b"x" * 30_000_000)
+        over.set()
+    assert (answer.status_code, answer.text) == (413, "too much")
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (head(100) + head(103, link="</x>") + OK, "fine"),
+        (head(200) + b"until the end", "until the end"),
+        (head(204), ""),
+        (head(200, transfer_encoding="chunked") + chunk(b"a") + chunk(b"bc") + chunk(b""), "abc"),
+        (b"HTTP/1.0 200 OK\r\n\r\nold", "old"),
+    ],
+    ids=["interim heads", "until closed", "none", "chunks", "HTTP/1.0"],
+)
+async def test_a_body_is_framed_as_http_has_it(answer: bytes, text: str) -> None:
+    async with raw_upstream([answer, CLOSE]) as upstream, client() as (http, _):
+        assert (await http.get(upstream.url)).text == text
+
+
+@pytest.mark.parametrize(
+    "answer", [b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20_000], ids=["no HTTP", "endless head"]
+)
+async def test_what_is_no_http_is_refused(answer: bytes) -> None:
+    async with raw_upstream([answer, 5.0]) as upstream, client() as (http, _):
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await http.get(upstream.url)
+
+
+async def test_an_answer_that_ends_before_its_time_is_cut() -> None:
+    async with raw_upstream([head(200, content_length="10"), b"half", CLOSE]) as upstream, client() as (http, _):
+        with pytest.raises(httpx2.ReadError):
+            await http.get(upstream.url)
+
+
+# Warm ways.
+
+
+@contextlib.asynccontextmanager
+async def warmed(pool: Pool, url: str) -> AsyncIterator[None]:
+    warming = asyncio.create_task(pool.keep_warm(httpx2.URL(url)))
+    yield
+    warming.cancel()
+    await asyncio.wait([warming])
+
+
+async def test_a_connection_is_ready_before_the_first_request() -> None:
+    tls = server_side(certificate())
+    async with (
+        raw_upstream([OK], tls=tls) as upstream,
+        client() as (http, pool),
+        warmed(pool, upstream.url),
+    ):
+        await eventually(lambda: upstream.connections == 1)
+        assert (await http.get(upstream.url)).text == "fine"
+        assert upstream.connections == 1
+
+
+async def test_after_a_burst_more_are_ready_but_never_too_many() -> None:
+    go = asyncio.Event()
+    async with raw_upstream([go, OK]) as upstream, client() as (http, pool), warmed(pool, upstream.url):
+        await eventually(lambda: upstream.connections == 1)
+        burst = [asyncio.create_task(http.get(upstream.url)) for _ in range(20)]
+        await eventually(lambda: len(upstream.requests) == 20)
+        busy = upstream.connections
+        await eventually(lambda: busy < upstream.connections)
+        go.set()
+        await asyncio.gather(*burst)
+        assert upstream.connections <= 20 + MOST_SPARE
+
+
+async def test_a_spare_that_the_peer_closed_is_replaced() -> None:
+    first: list[asyncio.StreamWriter] = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first.append(writer)
+        await reader.read()
+
+    async with listening(accept) as address, client() as (_, pool), warmed(pool, f"http://{address}"):
+        await eventually(lambda: len(first) == 1)
+        first[0].close()
+        await eventually(lambda: len(first) == 2)
+
+
+async def test_a_claude_that_is_away_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    pool = Pool(Window(8192), connect_timeout_s=5.0)
+    async with warmed(pool, "http://127.0.0.1:9"):
+        await eventually(lambda: bool(caplog.records))
+        await asyncio.sleep(0)
+    (record,) = caplog.records
+    assert record.message.startswith("no connection to Claude could be made ready: ")
+
+
+# Ways.
+
+
+@pytest.mark.parametrize(
+    ("name", "days", "reason"),
+    [("IP:127.0.0.9", 3, "IP address mismatch"), ("IP:127.0.0.1", -1, "has expired")],
+)
+async def test_a_certificate_is_refused_with_the_reason(
+    name: str, days: int, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pem = certificate(name, days)
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    ways._trust.cache_clear()
+    async with raw_upstream([OK], tls=server_side(pem)) as upstream, client() as (http, _):
+        with pytest.raises(httpx2.ConnectError, match=reason):
+            await http.get(upstream.url)
+        assert upstream.requests == []
+
+
+async def test_authorities_may_lie_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusting: Path) -> None:
+    shutil.copy(trusting, tmp_path / f"{digest(trusting)}.0")
+    monkeypatch.delenv("SSL_CERT_FILE")
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    ways._trust.cache_clear()
+    async with raw_upstream([OK], tls=server_side(trusting)) as upstream, client() as (http, _):
+        assert (await http.get(upstream.url)).text == "fine"
+
+
+async def test_a_dead_first_address_does_not_keep_from_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with raw_upstream([OK]) as upstream, client() as (http, _):
+        port = int(upstream.url.rpartition(":")[2])
+
+        async def two(_self: object, host: str, port: int, **_how: object) -> list[object]:
+            stream = socket.SOCK_STREAM
+            return [
+                (socket.AF_INET6, stream, 6, "", ("::1", 9, 0, 0)),
+                (socket.AF_INET, stream, 6, "", ("127.0.0.1", port)),
+            ]
+
+        monkeypatch.setattr(type(asyncio.get_running_loop()), "getaddrinfo", two)
+        assert (await http.get(f"http://claude.example:{port}")).text == "fine"
+
+
+def digest(pem: Path) -> str:
+    """The name under which OpenSSL looks for an authority in a folder."""
+    command = ["openssl", "x509", "-hash", "-noout", "-in", str(pem)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+class Proxy:
+    """A proxy that answers CONNECT, and passes bytes on; or plain requests, which it answers itself.
+
+    Attributes:
+        heads: of the requests it was sent.
+    """
+
+    def __init__(self, status: int = 200) -> None:
+        self.heads: list[str] = []
+        self._status = status
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = (await reader.readuntil(b"\r\n\r\n")).decode()
+        self.heads.append(request)
+        method, target, _ = request.split(" ", 2)
+        if self._status != 200 or method != "CONNECT":
+            writer.write(response(b"by proxy", self._status))
+            await reader.read()
+            return
+        host, _, port = target.rpartition(":")
+        there, back = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        try:
+            await asyncio.gather(_pass(reader, back), _pass(there, writer))
+        finally:
+            back.transport.abort()
+
+
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65_536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
+@asynccontextmanager
+async def proxy(status: int = 200) -> AsyncIterator[tuple[str, Proxy]]:
+    standing = Proxy(status)
+    async with listening(standing.serve) as address:
+        yield address, standing
+
+
+async def test_the_environments_proxy_is_tunnelled_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with proxy() as (address, standing), raw_upstream([OK], tls=server_side(certificate())) as upstream:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://me:s%40cret@{address}")
+        async with client() as (http, _):
+            assert (await http.get(upstream.url)).text == "fine"
+        credentials = base64.b64encode(b"me:s@cret").decode()
+        assert standing.heads[0].startswith(f"CONNECT {upstream.url.removeprefix('https://')} HTTP/1.1\r\n")
+        assert f"Proxy-Authorization: Basic {credentials}" in standing.heads[0]
+        assert "Proxy-Authorization" not in upstream.requests[0][0]
+
+
+async def test_a_plain_claude_is_asked_for_at_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with proxy() as (address, standing):
+        monkeypatch.setenv("HTTP_PROXY", f"http://{address}")
+        async with client() as (http, _):
+            assert (await http.get("http://claude.example/v1/models?limit=1")).text == "by proxy"
+        assert standing.heads[0].startswith("GET http://claude.example/v1/models?limit=1 HTTP/1.1\r\n")
+
+
+async def test_no_proxy_names_hosts_that_are_reached_straight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    async with raw_upstream([OK]) as upstream, client() as (http, _):
+        assert (await http.get(upstream.url)).text == "fine"
+
+
+async def test_a_proxy_that_refuses_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with proxy(407) as (address, _):
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{address}")
+        async with client() as (http, _):
+            with pytest.raises(httpx2.ConnectError, match=r"the proxy 127\.0\.0\.1 answered with 407"):
+                await http.get("https://claude.example/")
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:9")
+    async with client() as (http, _):
+        with pytest.raises(httpx2.ConnectError, match="only http proxies"):
+            await http.get("https://claude.example/")
