@@ -140,6 +140,10 @@ class Settings(BaseModel):
         2048, ge=256, le=16_777_216, description="TCP_NOTSENT_LOWAT towards the reader, in bytes"
     )
 
+    warm_connections: int = Field(
+        8, ge=0, le=64, description="the most connections to Claude kept ready before they are asked for; 0 keeps none"
+    )
+
     # Deadlines and retries towards Claude; none of them runs while the reader holds the stream
     connect_timeout_s: float = Field(5.0, gt=0, le=120, description="for connecting to Claude, in seconds")
     idle_timeout_s: float = Field(90.0, gt=0, le=3600, description="without a byte from Claude, in seconds")

@@ -41,8 +41,9 @@ async def simulator() -> AsyncIterator[Simulator]:
         yield running_simulator
 
 
-# Free ports; and no one is refused because the loop is late: here it also runs the simulator and the test itself.
-_DEFAULTS = {"port": 0, "admin_port": 0, "max_lag_s": 60.0}
+# Free ports; no one is refused because the loop is late: here it also runs the simulator and the test itself; and no
+# connection but those that a test's own requests make, which are counted.
+_DEFAULTS = {"port": 0, "admin_port": 0, "max_lag_s": 60.0, "warm_connections": 0}
 
 
 @pytest.fixture

@@ -126,9 +126,9 @@ class Claude:
             log.warning("a request to %s failed: %s", path, described(failure))
             raise failure from error
 
-    async def keep_warm(self) -> None:
-        """Keeps connections ready before they are asked for. Runs until cancelled."""
-        await self._pool.keep_warm(self.sdk.base_url)
+    async def keep_warm(self, most: int) -> None:
+        """Keeps up to `most` connections ready before they are asked for. Runs until cancelled."""
+        await self._pool.keep_warm(self.sdk.base_url, most)
 
     def hide(self, said: bytes) -> bytes:
         """What Claude's side said, without the keys that we ask with, and others."""

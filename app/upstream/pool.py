@@ -21,8 +21,6 @@ log = logging.getLogger(__name__)
 IDLE_S = 55.0
 # Connections kept for the next requests, each some 10 kB, 40 kB under TLS; more streams than that seldom end at once.
 MOST_IDLE = 64
-# Spares that nobody asked for yet: enough for a burst, few enough that Claude's side does not mind.
-MOST_SPARE = 8
 # How often the pool is looked at, in seconds.
 _LOOK_S = 1.0
 
@@ -84,8 +82,8 @@ class Pool(httpx2.AsyncBaseTransport):
         else:
             idle.append(connection)
 
-    async def keep_warm(self, base_url: httpx2.URL) -> None:
-        """Keeps connections to one origin ready before they are asked for, and closes idle ones. Runs until cancelled.
+    async def keep_warm(self, base_url: httpx2.URL, most: int) -> None:
+        """Keeps up to `most` connections to one origin ready, and closes idle ones. Runs until cancelled.
 
         As many as requests lately found none ready, and one at least. A failure is said once, and tried again.
         """
@@ -93,7 +91,7 @@ class Pool(httpx2.AsyncBaseTransport):
         wait_s, told = _LOOK_S, False
         while True:
             self._sweep()
-            spare = min(MOST_SPARE, max(1, round(self._missed.get(way, 0.0))))
+            spare = min(most, max(1, round(self._missed.get(way, 0.0))))
             try:
                 while len(self._idle.get(way, [])) < spare:
                     connection = await self._connected(way)
@@ -127,7 +125,7 @@ class Pool(httpx2.AsyncBaseTransport):
             if connection.put_by():
                 return connection
             self._drop(connection)
-        self._missed[way] = min(float(MOST_SPARE), self._missed.get(way, 0.0) + 1.0)
+        self._missed[way] = min(float(MOST_IDLE), self._missed.get(way, 0.0) + 1.0)
         return None
 
     async def _connected(self, way: Way) -> RestingSocket:

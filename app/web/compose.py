@@ -117,6 +117,8 @@ async def composed(settings: Settings, credentials: Credentials, place: Place) -
     claude = _claude(_upstream_options(settings, credentials), metrics)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(claude.close)
+        if settings.warm_connections:
+            await stack.enter_async_context(beside(claude.keep_warm(settings.warm_connections)))
         meter = LagMeter(time.monotonic, metrics.loop_lag)
         await stack.enter_async_context(beside(meter.run()))
         ledger = Ledger(prices)
@@ -164,10 +166,18 @@ async def composed(settings: Settings, credentials: Credentials, place: Place) -
 
 @asynccontextmanager
 async def beside(coroutine: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Runs something endless beside the block."""
+    """Runs something endless beside the block; if it dies, so does the block: nothing here can be missed in silence."""
+    owner = asyncio.current_task()
+    assert owner is not None, "only a task can wait"
     task = asyncio.create_task(coroutine)
+    task.add_done_callback(lambda task: None if task.cancelled() else owner.cancel())
     try:
         yield
+    except asyncio.CancelledError:
+        if task.done() and not task.cancelled():
+            owner.uncancel()
+            raise RuntimeError(f"{getattr(coroutine, '__qualname__', coroutine)} came to an end") from task.exception()
+        raise
     finally:
         task.cancel()
         await asyncio.wait([task])

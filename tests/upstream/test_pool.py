@@ -17,7 +17,7 @@ import httpx2
 import pytest
 
 from app.upstream import ways
-from app.upstream.pool import MOST_SPARE, Pool
+from app.upstream.pool import Pool
 from app.upstream.resting_socket import Window
 from tests.support.raw_upstream import CLOSE, RESET, chunk, head, raw_upstream, response
 from tests.support.readers import eventually
@@ -209,7 +209,7 @@ async def test_an_answer_that_ends_before_its_time_is_cut() -> None:
 
 @contextlib.asynccontextmanager
 async def warmed(pool: Pool, url: str) -> AsyncIterator[None]:
-    warming = asyncio.create_task(pool.keep_warm(httpx2.URL(url)))
+    warming = asyncio.create_task(pool.keep_warm(httpx2.URL(url), 8))
     yield
     warming.cancel()
     await asyncio.wait([warming])
@@ -237,7 +237,7 @@ async def test_after_a_burst_more_are_ready_but_never_too_many() -> None:
         await eventually(lambda: busy < upstream.connections)
         go.set()
         await asyncio.gather(*burst)
-        assert upstream.connections <= 20 + MOST_SPARE
+        assert upstream.connections <= 20 + 8
 
 
 async def test_a_spare_that_the_peer_closed_is_replaced() -> None:
