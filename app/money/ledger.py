@@ -20,14 +20,12 @@ from ..answer.outcome import Outcome
 from ..answer.tally import Phase, Tally
 from .bill import bill
 from .entry import Avoided, Entry, ReconcileLimit, Total, with_money
+from .learned import Learned
 from .prices import Prices
 from .rates import TokenRates
-from .survival import Curve
 
 __all__ = ["Account", "AlreadySettledError", "Avoided", "Entry", "Ledger", "Outcome", "ReconcileLimit", "Total"]
 
-# Bounds of the classes of `max_tokens`: who asks for at most 256 tokens asks for another kind of answer.
-MAX_TOKENS_CLASSES = (256, 1024, 4096, 16384, 65536)
 # The most that a request's own bound counts for: above the largest that any model takes (300,000, in a batch), and
 # within what can be computed with, whatever a caller writes there.
 MOST_MAX_TOKENS = 1_000_000
@@ -136,7 +134,7 @@ class Ledger:
     def __init__(self, prices: Prices, half_life_s: float = HALF_LIFE_S) -> None:
         self._prices = prices
         self._half_life_s = half_life_s
-        self._models: OrderedDict[str, _Model] = OrderedDict()
+        self._models: OrderedDict[str, Learned] = OrderedDict()
         self.total = Total()  # avoided tokens since the start, all models
         self.open_accounts = 0
 
@@ -181,16 +179,16 @@ class Ledger:
             _learn(account, entry, model.rates, now)
         return with_money(self._with_prices(entry, fell_back=account.tally.fell_back))
 
-    def _model(self, name: str, began: bool) -> _Model:
+    def _model(self, name: str, began: bool) -> Learned:
         if not began and name not in self._models:
-            return _Model(self._half_life_s)  # maybe no model at all, only a caller's word for one
-        model = self._models.setdefault(name, _Model(self._half_life_s))
+            return Learned(self._half_life_s)  # maybe no model at all, only a caller's word for one
+        model = self._models.setdefault(name, Learned(self._half_life_s))
         self._models.move_to_end(name)
         if len(self._models) > MAX_MODELS:
             self._models.popitem(last=False)
         return model
 
-    def _with_avoided(self, entry: Entry, account: Account, model: _Model, now: float) -> Entry:
+    def _with_avoided(self, entry: Entry, account: Account, model: Learned, now: float) -> Entry:
         """Takes the length into the curve of its kind, and asks that what an aborted stream would have added."""
         if not entry.aborted and entry.phase is Phase.BEFORE_FIRST_EVENT:
             return entry  # Claude never began: neither a length nor a saving
@@ -251,47 +249,38 @@ class Ledger:
         Raises:
             ValueError: the data are not what `dump` gives; then nothing has changed.
         """
+        self._models = self._restored(data, now - age_s)
+
+    def join(
+        self, theirs: dict[str, Any], base: dict[str, Any], now: float, theirs_age_s: float, base_age_s: float
+    ) -> None:
+        """Takes in what other workers learned since all had the same.
+
+        Args:
+            theirs: what they dumped, with what this one had dumped in it.
+            base: what this one had dumped then.
+            now: seconds.
+            theirs_age_s, base_age_s: how long ago each was dumped.
+
+        Raises:
+            ValueError: the data are not what `dump` gives; then nothing has changed.
+        """
+        others, before = self._restored(theirs, now - theirs_age_s), self._restored(base, now - base_age_s)
+        models = OrderedDict((name, model) for name, model in others.items() if name not in self._models)
+        for name, model in self._models.items():
+            if name in others:
+                model.join(others[name], before.get(name, Learned(self._half_life_s)), now)
+            models[name] = model
+        self._models = OrderedDict(list(models.items())[-MAX_MODELS:])
+
+    def _restored(self, data: dict[str, Any], as_of: float) -> OrderedDict[str, Learned]:
         try:
             if data["version"] != 1:
                 raise ValueError(f"unknown version {data['version']!r}")
-            models = {
-                str(name): _Model.restore(saved, self._half_life_s, now - age_s)
-                for name, saved in data["models"].items()
-            }
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            saved = list(data["models"].items())[-MAX_MODELS:]
+            return OrderedDict((name, Learned.restore(model, self._half_life_s, as_of)) for name, model in saved)
+        except (KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
             raise ValueError(f"not a ledger's dump: {error!r}") from error
-        self._models = OrderedDict(list(models.items())[-MAX_MODELS:])
-
-
-class _Model:
-    """What is known of one model: its rates, and a curve for each kind of answer."""
-
-    def __init__(self, half_life_s: float) -> None:
-        self._half_life_s = half_life_s
-        self.rates = TokenRates(half_life_s)
-        self._curves: dict[tuple[int, bool], Curve] = {}
-
-    def curve(self, max_tokens: int, hidden: bool) -> Curve:
-        """The curve of answers with about this bound. Those with hidden thinking have one of visible tokens."""
-        kind = sum(max_tokens > bound for bound in MAX_TOKENS_CLASSES)
-        return self._curves.setdefault((kind, hidden), Curve(self._half_life_s))
-
-    def dump(self, now: float) -> dict[str, Any]:
-        curves = [
-            {"class": kind, "hidden": hidden, **curve.dump(now)} for (kind, hidden), curve in self._curves.items()
-        ]
-        return {"rates": self.rates.dump(now), "curves": curves}
-
-    @classmethod
-    def restore(cls, data: dict[str, Any], half_life_s: float, now: float) -> _Model:
-        model = cls(half_life_s)
-        model.rates = TokenRates.restore(data["rates"], half_life_s, now)
-        for saved in data["curves"]:
-            key = int(saved["class"]), bool(saved["hidden"])
-            if not 0 <= key[0] <= len(MAX_TOKENS_CLASSES):
-                raise ValueError(f"no class {key[0]} of max_tokens")
-            model._curves[key] = Curve.restore(saved, half_life_s, now)
-        return model
 
 
 def _begun(account: Account, outcome: Outcome, now: float) -> Entry:

@@ -248,6 +248,7 @@ class Prices:
     def replace(self, newer: Prices) -> None:
         """Becomes another table, all at once."""
         self._models, self._modifiers, self._upstreams = newer._models, newer._modifiers, newer._upstreams
+        self.fees = newer.fees
 
     @property
     def models(self) -> Mapping[str, ModelPrice]:

@@ -42,6 +42,8 @@ RECENT = 32
 _FEWEST, _LOOK_EVERY = 8, 4
 # They have left the estimate when they are off together by more than so many standard errors, and by more than 2 %.
 _ERRORS, _LEAST = 4.0, 0.02
+# A number above is no sum of what answers hold.
+_MOST = 1e24
 # The most that a rate leaves the prior by, as a factor: from 185 characters a token to 13 tokens a character.
 _MOST_SHIFT = 50.0
 
@@ -82,7 +84,8 @@ class TokenRates:
     def tokens_each(self) -> tuple[float, ...]:
         """Tokens for one of each feature; never negative."""
         if self._solved is None:
-            self._solved = tuple(max(0.0, value) for value in self._solve())
+            most = (mean * _MOST_SHIFT for mean in PRIOR_TOKENS)
+            self._solved = tuple(min(max(0.0, value), bound) for value, bound in zip(self._solve(), most, strict=True))
         return self._solved
 
     @property
@@ -153,6 +156,42 @@ class TokenRates:
             for *features, tokens in kept:
                 self._take(features, tokens, _dot(features, each))
 
+    def join(self, theirs: TokenRates, base: TokenRates, now: float) -> None:
+        """Adds what others learned since all had `base`: `theirs` less that. Both may be changed.
+
+        What began again since stands alone: what was before it is of another tokenizer.
+        """
+        if theirs.learned < base.learned:
+            return  # they never had what this one had: a file of another time
+        since = theirs.learned - base.learned
+        for rates, answers in ((self, since), (theirs, 0), (base, since)):
+            rates._fade(now, answers)  # base as it is in theirs, and this one as theirs would have made it
+        new = [own - before for own, before in zip(self._came, base._came, strict=True)]
+        if self.began_again == base.began_again != theirs.began_again:
+            self._precision, self._weighted = theirs._precision, theirs._weighted
+            self._seen, self._squares = theirs._seen, theirs._squares
+            self._moved(theirs._shift)
+        elif self.began_again == base.began_again:
+            self._add(theirs, 1.0)
+            self._add(base, -1.0)
+        for kept, more, count in zip(self._recent, theirs._recent, new, strict=True):
+            own = list(kept)[len(kept) - min(count, len(kept)) :]
+            kept.clear()
+            kept.extend([*more, *own])
+        self._came = [came + count for came, count in zip(theirs._came, new, strict=True)]
+        self.learned += since
+        self.began_again += theirs.began_again - base.began_again
+        self._solved = None
+
+    def _add(self, other: TokenRates, sign: float) -> None:
+        self._precision = [
+            [mine + sign * more for mine, more in zip(row, rest, strict=True)]
+            for row, rest in zip(self._precision, other._precision, strict=True)
+        ]
+        self._weighted = [mine + sign * more for mine, more in zip(self._weighted, other._weighted, strict=True)]
+        self._seen = max(0.0, self._seen + sign * other._seen)
+        self._squares = max(0.0, self._squares + sign * other._squares)
+
     def _moved(self, shift: list[float]) -> None:
         """The prior's means are off by so much; its deviations go with them."""
         factors = [math.exp(value) for value in shift]
@@ -186,6 +225,7 @@ class TokenRates:
             scaled = [value * sds[i] * sds[j] + (i == j) for j, value in enumerate(row)]
             rows.append([*scaled, self._weighted[i] * sds[i] + means[i] / sds[i]])
         for i in range(_N):
+            rows[i][i] = max(1.0, rows[i][i])  # the prior makes it so; what was restored may be anything
             for k in range(i + 1, _N):
                 factor = rows[k][i] / rows[i][i]
                 for j in range(i, _N + 1):
@@ -216,7 +256,7 @@ class TokenRates:
         """The inverse of `dump`.
 
         Raises:
-            KeyError, ValueError, TypeError: the data are not what `dump` gives.
+            KeyError, ValueError, TypeError, OverflowError: the data are not what `dump` gives.
         """
         rates = cls(half_life_s)
         rates._precision = [_finite(row, _N) for row in _rows(data["precision"], _N)]
@@ -226,12 +266,14 @@ class TokenRates:
         if min(*(rates._precision[i][i] for i in range(_N)), rates._seen, rates._squares, rates.learned) < 0:
             raise ValueError("a sum of squares below zero")
         if "recent" in data:  # a file of before they were kept has none
-            rates.began_again = int(_finite([data["began_again"]], 1)[0])
             most = math.log(_MOST_SHIFT)
             rates._moved([min(max(shift, -most), most) for shift in _finite(data["shift"], _N)])
+            rates.began_again = int(_finite([data["began_again"]], 1)[0])
             rates._came = [int(came) for came in _finite(data["came"], len(_KINDS))]
             for kept, saved in zip(rates._recent, _rows(data["recent"], len(_KINDS)), strict=True):
-                kept.extend([abs(value) for value in _finite(answer, _N + 1)] for answer in saved[-RECENT:])
+                kept.extend(_finite(answer, _N + 1) for answer in saved[-RECENT:])
+            if any(value < 0 for kept in rates._recent for answer in kept for value in answer):
+                raise ValueError("an answer of less than nothing: below zero")
         rates._as_of, rates._solved = now, None
         return rates
 
@@ -275,6 +317,6 @@ def _rows(value: Any, length: int) -> list[list[Any]]:
 
 def _finite(values: Any, length: int) -> list[float]:
     numbers = [float(value) for value in values]
-    if len(numbers) != length or not all(map(math.isfinite, numbers)):
+    if len(numbers) != length or not all(abs(number) < _MOST for number in numbers):
         raise ValueError(f"expected rates of {_N} features, each a finite number")
     return numbers

@@ -22,6 +22,8 @@ _EXACT_TOKENS = 32  # below, a bin is one length
 _STEP = math.log(1.03)
 _BINS = _EXACT_TOKENS + 360  # the last one begins at 1.3 million tokens and holds all beyond
 _FADE_STEP = 1 / 200  # of a half-life: fading touches every bin, so it is done in steps
+_COLUMNS = ("_events", "_tokens", "_censored", "_censored_tokens", "_aborted")
+_MOST = 1e18  # a weight above is no sum of observations: answers are below 2**53 tokens
 # Half the width of a 90 % interval of a total, in standard deviations: Student's t with ten degrees of freedom, not the
 # normal's 1.645. The variance is itself an estimate, and the errors that dominate a total stem from its first streams,
 # judged by some fifty answers of very unequal length. Chosen on simulated streams; `make audit` shows what it covers.
@@ -270,12 +272,22 @@ class Curve:
             return cap
         return min(cap, max(self._last, g) + math.log(tail / left) / self._tail_hazard)
 
-    def _fade(self, now: float) -> None:
+    def join(self, theirs: Curve, base: Curve, now: float) -> None:
+        """Adds what others observed since all had `base`: `theirs` less that. Both may be changed."""
+        for curve in (self, theirs, base):
+            curve._fade(now, at_once=True)
+        for name in _COLUMNS:
+            columns = (getattr(curve, name) for curve in (self, theirs, base))
+            sums = [own + more - less for own, more, less in zip(*columns, strict=True)]
+            setattr(self, name, [weight if weight > 0 else 0.0 for weight in sums])
+        self._fresh = False
+
+    def _fade(self, now: float, *, at_once: bool = False) -> None:
         if self._as_of is None:
             self._as_of = now
-        elif now - self._as_of >= self._half_life_s * _FADE_STEP:
+        elif now - self._as_of >= (0.0 if at_once else self._half_life_s * _FADE_STEP):
             factor = 0.5 ** ((now - self._as_of) / self._half_life_s)
-            for name in ("_events", "_tokens", "_censored", "_censored_tokens", "_aborted"):
+            for name in _COLUMNS:
                 # A weight too small to count is dropped, so that nothing lingers as a denormal number.
                 setattr(self, name, [value * factor if value > 1e-6 else 0.0 for value in getattr(self, name)])
             self._as_of, self._fresh = now, False
@@ -283,24 +295,29 @@ class Curve:
     def dump(self, now: float) -> dict[str, Any]:
         """The observations as plain JSON, only bins in use; the clock's origin is not in it."""
         self._fade(now)
-        columns = (self._events, self._tokens, self._censored, self._censored_tokens, self._aborted)
-        rows = {str(j): [column[j] for column in columns] for j in range(_BINS) if any(column[j] for column in columns)}
-        return {"bins": rows, "faded_to_s": 0.0 if self._as_of is None else now - self._as_of}
+        columns = zip(*(getattr(self, name) for name in _COLUMNS), strict=True)
+        rows = {str(j): list(row) for j, row in enumerate(columns) if any(row)}
+        return {"bins": rows, "faded_to_s": 0.0 if self._as_of is None else max(0.0, now - self._as_of)}
 
     @classmethod
     def restore(cls, data: dict[str, Any], half_life_s: float, now: float) -> Curve:
         """The inverse of `dump`.
 
         Raises:
-            KeyError, ValueError, TypeError, IndexError: the data are not what `dump` gives.
+            KeyError, ValueError, TypeError, AttributeError, OverflowError: the data are not what `dump` gives.
         """
         curve = cls(half_life_s)
-        for key, (events, tokens, censored, censored_tokens, aborted) in data["bins"].items():
+        columns = [getattr(curve, name) for name in _COLUMNS]
+        for key, weights in data["bins"].items():
             j = int(key)
-            if not 0 <= j < _BINS or min(events, tokens, censored, censored_tokens, aborted) < 0:
-                raise ValueError(f"no bin {key}, or a negative weight")
-            curve._events[j], curve._tokens[j] = float(events), float(tokens)
-            curve._censored[j], curve._censored_tokens[j] = float(censored), float(censored_tokens)
-            curve._aborted[j] = float(aborted)
-        curve._as_of = now - float(data["faded_to_s"])
+            if not 0 <= j < _BINS:
+                raise ValueError(f"no bin {key}")
+            for column, weight in zip(columns, weights, strict=True):
+                if not 0 <= weight < _MOST:
+                    raise ValueError(f"a weight that is none in bin {key}")
+                column[j] = float(weight)
+        faded_s = float(data["faded_to_s"])
+        if not 0 <= faded_s < math.inf:
+            raise ValueError("faded to a time to come")
+        curve._as_of = now - faded_s
         return curve

@@ -237,3 +237,41 @@ EARLIER = ("precision", "weighted", "seen", "squares", "learned")
 def test_a_dump_that_is_damaged_is_refused(odd: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"features|below zero"):
         TokenRates.restore(TokenRates(DAY_S).dump(now=0.0) | odd, DAY_S, now=0.0)
+
+
+# Learned by several workers, put together.
+
+
+def test_what_two_learned_apart_comes_to_what_one_would_have_learned() -> None:
+    rng = random.Random(8)
+    before, mine, theirs = ([some(rng, 0.3, 0.1) for _ in range(40)] for _ in range(3))
+    joined, base = taught(*before, *mine), taught(*before)
+    joined.join(taught(*before, *theirs), base, now=0.0)
+    together = taught(*before, *mine, *theirs)
+    assert joined.learned == together.learned == 120
+    assert joined.tokens_each == pytest.approx(together.tokens_each, rel=0.002)
+    assert joined.scatter == pytest.approx(together.scatter, rel=0.02)
+
+
+@pytest.mark.parametrize("who", ["mine", "theirs"])
+def test_who_began_again_is_followed(who: str) -> None:
+    before, alike = [((1000, 0, 0, 0, 0), 250)] * 100, [((1000, 0, 0, 0, 0), 50)] * 60
+    mine, theirs = (alike, before[:2]) if who == "mine" else (before[:2], alike)
+    joined = taught(*before, *mine)
+    joined.join(taught(*before, *theirs), taught(*before), now=0.0)
+    assert joined.tokens_each[0] == pytest.approx(0.05, rel=0.05)
+    assert joined.learned == 162
+
+
+def test_rates_that_do_not_hold_what_all_had_change_nothing() -> None:
+    joined = taught(*[((1000, 0, 0, 0, 0), 250)] * 50)
+    before = joined.dump(now=0.0)
+    joined.join(taught(((1000, 0, 0, 0, 0), 900)), taught(*[((1000, 0, 0, 0, 0), 250)] * 50), now=0.0)
+    assert joined.dump(now=0.0) == before
+
+
+def test_sums_that_contradict_each_other_still_give_numbers() -> None:
+    data = TokenRates(DAY_S).dump(now=0.0) | {"precision": [[0.0, *[1e20] * 4]] * 5, "weighted": [-1e20] * 5}
+    rates = TokenRates.restore(data, DAY_S, now=0.0)
+    assert all(0 <= value < 10_000 for value in rates.tokens_each)
+    assert math.isfinite(rates.estimate((1000, 1000, 1000, 5, 1000)))

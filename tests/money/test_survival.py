@@ -228,10 +228,37 @@ def test_restored_from_its_json_a_curve_says_the_same(answers: Answers, g: int) 
     assert restored.remaining(g, 20_000) == curve.remaining(g, 20_000)
 
 
-@pytest.mark.parametrize("row", [[-1.0, 0.0, 0.0, 0.0, 0.0], [1.0, 2.0]])
+@pytest.mark.parametrize("row", [[-1.0, 0.0, 0.0, 0.0, 0.0], [1.0, 2.0], [math.nan] * 5, [math.inf] * 5, [10**400] * 5])
 def test_a_dump_with_wrong_weights_is_refused(row: list[float]) -> None:
-    with pytest.raises(ValueError, match=r"negative|unpack"):
+    with pytest.raises(ValueError, match=r"a weight that is none|shorter"):
         Curve.restore({"bins": {"3": row}, "faded_to_s": 0.0}, DAY_S, now=0.0)
+
+
+@pytest.mark.parametrize("faded_s", [-1.0, math.inf, math.nan])
+def test_a_dump_from_a_time_to_come_is_refused(faded_s: float) -> None:
+    with pytest.raises(ValueError, match="time to come"):
+        Curve.restore({"bins": {}, "faded_to_s": faded_s}, DAY_S, now=0.0)
+
+
+lengths = st.lists(st.tuples(st.integers(1, 100_000), st.booleans()), max_size=20)
+
+
+@settings(deadline=None)
+@given(lengths, lengths, lengths)
+def test_what_two_observed_apart_comes_to_what_one_would_have_observed(
+    before: list[tuple[int, bool]], mine: list[tuple[int, bool]], theirs: list[tuple[int, bool]]
+) -> None:
+    def observed(*seen: list[tuple[int, bool]]) -> Curve:
+        curve = Curve(7 * DAY_S)
+        for length, finished in itertools.chain(*seen):
+            curve.observe(length, finished, now=0.0)
+        return curve
+
+    joined = observed(before, mine)
+    joined.join(observed(before, theirs), observed(before), now=0.0)
+    one, other = joined.dump(0.0)["bins"], observed(before, mine, theirs).dump(0.0)["bins"]
+    assert one.keys() == other.keys()
+    assert all(one[j] == pytest.approx(other[j]) for j in one)
 
 
 def test_memory_does_not_grow_with_observations() -> None:
