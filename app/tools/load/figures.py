@@ -244,7 +244,7 @@ class Figures:
     def ended(self, kind: Kind, end: End, stream: Stream) -> None:
         """A stream is over; once for each that was asked for."""
         self._of(kind).add(stream, end)
-        if stream.refusal:
+        if stream.refusal and end in (End.REFUSED, End.REJECTED):
             known = stream.refusal in self.refusals or len(self.refusals) < _MOST_REFUSALS
             self.refusals[stream.refusal if known else "other"] += 1
         self.live -= 1

@@ -97,6 +97,7 @@ def test_every_stream_that_is_started_comes_to_exactly_one_end(
     figures = asyncio.run(met(plan, seed, over_s)).figures
 
     assert figures.live == 0
+    assert figures.refusals.total() == figures.count(End.REFUSED, End.REJECTED)
     assert figures.started == figures.ends.total() == sum(second.asked for second in figures.seconds)
     for kind, one in figures.kinds.items():
         assert one.started == one.ends.total(), kind
