@@ -21,7 +21,10 @@ def notes(readers: Readers, ports: AdminPorts) -> list[str]:
 def _on_readers(readers: Readers) -> Iterator[str]:
     plan: Plan = readers.plan
     if readers.figures.count(End.RUN_OVER):
-        yield "What still ran when the test was over was closed by it: to the service, these readers left."
+        yield (
+            "What still ran when the test was over was closed by it. The service saw such readers leave, or had completed "
+            "what they had not read yet."
+        )
     if readers.answers_left == 0:
         yield "The most to spend was reached: after that no reader asked again."
     if plan.mix.get(Kind.VANISHING):

@@ -55,10 +55,17 @@ class Preset:
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         # What lies between Claude and a reader takes in some 8,000 characters before the producer is held: at 200
-        # tokens (900 bytes) a second less what the reader takes that is ten to fifteen seconds of an answer of twenty.
+        # tokens (900 bytes) a second less what the reader takes, that is ten seconds of an answer of twenty.
         "slow-readers": Preset(
             Subject.HELD,
-            Plan(streams=200, ramp_s=4, duration_s=40, mix={Kind.FAST: 5, Kind.SLOW: 4, Kind.STALLING: 1}, stall_s=15),
+            Plan(
+                streams=200,
+                ramp_s=4,
+                duration_s=40,
+                mix={Kind.FAST: 5, Kind.SLOW: 4, Kind.STALLING: 1},
+                slow_bytes_per_s=100,
+                stall_s=15,
+            ),
             Answer(4000, "rate=200 tokens_per_delta=4-12"),
             "200 readers, half of them slow or stalling, 40 s: are producers held, do the fast ones notice?",
         ),

@@ -100,7 +100,8 @@ def _held(plan: Plan, figures: Figures, _service: Sample | None) -> _Judged:
     if share < _LEAST_HELD:
         return False, (
             f"Producers were NOT held: {told}, where {_LEAST_HELD:.0%} would show it. The answers fit into what lies between "
-            "Claude and a reader: ask for longer ones (--max-tokens), or read more slowly (--slow)."
+            "Claude and a reader, or did not fill it in time: ask for longer ones (--max-tokens), read more slowly (--slow), "
+            "or go on for longer (--duration)."
         )
     beside = f", and in {fast.held:,} of {fast.watched:,} fast ones'" if fast.watched else ""
     return True, f"Producers were held {told}, {sum(one.held_s for one in slow):,.0f} s and more together{beside}."
