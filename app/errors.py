@@ -37,6 +37,7 @@ class Refusal(Enum):
     METHOD = "method"  # the path takes other methods
     EXPIRED = "expired"  # the stream is no longer kept
     TOO_LARGE = "too_large"  # the body is above `max_body_bytes`
+    SLOW = "slow"  # the body did not come in time
     MEDIA_TYPE = "media_type"  # the body is not JSON by its content type
     MALFORMED = "malformed"  # not HTTP as this server takes it
     FAILED = "failed"  # a defect of ours, where no stream was begun; the log has the cause
@@ -125,6 +126,7 @@ class SlowBody(CallerError):
 
     status = 408
     type = "timeout_error"
+    refusal = Refusal.SLOW
 
 
 class TooLarge(CallerError):

@@ -231,7 +231,7 @@ def _fails(*_given: object) -> Any:
 
 async def turned_away(serve: Serve, seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests for which nothing is started, for every reason there is."""
-    service = await serve(max_streams=1, api_keys=("k",), max_body_bytes=1024)
+    service = await serve(max_streams=1, api_keys=("k",), max_body_bytes=1024, body_timeout_s=1.0)
     key = {"x-api-key": "k"}
     ask = {"prompt": f"{{{{{LONG}}}}}"}
     async with (
@@ -253,6 +253,10 @@ async def turned_away(serve: Serve, seen: Seen, monkeypatch: pytest.MonkeyPatch)
     await reader.send(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
     assert await reader.head() == 400
     reader.leave()
+    slow = await Reader.connect(service.url)
+    await slow.send(slow.request(b"{}", headers=key | {"Content-Type": "application/json"})[:-1])
+    assert await slow.head() == 408
+    slow.leave()
     with monkeypatch.context() as patched:
         patched.setattr(Streams, "find", _fails)
         assert await posted(service, f"{path}/stop", **key) == 500
