@@ -12,10 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import httpx2
-import msgspec
 from aiohttp import web
 from multidict import CIMultiDict
 
+from ..answer.reading import read_json
 from ..errors import UpstreamGarbled
 from ..money.ledger import Account
 from ..upstream.headers import headers_down
@@ -78,8 +78,8 @@ def _response(answer: httpx2.Response) -> web.Response:
 def _book(account: Account, answer: httpx2.Response) -> None:
     """Enters a whole message into the ledger. Raises UpstreamGarbled if it is none."""
     try:
-        message = msgspec.json.decode(answer.content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        message = read_json(answer.content)
+    except ValueError as error:
         raise UpstreamGarbled("Claude's side answered with something that is no JSON") from error
     if not isinstance(message, dict):
         raise UpstreamGarbled("Claude's side answered with something that is no message")

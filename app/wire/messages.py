@@ -55,7 +55,7 @@ def error_body(error: SluicewayError) -> dict[str, Any]:
 
 def events_of(message: dict[str, Any]) -> Iterator[ClaudeEvent]:
     """The events that a whole message stands for, for the ledger: its parts, its usage, how it stopped."""
-    yield Event("message_start", b"", {"message": message})
+    yield Event("message_start", b"", {"message": message | {"usage": None}})  # all of it comes with the end
     content = message.get("content")
     for index, block in enumerate(content if isinstance(content, list) else []):
         if not isinstance(block, dict):
