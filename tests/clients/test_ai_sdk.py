@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import pytest
 from aiohttp import web
-from playwright.async_api import Page, expect
+from playwright.async_api import FilePayload, Page, expect
 
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.scenario import Scenario
@@ -25,8 +25,11 @@ from tests.support.node import bundle, node
 ENDED = {"isAbort": False, "isDisconnect": False, "isError": False}
 
 
-async def chats(service: Running, *cases: dict[str, Any]) -> list[Any]:
-    results: list[Any] = await node("ai_sdk.mjs", {"base_url": service.url, "cases": cases})
+RESUMABLE = {"resumable": True}
+
+
+async def chats(service: Running, *cases: dict[str, Any], version: int = 7) -> list[Any]:
+    results: list[Any] = await node("ai_sdk.mjs", {"base_url": service.url, "version": version, "cases": cases})
     return results
 
 
@@ -64,11 +67,12 @@ def without_blank(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [block for block in blocks if block["type"] != "text" or block["text"].strip()]
 
 
-async def test_every_recorded_answer_arrives_and_could_be_sent_back_as_it_was(service: Running) -> None:
+@pytest.mark.parametrize("version", [7, 6])
+async def test_every_recorded_answer_arrives_and_could_be_sent_back_as_it_was(service: Running, version: int) -> None:
     names = transcript_names()
     cases = [{"way": "ask", "id": name, "say": f"{{{{transcript={name} chunking=random}}}}"} for name in names]
 
-    for name, chat in zip(names, await chats(service, *cases), strict=True):
+    for name, chat in zip(names, await chats(service, *cases, version=version), strict=True):
         blocks, reason = said(name)
         assert chat["errors"] == [], name
         assert chat["status"] == "ready", name
@@ -98,9 +102,13 @@ async def test_thinking_text_and_a_tool_call_arrive(service: Running) -> None:
     assert metadata["costUsd"] > 60 * 25 / 1_000_000, "the output, and the question"
 
 
-async def test_the_page_runs_its_tool_and_the_answer_goes_on(service: Running, simulator: Simulator) -> None:
+@pytest.mark.parametrize("version", [7, 6])
+async def test_the_page_runs_its_tool_and_the_answer_goes_on(
+    service: Running, simulator: Simulator, version: int
+) -> None:
     tools = {"search": {"found": ["a", "b"]}}
-    (chat,) = await chats(service, {"way": "tools", "id": "1", "say": "{{tokens=3 tool=8}}", "tools": tools})
+    asked = {"way": "tools", "id": "1", "say": "{{tokens=3 tool=8}}", "tools": tools}
+    (chat,) = await chats(service, asked, version=version)
     question, answer = chat["messages"]
 
     assert chat["errors"] == []
@@ -127,13 +135,13 @@ async def test_several_turns_with_a_picture_and_fields_of_the_messages_api(servi
     assert second["messages"][3]["metadata"]["model"] == "claude-haiku-5-5"
 
 
-@pytest.mark.parametrize("keeps_page", [True, False])
+@pytest.mark.parametrize(("keeps_page", "version"), [(True, 7), (False, 7), (False, 6)])
 async def test_a_page_that_comes_back_gets_the_whole_answer(
-    keeps_page: bool, service: Running, simulator: Simulator
+    keeps_page: bool, version: int, service: Running, simulator: Simulator
 ) -> None:
     say = "{{tokens=400 rate=100 text=numbered}}"
-    resumed = {"way": "resume", "id": "chat/1 ü", "say": say, "after": "token0020", "keeps_page": keeps_page}
-    (chat,) = await chats(service, resumed)
+    resumed = {"way": "resume", "id": "chat/1 ü", "say": say, "after": "token0020", "body": RESUMABLE}
+    (chat,) = await chats(service, resumed | {"keeps_page": keeps_page}, version=version)
 
     assert chat["errors"] == []
     assert len(chat["partial"]) < len(numbered_text(400))
@@ -160,7 +168,7 @@ async def test_a_page_that_comes_back_in_the_second_step_gets_the_first_one_too(
     ]
     # A tool's result holds no directive, so the defaults say how the answer goes.
     simulator.defaults = Scenario(tokens=300, rate=100, text="numbered")
-    resumed = {"way": "resume_second_step", "id": "1", "messages": messages, "after": "token0020"}
+    resumed = {"way": "resume_second_step", "id": "1", "messages": messages, "after": "token0020", "body": RESUMABLE}
     (chat,) = await chats(service, resumed)
     question, answer = chat["messages"]
 
@@ -180,9 +188,48 @@ async def test_where_nothing_runs_nothing_is_resumed(service: Running) -> None:
     assert (chat["status"], chat["errors"], chat["messages"]) == ("ready", [], messages)
 
 
-async def test_stopping_ends_the_answer_for_the_page_and_for_claude(service: Running, simulator: Simulator) -> None:
+@pytest.mark.parametrize("version", [7, 6])
+@pytest.mark.parametrize("after", ["", "token0010"])
+async def test_the_page_s_own_stop_stops_claude_and_the_chat_goes_on(
+    after: str, version: int, service: Running, simulator: Simulator
+) -> None:
+    """Before the first word it leaves an answer without parts on the page, which is sent with every later question."""
+    # Without a word of its own: a question that was not answered is one turn with the next one.
+    simulator.defaults = Scenario(tokens=5000, rate=100, text="numbered", thinking=0 if after else 9000, hidden=True)
+    asked = {"way": "stop", "id": "1", "say": "Go.", "after": after, "then": "{{tokens=3 thinking=0 rate=0}}"}
+    (chat,) = await chats(service, asked, version=version)
+    book = await simulator.book()
+    await book.ended.wait()
+
+    assert chat["errors"] == []
+    assert [finish["isAbort"] for finish in chat["finishes"]] == [True, False]
+    assert bool(text_of(chat["kept"][1])) is bool(after)
+    assert text_of(chat["messages"][3]) == numbered_text(3)
+    assert book.gone_at is not None
+    assert book.tokens < 600
+    assert [book.finished for book in simulator.books] == [False, True]
+
+
+@pytest.mark.parametrize("version", [7, 6])
+async def test_a_page_that_may_come_back_stops_claude_by_saying_so(
+    version: int, service: Running, simulator: Simulator
+) -> None:
     say = "{{tokens=5000 rate=100 text=numbered}}"
-    (chat,) = await chats(service, {"way": "stop", "id": "1", "say": say, "after": "token0010"})
+    stopped = {"way": "stop_resumable", "id": "chat/1 ü", "say": say, "after": "token0010"}
+    (chat,) = await chats(service, stopped, version=version)
+    book = await simulator.book()
+    await book.ended.wait()
+
+    assert chat["answer"] == {"stopped": True}
+    assert (chat["status"], chat["errors"]) == ("ready", [])
+    assert [finish["isAbort"] for finish in chat["finishes"]] == [True]
+    assert book.gone_at is not None
+    assert book.tokens < 600
+
+
+async def test_an_answer_that_is_stopped_elsewhere_ends_on_the_page(service: Running, simulator: Simulator) -> None:
+    say = "{{tokens=5000 rate=100 text=numbered}}"
+    (chat,) = await chats(service, {"way": "stopped", "id": "1", "say": say, "after": "token0010"})
     book = await simulator.book()
     await book.ended.wait()
 
@@ -248,40 +295,134 @@ async def site() -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def ask(page: Page, url: str, say: str) -> None:
-    await page.goto(url)
-    await page.locator("input").fill(say)
+async def ask(page: Page, say: str) -> None:
+    await page.locator("#say").fill(say)
     await page.locator("#send").click()
 
 
-@pytest.mark.browser
-async def test_use_chat_in_a_browser_streams_resumes_after_a_reload_and_stops(
-    serve: Serve, simulator: Simulator
-) -> None:
+@asynccontextmanager
+async def opened(serve: Serve, query: dict[str, str]) -> AsyncIterator[tuple[Page, str]]:
+    """A page with `useChat`, and its address."""
     async with site() as origin, chromium() as browser:
         service = await serve(cors_origins=(origin,))
         page = await browser.new_page()
-        url = f"{origin}/?{urlencode({'api': f'{service.url}/api/chat', 'id': 'chat 1'})}"
+        url = f"{origin}/?{urlencode({'api': f'{service.url}/api/chat'} | query)}"
         async with blameless(page):
-            await ask(page, url, "{{tokens=30 thinking=10 tool=5 text=numbered rate=300}}")
-            await expect(page.locator(".assistant .text")).to_have_text(numbered_text(30))
-            await expect(page.locator(".assistant .reasoning")).to_contain_text("thinking0010")
-            await expect(page.locator("#status")).to_have_text("ready")
-            await expect(page.locator(".assistant .part").last).to_have_text("tool-search")
+            await page.goto(url)
+            yield page, url
 
-            await ask(page, url, "{{tokens=400 text=numbered rate=100}}")
-            await expect(page.locator(".assistant .text")).to_contain_text("token0020")
-            await page.goto(f"{url}&resume")
-            await expect(page.locator(".assistant .text")).to_contain_text("token0001")
-            await expect(page.locator(".assistant .text")).to_have_text(numbered_text(400))
-            await expect(page.locator("#status")).to_have_text("ready")
 
-            await ask(page, url, "{{tokens=9000 text=numbered rate=100}}")
-            await expect(page.locator(".assistant .text")).to_contain_text("token0010")
-            await page.locator("#stop").click()
-            await expect(page.locator("#status")).to_have_text("ready")
-            await expect(page.locator("#error")).to_have_text("")
-    book = await simulator.book(2)
-    await book.ended.wait()
-    assert book.gone_at is not None
-    assert len(simulator.books) == 3
+async def status(page: Page, name: str) -> None:
+    await expect(page.locator("#status")).to_have_text(name)
+    await expect(page.locator("#error")).to_have_text("")
+
+
+LAST = ".assistant:last-of-type .text"
+
+
+@pytest.mark.browser
+async def test_use_chat_stops_claude_by_stop_by_leaving_and_by_a_newer_question(
+    serve: Serve, simulator: Simulator
+) -> None:
+    """As it comes, without an `id` and without a word about coming back."""
+    async with opened(serve, {}) as (page, url):
+        await ask(page, "{{tokens=30 thinking=10 tool=5 text=numbered rate=300}}")
+        await expect(page.locator(LAST)).to_have_text(numbered_text(30))
+        await expect(page.locator(".assistant .reasoning")).to_contain_text("thinking0010")
+        await expect(page.locator(".assistant .part").last).to_have_text("tool-search")
+        await status(page, "ready")
+
+        await ask(page, "{{tokens=9000 text=numbered rate=100}}")
+        await expect(page.locator(LAST)).to_contain_text("token0010")
+        await page.locator("#stop").click()
+        await status(page, "ready")
+        await (await simulator.book(1)).ended.wait()
+
+        simulator.defaults = Scenario(thinking=9000, hidden=True, rate=100)
+        await ask(page, "Go.")
+        await simulator.book(2)
+        await expect(page.locator("#status")).to_have_text("streaming")
+        await page.locator("#stop").click()  # before the first word
+        await status(page, "ready")
+        simulator.defaults = Scenario()
+
+        await ask(page, "{{tokens=9000 text=numbered rate=100}}")
+        await expect(page.locator(LAST)).to_contain_text("token0010")
+        await ask(page, "{{tokens=9000 text=numbered rate=100}}")
+        await (await simulator.book(3)).ended.wait()
+        await simulator.book(4)
+        await expect(page.locator(LAST)).to_contain_text("token0010")
+        await page.goto(url)  # the page is loaded anew
+        await (await simulator.book(4)).ended.wait()
+
+    assert len(simulator.books) == 5
+    assert [book.finished for book in simulator.books] == [True, False, False, False, False]
+    assert all(book.tokens < 2000 for book in simulator.books)
+
+
+@pytest.mark.browser
+async def test_use_chat_resumes_after_a_reload_where_it_asked_to_and_stops_when_it_says_so(
+    serve: Serve, simulator: Simulator
+) -> None:
+    async with opened(serve, {"id": "chat 1", "resumable": ""}) as (page, url):
+        await ask(page, "{{tokens=400 text=numbered rate=100}}")
+        await expect(page.locator(LAST)).to_contain_text("token0020")
+        await page.goto(url)
+        await expect(page.locator(LAST)).to_have_text(numbered_text(400))
+        await status(page, "ready")
+
+        await ask(page, "{{tokens=300 text=numbered rate=100 first_event_s=0.5}}")
+        await simulator.book(1)
+        await page.goto(url)  # before the first word
+        await expect(page.locator(LAST)).to_have_text(numbered_text(300))
+
+        await ask(page, "{{tokens=9000 text=numbered rate=100}}")
+        await expect(page.locator(LAST)).to_contain_text("token0010")
+        await page.locator("#stop").click()
+        await status(page, "ready")
+        await (await simulator.book(2)).ended.wait()
+
+    assert [book.finished for book in simulator.books] == [True, True, False]
+
+
+@pytest.mark.browser
+async def test_files_go_up_as_a_browser_reads_them(serve: Serve, simulator: Simulator) -> None:
+    """Their types are the browser's own guesses from the names."""
+    files: list[FilePayload] = [
+        {"name": "notes.md", "mimeType": "", "buffer": "# Größe".encode()},
+        {"name": "data.json", "mimeType": "application/json", "buffer": b'{"a": 1}'},
+        {"name": "main.ts", "mimeType": "video/mp2t", "buffer": b"let a = 1"},
+        {"name": "empty.txt", "mimeType": "text/plain", "buffer": b""},
+        {"name": "photo.png", "mimeType": "image/png", "buffer": b"\xff\xd8\xff\xe0 a JPEG"},
+    ]
+    async with opened(serve, {}) as (page, _):
+        await page.locator("#files").set_input_files(files)
+        async with page.expect_request("**/api/chat") as asked:
+            await ask(page, "{{tokens=3 text=numbered}}")
+        await expect(page.locator(LAST)).to_have_text(numbered_text(3))
+        sent = json.loads((await asked.value).post_data or "")
+    (turn,) = to_claude(sent["messages"])[1]
+    told = [(block.get("title"), block.get("text") or block["source"]["data"]) for block in turn["content"][:4]]
+
+    assert told == [
+        ("notes.md", "# Größe"),
+        ("data.json", '{"a": 1}'),
+        ("main.ts", "let a = 1"),
+        (None, "[empty.txt is empty]"),
+    ]
+    assert turn["content"][4]["source"]["media_type"] == "image/jpeg"
+
+
+@pytest.mark.browser
+async def test_a_file_that_claude_cannot_read_ends_its_question_and_not_the_chat(
+    serve: Serve, simulator: Simulator
+) -> None:
+    zipped: FilePayload = {"name": "a.docx", "mimeType": "application/zip", "buffer": b"PK\x03\x04\x14\0"}
+    async with opened(serve, {}) as (page, _):
+        await page.locator("#files").set_input_files([zipped])
+        await ask(page, "What is in it?")
+        await expect(page.locator("#error")).to_contain_text("Claude reads images, PDF and text, not application/zip")
+        await page.locator("#files").set_input_files([])
+        await ask(page, "{{tokens=3 text=numbered}}")
+        await expect(page.locator(LAST)).to_have_text(numbered_text(3))
+        await status(page, "ready")

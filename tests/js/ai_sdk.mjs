@@ -1,9 +1,10 @@
 // Chats with the AI SDK's own client, unchanged, its check of every chunk on, and prints what came of it.
-import { Chat } from "@ai-sdk/react";
-import { DefaultChatTransport, lastAssistantMessageIsCompleteWithToolCalls } from "ai";
 import { text } from "node:stream/consumers";
 
-const { base_url, cases } = JSON.parse(await text(process.stdin));
+const { base_url, version, cases } = JSON.parse(await text(process.stdin));
+const [react, ai] = version === 6 ? ["ai-sdk-react-6", "ai-6"] : ["@ai-sdk/react", "ai"];
+const { Chat } = await import(react);
+const { DefaultChatTransport, lastAssistantMessageIsCompleteWithToolCalls } = await import(ai);
 const api = `${base_url}/api/chat`;
 
 function open({ id, messages = [], tools = {}, body } = {}) {
@@ -54,8 +55,8 @@ const ways = {
     return told(open_chat);
   },
   // Loses its connection in mid-answer; then a page that was loaded anew, or the same one, comes back.
-  async resume({ id, say, messages, after, keeps_page }) {
-    const first = open({ id, messages });
+  async resume({ id, say, messages, after, keeps_page, body }) {
+    const first = open({ id, messages, body });
     const asked = first.chat.sendMessage({ text: say });
     await until(() => words(first.chat).includes(after));
     const partial = words(first.chat);
@@ -67,8 +68,8 @@ const ways = {
     return { partial, ...told(second) };
   },
   // The same in the second step of an answer, after the page's tool.
-  async resume_second_step({ id, messages, after }) {
-    const first = open({ id, messages });
+  async resume_second_step({ id, messages, after, body }) {
+    const first = open({ id, messages, body });
     const asked = first.chat.sendMessage();
     await until(() => words(first.chat).includes(after));
     await first.chat.stop();
@@ -82,7 +83,30 @@ const ways = {
     await open_chat.chat.resumeStream();
     return told(open_chat);
   },
-  async stop({ id, say, after }) {
+  // The page's own stop(), once the words `after` have come; then what it asks after that.
+  async stop({ id, say, after, then }) {
+    const open_chat = open({ id });
+    const { chat } = open_chat;
+    const asked = chat.sendMessage({ text: say });
+    await until(() => (after === "" ? chat.lastMessage?.role === "assistant" : words(chat).includes(after)));
+    await chat.stop();
+    await asked;
+    const kept = structuredClone(chat.messages);
+    if (then) await chat.sendMessage({ text: then });
+    return { kept, ...told(open_chat) };
+  },
+  // A page that may come back says so, and then says so too when it stops.
+  async stop_resumable({ id, say, after }) {
+    const open_chat = open({ id, body: { resumable: true } });
+    const asked = open_chat.chat.sendMessage({ text: say });
+    await until(() => words(open_chat.chat).includes(after));
+    await open_chat.chat.stop();
+    const response = await fetch(`${api}/${encodeURIComponent(id)}/stop`, { method: "POST" });
+    await asked;
+    return { answer: await response.json(), ...told(open_chat) };
+  },
+  // Somebody else stops it, or another tab does.
+  async stopped({ id, say, after }) {
     const open_chat = open({ id });
     const asked = open_chat.chat.sendMessage({ text: say });
     await until(() => words(open_chat.chat).includes(after));

@@ -1,4 +1,4 @@
-// A page with `useChat`, as the AI SDK's own examples write it.
+// A page with `useChat`, as the README has it: without a word about coming back, or with `?resumable`.
 import { useChat } from "@ai-sdk/react";
 import { DefaultChatTransport } from "ai";
 import { createElement, useState } from "react";
@@ -6,12 +6,18 @@ import { createRoot } from "react-dom/client";
 
 const query = new URLSearchParams(location.search);
 const api = query.get("api");
-const id = query.get("id");
-const transport = new DefaultChatTransport({ api });
+const id = query.get("id") ?? undefined;
+const resumable = query.has("resumable");
+const transport = new DefaultChatTransport({ api, body: resumable ? { resumable } : undefined });
 
 function Chat() {
   const [input, setInput] = useState("");
-  const { messages, sendMessage, status, stop, error } = useChat({ id, transport, resume: query.has("resume") });
+  const [files, setFiles] = useState();
+  const { messages, sendMessage, status, stop, error } = useChat({ id, transport, resume: resumable });
+  const stopForGood = () => {
+    stop();
+    fetch(`${api}/${encodeURIComponent(id)}/stop`, { method: "POST" });
+  };
   const part = (part, key) => {
     if (part.type === "text") return createElement("span", { key, className: "text" }, part.text);
     if (part.type === "reasoning") return createElement("i", { key, className: "reasoning" }, part.text);
@@ -25,19 +31,10 @@ function Chat() {
     ),
     createElement("output", { id: "status" }, status),
     createElement("output", { id: "error" }, error?.message ?? ""),
-    createElement("input", { value: input, onChange: (event) => setInput(event.target.value) }),
-    createElement("button", { id: "send", onClick: () => sendMessage({ text: input }) }, "Send"),
-    createElement(
-      "button",
-      {
-        id: "stop",
-        onClick: async () => {
-          await fetch(`${api}/${encodeURIComponent(id)}/stop`, { method: "POST" });
-          await stop();
-        },
-      },
-      "Stop",
-    ),
+    createElement("input", { id: "say", value: input, onChange: (event) => setInput(event.target.value) }),
+    createElement("input", { id: "files", type: "file", multiple: true, onChange: (event) => setFiles(event.target.files) }),
+    createElement("button", { id: "send", onClick: () => sendMessage({ text: input, files }) }, "Send"),
+    createElement("button", { id: "stop", onClick: resumable ? stopForGood : stop }, "Stop"),
   );
 }
 
