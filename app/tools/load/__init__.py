@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import inspect
 import json
 import math
 import resource
@@ -56,16 +57,19 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 def command() -> click.Command:
     """The command line's `load`."""
-    presets = "; ".join(f"{name}: {preset.about}" for name, preset in PRESETS.items())
+    presets = "\n".join(f"{name:<18} {preset.about}" for name, preset in PRESETS.items())
 
     def load(**given: Any) -> None:
         """Send many readers to the service at URL (http://HOST:PORT, https://HOST or unix:PATH) and report.
 
         \b
         Readers: fast, slow, stalling, leaving, vanishing, resuming; for example --mix fast=5,slow=4,stalling=1.
-        A preset brings the readers and the answers that show its subject. Ctrl-C ends the test early, with its report.
+        Ctrl-C ends the test early, with its report.
         Exit status: 0 all is well, 1 a threshold was exceeded, 4 the preset's subject did not happen, 3 it could not be
         told (not measured, or the load tester itself was the bottleneck).
+
+        \b
+        A preset brings the readers and the answers that show its subject:
         """
         preset = PRESETS[given["preset"]] if given["preset"] is not None else None
         url = given["url"] or given["at"] or DEFAULT_URL
@@ -114,7 +118,7 @@ def command() -> click.Command:
             multiple=True,
             help=f"URL of an admin port, one a worker [{DEFAULT_ADMIN}].",
         ),
-        click.option("--preset", type=click.Choice(list(PRESETS)), help=presets),
+        click.option("--preset", type=click.Choice(list(PRESETS)), help="A load test with a name, as above."),
         click.option("--protocol", type=click.Choice(list(PROTOCOLS)), default="plain", show_default=True),
         click.option("--streams", type=click.IntRange(1), help="Readers at once [100]."),
         click.option("--ramp", "ramp_s", type=click.FloatRange(0), help="Seconds until all are there [2]."),
@@ -149,7 +153,7 @@ def command() -> click.Command:
     ]
     for option in reversed(options):
         load = option(load)
-    return click.command("load")(load)
+    return click.command("load", help=f"{inspect.getdoc(load)}\n{presets}")(load)
 
 
 def _most_answers(plan: Plan, question: Question, model: str, spend_usd: float | None) -> int:

@@ -142,17 +142,17 @@ def _vanished(plan: Plan, figures: Figures, service: Sample | None) -> _Judged:
     vanished = figures.of(Kind.VANISHING).ends[End.VANISHED]
     if service is None:
         return None, (
-            f"Whether the service found out about {vanished:,} vanished readers could not be told: "
+            f"Whether the service noticed {vanished:,} vanished readers could not be told: "
             "its admin port was not read (--admin)."
         )
     found = service.outcomes["vanished"]
     told = f"{min(found, vanished):,} of {vanished:,} vanished readers"
     if not _most(found, vanished):
         return False, (
-            f"Vanished readers were NOT found out: {told}. They stayed silent for {plan.vanish_s:g} s (--vanish); "
+            f"Vanished readers were NOT noticed: {told}. They stayed silent for {plan.vanish_s:g} s (--vanish); "
             "behind a proxy, or on a unix socket, the service cannot tell them from stalled ones."
         )
-    return True, f"The service found out {told}."
+    return True, f"The service noticed {told}."
 
 
 def _resumed(plan: Plan, figures: Figures, _service: Sample | None) -> _Judged:
