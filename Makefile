@@ -64,7 +64,7 @@ cover: $(VENV)/.tests system ## Run the tests with branch coverage
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
 audit: $(VENV)/.tests ## Compare the ledger's estimates with known truth, on simulated streams (some minutes)
-	$(BIN)/python -m app.tools.audit.run --out build/audit
+	$(BIN)/python -m app.tools.audit.run --out build/audit --transcripts tests/answers
 
 bench: $(VENV)/.tests system ## Measure the service beside nginx's plain pass-through (some minutes, a quiet machine)
 	$(BIN)/python -m tests.bench.bench $(ARGS)

@@ -1,8 +1,7 @@
-"""What the tests share: the real service in front of the simulated Claude, on real sockets, and the recorded answers."""
+"""What the tests share: the real service in front of the simulated Claude, on real sockets, with answers to replay."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,29 +14,20 @@ from app.settings import Settings
 from app.tools.simulator.server import Simulator
 from app.web.credentials import Credentials
 from app.web.runner import Running, running
+from tests.support.answers import ANSWERS
 
 # Time is measured in benchmarks, not by a test's deadline on a shared machine.
 hypothesis.settings.register_profile("sluiceway", deadline=None)
 hypothesis.settings.load_profile("sluiceway")
 
 ROOT = Path(__file__).resolve().parent.parent
-TRANSCRIPTS = ROOT.parent / "shared" / "transcripts"
-
 Serve = Callable[..., Awaitable[Running]]
-
-
-def transcript_names() -> list[str]:
-    """The recorded answers, by name. Empty where the folder is absent; CI insists on it."""
-    names = sorted(path.stem for path in TRANSCRIPTS.glob("*.jsonl"))
-    if not names and os.environ.get("CI") == "true":
-        raise FileNotFoundError(f"the recorded answers are missing: {TRANSCRIPTS}")
-    return names
 
 
 @pytest.fixture
 async def simulator() -> AsyncIterator[Simulator]:
-    """A simulated Claude on a free port, as fast as its reader, with the recorded answers at hand."""
-    async with Simulator(transcripts=TRANSCRIPTS) as running_simulator:
+    """A simulated Claude on a free port, as fast as its reader, with the answers of `tests.support.answers` at hand."""
+    async with Simulator(transcripts=ANSWERS) as running_simulator:
         yield running_simulator
 
 

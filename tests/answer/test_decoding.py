@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from app.answer.decoding import MAX_JOINED_CHARS, EventDecoder
 from app.answer.events import ClaudeEvent, Delta, DeltaKind, Event
 from app.errors import UpstreamGarbled, UpstreamRefused
-from tests.conftest import TRANSCRIPTS, transcript_names
+from tests.support.answers import NAMES, events_in
 from tests.support.fakes import joined
 
 FIELDS = {"text": ("text_delta", "text"), "thinking": ("thinking_delta", "thinking"), "input_json": ("input_json_delta", "partial_json")}  # fmt: skip
@@ -241,9 +241,9 @@ def test_whatever_comes_is_events_or_garbled(payload: bytes, name: str) -> None:
     assert all(isinstance(event, Delta | Event) for event in events)
 
 
-@pytest.mark.parametrize("name", transcript_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_a_recorded_answer_means_the_same_however_it_is_cut(name: str) -> None:
-    originals = [json.loads(line) for line in (TRANSCRIPTS / f"{name}.jsonl").read_text("utf-8").splitlines() if line]
+    originals = events_in(name)
     ends = [place for place, data in enumerate(originals) if data["type"] in ("message_stop", "error")]
     if ends:
         originals = originals[: ends[0] + (originals[ends[0]]["type"] == "message_stop")]

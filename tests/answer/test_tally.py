@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.answer.events import ClaudeEvent, Delta, DeltaKind, Event
 from app.answer.tally import Phase, Tally
-from tests.conftest import TRANSCRIPTS, transcript_names
+from tests.support.answers import NAMES, events_in
 from tests.support.fakes import text
 
 
@@ -246,9 +246,9 @@ def test_no_event_of_another_shape_makes_it_fail(type: str, data: dict[str, Any]
     assert all(isinstance(number, int) for number in told.features)
 
 
-@pytest.mark.parametrize("name", transcript_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_of_a_recorded_answer_it_keeps_what_the_recording_says(name: str) -> None:
-    lines = [json.loads(line) for line in (TRANSCRIPTS / f"{name}.jsonl").read_text("utf-8").splitlines() if line]
+    lines = events_in(name)
     told, usage, stop_reason = Tally(), dict[str, Any](), None
     for data in lines:
         told.see(Event(data["type"], b"", data))

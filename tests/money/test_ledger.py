@@ -15,7 +15,7 @@ from app.answer.tally import Phase
 from app.money.entry import Avoided
 from app.money.ledger import MAX_MODELS, AlreadySettledError, Ledger
 from app.money.survival import ENOUGH_FINISHED
-from tests.conftest import TRANSCRIPTS, transcript_names
+from tests.support.answers import NAMES, lines_in
 from tests.support.books import MODEL, PRICES, STOP, block, block_stop, end, opened, settled, start, text, warmed
 
 ABORTS = [outcome for outcome in Outcome if outcome.aborts]
@@ -371,10 +371,10 @@ def test_an_upstream_that_bills_whole_answers_saves_nothing_and_costs_the_rest()
 # Claude's own recordings.
 
 
-@pytest.mark.parametrize("name", transcript_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_every_recording_is_exact_and_its_cut_is_not(name: str) -> None:
     decoder, events = EventDecoder(), list[ClaudeEvent]()
-    for line in (TRANSCRIPTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in lines_in(name):
         events += decoder.feed(f"event: {json.loads(line)['type']}\ndata: {line}\n\n".encode())
     ends = [event for event in events if isinstance(event, Event) and event.type in ("message_delta", "message_stop")]
     whole = settled(Ledger(PRICES), Outcome.COMPLETED, *events)

@@ -16,7 +16,8 @@ from app.tools.simulator.scenario import HTTP_FAULTS
 from app.tools.simulator.server import Simulator
 from app.web.credentials import Credentials
 from app.web.runner import Running, running
-from tests.conftest import Serve, transcript_names
+from tests.conftest import Serve
+from tests.support.answers import NAMES
 from tests.support.anthropic_sdk import (
     KEY,
     MODEL,
@@ -33,8 +34,6 @@ from tests.support.anthropic_sdk import (
     whole,
 )
 
-TRANSCRIPTS = transcript_names()
-
 
 @pytest.fixture
 async def once(serve: Serve) -> Running:
@@ -45,14 +44,14 @@ async def once(serve: Serve) -> Running:
 # --- recorded answers ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", TRANSCRIPTS)
+@pytest.mark.parametrize("name", NAMES)
 async def test_the_events_of_a_stream_are_the_same(name: str, service: Running, simulator: Simulator) -> None:
     straight, through = await both(raw_events, f"transcript={name} chunking=random", service, simulator)
 
     assert joined(through) == joined(straight)
 
 
-@pytest.mark.parametrize("name", TRANSCRIPTS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("ask", [final, helper_events, whole])
 async def test_helpers_and_whole_messages_give_the_same_objects(
     name: str, ask: Ask, service: Running, simulator: Simulator

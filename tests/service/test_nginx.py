@@ -15,8 +15,9 @@ from app.settings import Settings
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.server import Simulator
 from app.web.runner import Running
-from tests.conftest import Serve, transcript_names
+from tests.conftest import Serve
 from tests.service.test_stream import ADAPTIVE, recorded, told
+from tests.support.answers import NAMES
 from tests.support.nginx import SHIPPED, check, free_port, nginx, plain, shipped, write
 from tests.support.readers import AT_ONCE_S, Reader, Told, events_of, eventually, steady
 
@@ -45,7 +46,7 @@ async def behind_plain(service: Running, tmp_path: Path) -> AsyncIterator[str]:
 
 async def test_every_recorded_answer_passes_the_shipped_nginx(behind_shipped: tuple[str, Running]) -> None:
     url, _ = behind_shipped
-    for name in transcript_names():
+    for name in NAMES:
         for chunking in ("events", "random"):
             assert await told(url, f"transcript={name} chunking={chunking}", thinking=ADAPTIVE) == recorded(name), name
 
@@ -54,12 +55,12 @@ async def test_every_recorded_answer_survives_nginx_one_byte_at_a_time(serve: Se
     service = await serve(unix=str(tmp_path / "s.sock"), window_s=0)
     port = free_port()
     async with nginx(tmp_path, shipped(tmp_path, service.url, port), port) as url:
-        for name in transcript_names():
+        for name in NAMES:
             assert await told(url, f"transcript={name} chunking=bytes", thinking=ADAPTIVE) == recorded(name), name
 
 
 async def test_every_recorded_answer_passes_a_default_nginx(behind_plain: str) -> None:
-    for name in transcript_names():
+    for name in NAMES:
         assert await told(behind_plain, f"transcript={name}", thinking=ADAPTIVE) == recorded(name), name
 
 

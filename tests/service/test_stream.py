@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 import time
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,7 +14,8 @@ import pytest
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.server import Simulator
 from app.web.runner import Running
-from tests.conftest import TRANSCRIPTS, Serve, transcript_names
+from tests.conftest import Serve
+from tests.support.answers import NAMES, events_in
 from tests.support.readers import BrowserReader, Reader, Told, events_of
 
 ADAPTIVE = {"type": "adaptive"}
@@ -26,10 +26,7 @@ def recorded(name: str) -> Told:
     told = Told()
     usage: dict[str, Any] = {}
     stop: dict[str, Any] = {}
-    for line in Path(TRANSCRIPTS / f"{name}.jsonl").read_text("utf-8").split("\n"):
-        if not line:
-            continue
-        event = json.loads(line)
+    for event in events_in(name):
         match event:
             case {"type": "message_start", "message": message}:
                 usage = message["usage"]
@@ -63,7 +60,7 @@ async def told(url: str, directive: str, **body: Any) -> Told:
 # --- recorded answers ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", transcript_names())
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("chunking", ["events", "random"])
 async def test_a_recorded_answer_comes_out_as_it_was_recorded(name: str, chunking: str, service: Running) -> None:
     directive = f"transcript={name} chunking={chunking} seed={random.Random(name).randrange(1000)}"
@@ -71,7 +68,7 @@ async def test_a_recorded_answer_comes_out_as_it_was_recorded(name: str, chunkin
     assert await told(service.url, directive, thinking=ADAPTIVE) == recorded(name)
 
 
-@pytest.mark.parametrize("name", transcript_names())
+@pytest.mark.parametrize("name", NAMES)
 async def test_a_recorded_answer_survives_one_byte_at_a_time(name: str, serve: Serve) -> None:
     """Without rests between reads: for packets of one byte the kernel opens a window of some 20 bytes, 10 a second."""
     service = await serve(window_s=0)

@@ -67,9 +67,10 @@ async def simulator(tmp_path: Path) -> AsyncIterator[Simulator]:
     """A simulated Claude with answers at hand that no scenario of its own gives."""
     plays = {"usage": answer(**USAGE), "unreadable": answer(input_tokens=-1, output_tokens=1)}
     plays |= {kind: [{"type": "error", "error": {"type": kind, "message": "as told"}}] for kind in CLAUDES_ERRORS}
+    files = {name: tmp_path / f"{name}.jsonl" for name in plays}
     for name, events in plays.items():
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps(event) for event in events))
-    async with Simulator(transcripts=tmp_path) as running:
+        files[name].write_text("\n".join(json.dumps(event) for event in events))
+    async with Simulator(transcripts=files) as running:
         yield running
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from app.answer.tally import Phase, Tally
 from app.errors import Stopped, UpstreamCut, UpstreamRefused
 from app.flow.batching import Batch, Window
 from app.wire.messages import MessagesFormat, error_body, events_of
-from tests.conftest import TRANSCRIPTS, transcript_names
+from tests.support.answers import BEGIN_TWICE, NAMES, lines_in
 from tests.support.fakes import joined, paired
 
 KINDS: tuple[DeltaKind, ...] = ("text", "thinking", "input_json")
@@ -63,10 +62,6 @@ def coalesced(events: list[ClaudeEvent], window_s: float, every_s: float) -> lis
     return frames + wire.encode(batch.take(everything=True)) + wire.end(None)
 
 
-def recorded(name: str) -> list[str]:
-    return [line for line in Path(TRANSCRIPTS / f"{name}.jsonl").read_text("utf-8").split("\n") if line]
-
-
 def decoded(lines: list[str]) -> list[ClaudeEvent]:
     """One event a line, as the decoder gives them when they come one by one."""
     decoder = EventDecoder()
@@ -107,10 +102,10 @@ def test_what_is_encoded_decodes_to_itself(events: list[ClaudeEvent]) -> None:
     assert joined(again) == joined(events)
 
 
-@pytest.mark.parametrize("name", transcript_names())
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("window_s", [0.0, 0.05, 0.1, 1.0, 5.0])
 def test_a_recorded_answer_means_the_same_coalesced(name: str, window_s: float) -> None:
-    lines = [line for line in recorded(name) if json.loads(line)["type"] != "ping"]
+    lines = [line for line in lines_in(name) if json.loads(line)["type"] != "ping"]
     original = [(json.loads(line)["type"], line) for line in lines]
 
     assert meaning(parsed(coalesced(decoded(lines), window_s, 0.02))) == meaning(original)
@@ -176,12 +171,12 @@ def test_a_whole_answer_ends_with_its_own_last_event() -> None:
     assert MessagesFormat().end(None) == []
 
 
-@pytest.mark.parametrize("name", [name for name in transcript_names() if name != "duplicate-message-start"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in BEGIN_TWICE])
 def test_a_whole_message_is_booked_like_its_stream(name: str) -> None:
     """What the ledger reads of the recorded answer, whole and streamed, is the same."""
     streamed, whole, blocks = Tally(), Tally(), list[dict[str, Any]]()
     message: dict[str, Any] = {}
-    for event in decoded(recorded(name)):
+    for event in decoded(lines_in(name)):
         streamed.see(event)
         match event:
             case Delta(index, kind, text):

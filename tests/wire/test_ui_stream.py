@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from app.answer.events import ClaudeEvent, Delta, DeltaKind, Event
 from app.errors import ShuttingDown, SluicewayError, Stopped, TakenOver, UpstreamCut
 from app.wire.ui_stream import FINISH_REASONS, RAW_BLOCK, UiFormat
-from tests.conftest import TRANSCRIPTS, transcript_names
+from tests.support.answers import NAMES, events_in
 
 # What the client's schema demands of each type (UI message stream, version 1); unknown fields are let through.
 REQUIRED: dict[str, dict[str, type | tuple[type, ...]]] = {
@@ -110,8 +109,7 @@ def told(*events: ClaudeEvent, wire: UiFormat | None = None) -> list[dict[str, A
 
 
 def recorded(name: str) -> list[ClaudeEvent]:
-    lines = Path(TRANSCRIPTS / f"{name}.jsonl").read_text("utf-8").split("\n")
-    return [_event(json.loads(line)) for line in lines if line]
+    return [_event(data) for data in events_in(name)]
 
 
 def _event(data: dict[str, Any]) -> ClaudeEvent:
@@ -125,7 +123,7 @@ def _event(data: dict[str, Any]) -> ClaudeEvent:
     return Event(data["type"], json.dumps(data).encode(), data)
 
 
-@pytest.mark.parametrize("name", transcript_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_a_recorded_answer_is_told_whole(name: str) -> None:
     events = recorded(name)
     wire = UiFormat("ui_1", {"srvtoolu_01earlier"})

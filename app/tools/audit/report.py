@@ -65,7 +65,7 @@ def _recordings(recordings: Sequence[Recording]) -> list[str]:
         "| recording | exact | estimated | error |",
         "|---|---|---|---|",
         *(
-            f"| {r.name} | {r.exact} | {r.estimated} | {_percent(r.estimated / r.exact - 1)}"
+            f"| {r.name} | {r.exact} | {r.estimated} | {_percent(r.estimated / r.exact - 1) if r.exact else '–'}"
             f"{' (broken on purpose, not counted)' if r.broken else ''} |"
             for r in recordings
         ),

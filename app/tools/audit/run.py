@@ -257,15 +257,15 @@ class Recording:
     broken: bool
 
 
-def leave_one_out(folder: Path) -> list[Recording]:
+def leave_one_out(paths: Iterable[Path]) -> list[Recording]:
     """Estimates each recording without its usage, having learned from all others, whatever their models."""
-    answers = {path.name: _recorded(path) for path in sorted(folder.glob("*.jsonl"))}
+    answers = [(path.name, _recorded(path)) for path in paths]
     results = []
-    for name, events in answers.items():
+    for name, events in answers:
         ledger = Ledger(PRICES)
-        for other, taught in answers.items():
+        for _, taught in answers:
             # A recording that begins twice is deliberately broken: it teaches nothing and its error is not counted.
-            if other != name and not _begins_twice(taught):
+            if taught is not events and not _begins_twice(taught):
                 _play(ledger, taught, Outcome.COMPLETED)
         cut = [event for event in events if isinstance(event, Delta) or event.type not in _ENDINGS]
         estimated = _play(ledger, cut, Outcome.DISCONNECTED)
@@ -308,10 +308,10 @@ def _play(ledger: Ledger, events: Iterable[ClaudeEvent], outcome: Outcome) -> En
 @click.option(
     "--transcripts",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path(__file__).resolve().parents[3].parent / "shared" / "transcripts",
-    help="Folder of recorded answers; left out where it does not exist.",
+    multiple=True,
+    help="Folder of recorded answers, estimated too; may be given more than once.",
 )
-def main(streams: int, repeats: int, seed: int, out: Path, transcripts: Path) -> None:
+def main(streams: int, repeats: int, seed: int, out: Path, transcripts: Sequence[Path]) -> None:
     """Holds the ledger's estimates against simulated truth; writes audit.md, audit.json and audit.png."""
     verdicts, paths = [], {}
     for kind in KINDS:
@@ -319,7 +319,7 @@ def main(streams: int, repeats: int, seed: int, out: Path, transcripts: Path) ->
         verdicts.append(judge(kind, runs))
         paths[kind.name] = runs[0].path
         click.echo(f"{kind.name}: done", err=True)
-    recordings = leave_one_out(transcripts)
+    recordings = leave_one_out(path for folder in transcripts for path in sorted(folder.glob("*.jsonl")))
     out.mkdir(parents=True, exist_ok=True)
     text = report(verdicts, recordings, streams=streams, seed=seed)
     (out / "audit.md").write_text(text, encoding="utf-8")

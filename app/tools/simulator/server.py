@@ -19,7 +19,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
@@ -64,7 +64,7 @@ class Simulator:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
-        transcripts: Path | None = None,
+        transcripts: Mapping[str, Path] = {},
         sndbuf_bytes: int | None = SNDBUF_BYTES,
         account: AccountPlan | None = None,
     ) -> None:
@@ -73,7 +73,7 @@ class Simulator:
             defaults: the scenario of requests that give no directive.
             host: address to listen on.
             port: 0 takes a free one.
-            transcripts: folder of recorded answers, `NAME.jsonl`.
+            transcripts: files of recorded answers by name: one event's JSON a line.
             sndbuf_bytes: SO_SNDBUF of every connection; None leaves the kernel's choice.
             account: whose rate limit is kept and shown; None keeps none.
         """
@@ -279,8 +279,8 @@ class Simulator:
         return self.account.usage_report(now, starting_at, min([now, *ends]), model)
 
     def _transcript(self, name: str) -> tuple[str, ...]:
-        path = None if self._transcripts is None else self._transcripts / f"{name}.jsonl"
-        if path is None or not path.is_file():
+        path = self._transcripts.get(name)
+        if path is None:
             raise ApiError(400, f"transcript: there is no {name}")
         return _lines(path)
 
@@ -355,7 +355,7 @@ async def serve(
     port: int,
     *,
     defaults: Scenario,
-    transcripts: Path | None = None,
+    transcripts: Mapping[str, Path] = {},
     ready: Callable[[int], None] | None = None,
     sndbuf_bytes: int | None = SNDBUF_BYTES,
     account: AccountPlan | None = None,
@@ -366,7 +366,7 @@ async def serve(
         host: address to listen on.
         port: 0 takes a free one.
         defaults: the scenario of requests that give no directive.
-        transcripts: folder of recorded answers.
+        transcripts: files of recorded answers by name.
         ready: called with the port once it listens.
         sndbuf_bytes: SO_SNDBUF of every connection; None leaves the kernel's choice.
         account: whose rate limit is kept and shown; None keeps none.
@@ -386,7 +386,7 @@ def command() -> click.Command:
     def simulate(
         host: str,
         port: int,
-        transcripts: Path | None,
+        transcripts: Sequence[Path],
         sndbuf_bytes: int,
         output_limit: int,
         noise: float,
@@ -416,7 +416,7 @@ def command() -> click.Command:
                     host,
                     port,
                     defaults=defaults,
-                    transcripts=transcripts,
+                    transcripts={path.stem: path for folder in transcripts for path in folder.glob("*.jsonl")},
                     ready=ready,
                     sndbuf_bytes=sndbuf_bytes or None,
                     account=AccountPlan(output_limit=output_limit, noise=noise, reserve=reserve),
@@ -428,7 +428,12 @@ def command() -> click.Command:
     options: list[click.Parameter] = [
         click.Option(["--host"], default="127.0.0.1", show_default=True, help="address to listen on"),
         click.Option(["--port"], default=0, type=int, show_default=True, help="0 takes a free one"),
-        click.Option(["--transcripts"], type=click.Path(path_type=Path), help="folder of recorded answers"),
+        click.Option(
+            ["--transcripts"],
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            multiple=True,
+            help="folder of recorded answers, NAME.jsonl; may be given more than once",
+        ),
         click.Option(["--sndbuf-bytes"], default=SNDBUF_BYTES, show_default=True, help="SO_SNDBUF; 0: the kernel's"),
         click.Option(["--output-limit"], default=0, show_default=True, help="account: output tokens a minute; 0: none"),
         click.Option(["--noise"], default=0.0, show_default=True, help="account: tokens a second of other traffic"),

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from app.answer.events import Delta, Event
 from app.money.entry import Avoided, Total
 from app.tools.audit.run import KINDS, Kind, Run, events_of, judge, leave_one_out, main, simulate
-from tests.conftest import TRANSCRIPTS, transcript_names
+from tests.support.answers import ANSWERS, BEGIN_TWICE, WRITTEN
 
 
 def chars_of(length: int, until: int, seed: int) -> int:
@@ -77,23 +77,22 @@ def test_targets_are_met_only_by_good_estimates() -> None:
 
 
 def test_recordings_are_estimated_by_the_others_and_exact_when_usage_came() -> None:
-    recordings = leave_one_out(TRANSCRIPTS)
-    assert [recording.name.removesuffix(".jsonl") for recording in recordings] == transcript_names()
+    recordings = leave_one_out(ANSWERS.values())
+    assert [recording.name for recording in recordings] == [path.name for path in ANSWERS.values()]
     assert all(recording.exact_when_seen for recording in recordings)
-    assert [r.name for r in recordings if r.broken] in ([], ["duplicate-message-start.jsonl"])
+    assert [r.name for r in recordings if r.broken] == [ANSWERS[name].name for name in BEGIN_TWICE]
 
 
 def test_the_program_writes_report_figures_and_picture(tmp_path: Path) -> None:
     """Two small repetitions miss the target for coverage, as they must, and the exit says so."""
-    done = CliRunner().invoke(main, ["--streams", "250", "--repeats", "2", "--out", str(tmp_path)])
+    folder = WRITTEN["long"].parent
+    words = ["--streams", "250", "--repeats", "2", "--out", str(tmp_path), "--transcripts", str(folder)]
+    done = CliRunner().invoke(main, words)
     assert done.exit_code == 1, done.output
     assert "missed a target" in done.output
     figures = json.loads((tmp_path / "audit.json").read_text())
     assert [kind["name"] for kind in figures["kinds"]] == [kind.name for kind in KINDS]
+    assert [recording["name"] for recording in figures["recordings"]] == [path.name for path in WRITTEN.values()]
     text = (tmp_path / "audit.md").read_text()
     assert all(kind.name in text for kind in KINDS)
     assert (tmp_path / "audit.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_missing_folder_of_recordings_is_left_out(tmp_path: Path) -> None:
-    assert leave_one_out(tmp_path / "none") == []

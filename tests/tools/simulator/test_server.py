@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ from click.testing import CliRunner
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.scenario import ERROR_TYPES, Scenario
 from app.tools.simulator.server import Simulator, command
+from tests.support.answers import ANSWERS, NAMES, events_in
 from tests.support.peer import Peer, body_of, events_of, simulated, streamed, text_of
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-TRANSCRIPTS = REPOSITORY / "../shared/transcripts"
 
 
 # --- what is said --------------------------------------------------------------------------------------------------
@@ -93,29 +92,25 @@ async def test_comments_ids_and_a_retry_line_are_added_when_asked() -> None:
     assert wire.count(b"\nid: ") == wire.count(b"\ndata:") == wire.count(b"event: ")
 
 
-NAMES = sorted(path.stem for path in TRANSCRIPTS.glob("*.jsonl"))
+@pytest.mark.parametrize("name", NAMES)
+async def test_an_answer_is_replayed_to_the_same_events_however_it_is_cut(name: str) -> None:
+    recorded = events_in(name)
+    async with simulated(transcripts=ANSWERS) as (simulator, session):
+        for seed in range(2):
+            assert await streamed(session, f"transcript={name} chunking=random seed={seed}") == recorded
 
-# Absent, the recordings are no part of the suite; where CI promises them, their absence fails.
-if NAMES or os.environ.get("CI") == "true":
+    deltas = sum(event["type"] == "content_block_delta" for event in recorded)
+    for book in simulator.books:
+        assert (book.tokens, book.would_have, book.finished) == (deltas, deltas, True)
+        assert book.usage["output_tokens"] == recorded[-2]["usage"]["output_tokens"]
 
-    @pytest.mark.parametrize("name", NAMES or ["text"])
-    async def test_a_recorded_answer_replays_to_the_same_events_however_it_is_cut(name: str) -> None:
-        recorded = [json.loads(line) for line in (TRANSCRIPTS / f"{name}.jsonl").read_text("utf-8").splitlines()]
-        async with simulated(transcripts=TRANSCRIPTS) as (simulator, session):
-            for seed in range(2):
-                assert await streamed(session, f"transcript={name} chunking=random seed={seed}") == recorded
 
-        deltas = sum(event["type"] == "content_block_delta" for event in recorded)
-        for book in simulator.books:
-            assert (book.tokens, book.would_have, book.finished) == (deltas, deltas, True)
-            assert book.usage["output_tokens"] == recorded[-2]["usage"]["output_tokens"]
+async def test_a_replayed_answer_can_be_cut_after_so_many_deltas() -> None:
+    async with simulated(transcripts=ANSWERS) as (simulator, session):
+        events = await streamed(session, "transcript=long fault=overloaded after=3")
 
-    async def test_a_recorded_answer_can_be_cut_after_so_many_deltas() -> None:
-        async with simulated(transcripts=TRANSCRIPTS) as (simulator, session):
-            events = await streamed(session, "transcript=text fault=overloaded after=3")
-
-        assert [event["type"] for event in events[-2:]] == ["content_block_delta", "error"]
-        assert simulator.books[0].tokens == 3
+    assert [event["type"] for event in events[-2:]] == ["content_block_delta", "error"]
+    assert simulator.books[0].tokens == 3
 
 
 async def test_a_recording_that_is_not_there_answers_400() -> None:
@@ -287,7 +282,7 @@ async def test_it_listens_on_ipv6_too() -> None:
 
 
 async def test_the_command_says_where_it_listens_and_leaves_at_sigterm() -> None:
-    script = "from app.tools.simulator import command; command()()"
+    script = "from app.tools.simulator.server import command; command()()"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", script, "--tokens", "4", "--rate", "0", "--text", "numbered", "--ttft-s", "0",
         stdout=asyncio.subprocess.PIPE, cwd=REPOSITORY,
