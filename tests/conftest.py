@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import hypothesis
@@ -14,6 +15,7 @@ from app.settings import Settings
 from app.tools.simulator.server import Simulator
 from app.web.credentials import Credentials
 from app.web.runner import Running, running
+from tests.support import process
 from tests.support.answers import ANSWERS
 
 # Time is measured in benchmarks, not by a test's deadline on a shared machine.
@@ -53,6 +55,22 @@ async def serve(simulator: Simulator) -> AsyncIterator[Serve]:
 async def service(serve: Serve) -> Running:
     """The service with its defaults."""
     return await serve()
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[process.Start]:
+    """Starts `python -m app serve` as a process; what still runs at the test's end is killed, and its children with it."""
+    started: list[process.Service] = []
+
+    async def run(*arguments: str, **how: Any) -> process.Service:
+        service = await process.start(*arguments, **how)
+        started.append(service)
+        return service
+
+    yield run
+    for service in started:
+        service.kill()
+        await service.ended()
 
 
 @pytest.fixture

@@ -43,6 +43,11 @@ class Tie:
 
         loop.add_reader(self._socket, on_readable)
 
+    def close(self) -> None:
+        """Lets go; the parent takes it for the child's end. Idempotent."""
+        asyncio.get_running_loop().remove_reader(self._socket)
+        self._socket.close()
+
 
 class ParentsEnd:
     """The parent's end; the child's is closed here once the child has inherited it."""

@@ -94,7 +94,8 @@ class Service:
         self._page["auth"] = bool(self._keys)
         others = [name for name in Settings.model_fields if getattr(settings, name) != getattr(taken, name)]
         self.settings = taken
-        log.info("keys and prices were read again%s", f"; for {', '.join(others)} it takes a restart" if others else "")
+        told = f"; {', '.join(others)} changed: that takes a restart" if others else ""
+        log.info("keys and prices were read again%s", told)
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing, nullcontext
 from dataclasses import dataclass, replace
 
 from aiohttp import hdrs, web
@@ -99,11 +99,11 @@ async def running(
         for sock in sockets:
             stack.enter_context(closing(sock))
         service = await stack.enter_async_context(composed(settings, credentials, place))
-        service.app.on_response_prepare.append(_closing_while_draining(service.streams))
+        service.app.on_response_prepare.append(_announced_close(service.streams))
         admin_url = await _serve_admin(stack, service, place, may_wait=take_over or bool(place.older))
+        own = _unix_path(stack, place.socket_of(place.number)) if place.folder else None
         runner = await _runner(stack, service.app)
-        if place.folder:
-            own = _unix_path(stack, place.socket_of(place.number))
+        if own is not None:
             await _site(runner, own.sock)
             own.publish()
         sites = [await _site(runner, sock) for sock in sockets]
@@ -135,20 +135,21 @@ async def serve_until_signal(
     """
     ends = _Ends()
     ends.listen()
-    tie = Tie(place.tie_fd) if place is not None and place.tie_fd is not None else None
-    async with running(settings, credentials, place, take_over=take_over) as service:
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, _reread, service.service, read_again)
-        if signals.hung_up():
-            _reread(service.service, read_again)
-        ends.serving(service.streams)
-        if tie is not None:
-            if not await tie.ready():
-                ends.at_once()
-            tie.when_cut(ends.at_once)
-        print(f"Sluiceway {__version__} on {service.url} (admin on {service.admin_url})", flush=True)
-        await ends.asked.wait()
-        await service.drain()
+    fd = place.tie_fd if place is not None else None
+    with closing(Tie(fd)) if fd is not None else nullcontext() as tie:
+        async with running(settings, credentials, place, take_over=take_over) as service:
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGHUP, _reread, service.service, read_again)
+            if signals.hung_up():
+                _reread(service.service, read_again)
+            ends.serving(service.streams)
+            if tie is not None:
+                if not await tie.ready():
+                    ends.at_once()
+                tie.when_cut(ends.at_once)
+            print(f"Sluiceway {__version__} on {service.url} (admin on {service.admin_url})", flush=True)
+            await ends.asked.wait()
+            await service.drain()
 
 
 class _Ends:
@@ -200,16 +201,15 @@ def _unix_path(stack: AsyncExitStack, path: str, *, take_over: bool = False) -> 
     return bound
 
 
-def _closing_while_draining(
-    streams: Streams,
-) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
-    async def close(_request: web.Request, response: web.StreamResponse) -> None:
+def _announced_close(streams: Streams) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    async def announce(request: web.Request, response: web.StreamResponse) -> None:
+        # While it drains a proxy is not to send its next request here, where it might meet the end.
         if not streams.accepting:
-            # A proxy is not to send the next request here, where it might meet the end.
             response.force_close()
+        if not (streams.accepting and request.keep_alive):
             response.headers[hdrs.CONNECTION] = "close"
 
-    return close
+    return announce
 
 
 async def _serve_admin(stack: AsyncExitStack, service: Service, place: Place, *, may_wait: bool) -> str:
@@ -232,7 +232,8 @@ async def _serve_admin(stack: AsyncExitStack, service: Service, place: Place, *,
                 sockets = listen()
             except SettingsError:
                 continue
-            return await serve(sockets)
+            await serve(sockets)
+            await asyncio.get_running_loop().create_future()  # what runs beside the service ends with it
 
     try:
         sockets = listen()

@@ -239,9 +239,9 @@ def test_every_setting_of_the_shipped_file_says_why() -> None:
 @pytest.mark.parametrize(
     "setting",
     [
-        "proxy_buffering off;", "proxy_buffer_size 4k;", "proxy_http_version 1.1;", 'proxy_set_header Connection "";',
+        "proxy_buffering off;", "proxy_buffer_size 4k;", "proxy_http_version 1.1;", "proxy_set_header Connection close;",
         "proxy_next_upstream off;", "proxy_ignore_client_abort off;", "proxy_pass_header X-Accel-Buffering;",
-        "reset_timedout_connection on;", "gzip off;", "keepalive 16;", "sndbuf=16k", "send_timeout 75s;",
+        "reset_timedout_connection on;", "gzip off;", "sndbuf=16k", "send_timeout 75s;",
     ],
 )  # fmt: skip
 def test_the_shipped_file_keeps_what_streaming_rests_on(setting: str) -> None:

@@ -2,84 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import signal
 import socket
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.server import Simulator
-from tests.conftest import ROOT
+from tests.support.process import SECRET, Start
 from tests.support.readers import Reader, Told, events_of, eventually
-
-SECRET = "sk-ant-secret-of-the-process"
-
-
-class Service:
-    """A running process of the service.
-
-    Attributes:
-        url, admin_url: as its first lines say.
-        said: what it has printed on stdout so far.
-    """
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.url = self.admin_url = self.said = ""
-
-    async def ready(self) -> None:
-        assert self.process.stdout is not None
-        while " on " not in self.said or "admin" not in self.said:
-            line = (await self.process.stdout.readline()).decode()
-            assert line, f"it ended before it listened: {self.said}"
-            self.said += line
-        self.url, _, rest = self.said.rpartition("Sluiceway")[2].partition(" on ")[2].partition(" (admin on ")
-        self.admin_url = rest.partition(")")[0].strip()
-
-    async def ended(self, within_s: float = 45) -> tuple[int, str]:
-        """The exit code, and all that was printed."""
-        async with asyncio.timeout(within_s):
-            out, err = await self.process.communicate()
-        assert self.process.returncode is not None
-        return self.process.returncode, self.said + out.decode() + err.decode()
-
-
-Start = Callable[..., Awaitable[Service]]
-
-
-@pytest.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    """Starts `python -m app serve` with arguments and environment; kills what still runs at the test's end."""
-    started: list[Service] = []
-
-    async def run(*arguments: str, environ: Mapping[str, str] = {}, ready: bool = True) -> Service:
-        ours = ("SLUICEWAY_", "ANTHROPIC_")
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "app", "serve", *arguments),
-            cwd=ROOT,
-            env={**clean, "ANTHROPIC_API_KEY": SECRET, "SLUICEWAY_MAX_LAG_S": "60", **environ},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        service = Service(process)
-        started.append(service)
-        if ready:
-            await service.ready()
-        return service
-
-    yield run
-    for service in started:
-        if service.process.returncode is None:
-            service.process.terminate()  # not kill: its simulated Claude would live on
-            await service.process.communicate()
-
 
 FREE = ("--port", "0", "--admin-port", "0")
 

@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import aiohttp
+import pytest
 
+from app.answer.outcome import Outcome
+from app.errors import Stopped
 from app.tools.simulator.server import Simulator
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Serve
 from tests.support.readers import Reader, eventually
 
 # What a busy machine is given to end a process; one that forgets to end takes a minute.
@@ -177,3 +180,73 @@ async def test_a_stalled_reader_does_not_put_off_the_exit(simulator: Simulator) 
         print(f"exit {exit_s:.2f} s after SIGTERM with a stalled reader, drain time 0.5 s")
         assert exit_s <= 0.5 + LATE_S
         reader.leave()
+
+
+async def test_a_drain_refuses_new_streams_by_type_and_serves_those_that_run(
+    serve: Serve, simulator: Simulator, client: aiohttp.ClientSession
+) -> None:
+    service = await serve(drain_s=60)
+    url, stays = service.url, await begun(service.url, "tokens=60000 rate=50 text=numbered", resumable=True)
+    leaves = await begun(service.url, "tokens=60000 rate=50 text=numbered", resumable=True)
+    drain = asyncio.create_task(service.drain())
+    await eventually(lambda: not service.streams.accepting)
+
+    async with client.get(f"{service.admin_url}/readyz") as response:
+        assert response.status == 503
+    for path, body in (
+        ("/api/stream", {"prompt": "more"}),
+        ("/api/chat", {"id": "c", "messages": [{"role": "user", "parts": [{"type": "text", "text": "more"}]}]}),
+        ("/v1/messages", {"model": "m", "max_tokens": 9, "messages": [], "stream": True}),
+        ("/v1/messages", {"model": "m", "max_tokens": 9, "messages": []}),
+    ):
+        async with client.post(f"{url}{path}", json=body) as response:
+            assert response.status == 503, path
+            assert response.headers["Retry-After"] == "1"
+            assert response.headers["Connection"] == "close"
+            assert "shutting down" in await response.text()
+
+    where = f"{url}/api/stream/{leaves.headers['x-stream-id']}"
+    await leaves.until(b"\n\n")
+    leaves.leave()
+    async with client.get(where, headers={"Last-Event-ID": "1"}) as back:
+        assert back.status == 200
+        assert (await back.content.readline()) == b"id: 2\n"
+        async with client.get(f"{where}/gauges") as response:
+            assert response.status == 200
+        token = json.dumps({"stop_token": leaves.headers["x-stop-token"], "id": 1})
+        async with client.post(f"{where}/shown", data=token) as response:
+            assert response.status == 204
+        async with client.post(f"{where}/stop", data=token) as response:
+            assert await response.json() == {"stopped": True}
+        assert b'"stopped"' in await back.read()
+    assert not drain.done()
+    await stays.until(b"token0100")
+    service.streams.live[stays.headers["x-stream-id"]].stop(Outcome.STOPPED, Stopped("enough"))
+    assert (await last_of(stays))["type"] == "stopped"
+    await drain
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await client.get(f"{url}/config.json")
+
+
+async def test_a_connection_that_is_kept_meets_no_end_between_two_requests_of_a_drain(
+    serve: Serve, simulator: Simulator
+) -> None:
+    """The first answer of the drain says that the connection closes, and it does."""
+    service = await serve(drain_s=60)
+    running = await begun(service.url, "tokens=60000 rate=50")
+    kept = await Reader.connect(service.url)
+    for closes in (None, "close"):
+        await kept.send(kept.request(b"", method="GET", path="/config.json"))
+        assert await kept.head() == 200
+        assert kept.headers.get("connection") == closes
+        await kept.rest()
+        if closes is None:
+            kept.body, kept.body_bytes, kept.ended = b"", 0, False
+            drain = asyncio.create_task(service.drain())
+            await eventually(lambda: not service.streams.accepting)
+    kept.ended = False
+    assert not await kept.some(), "it is closed"
+    kept.leave()
+    service.streams.hurry()
+    await drain
+    running.leave()

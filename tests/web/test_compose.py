@@ -1,13 +1,25 @@
-"""How the service is put together: what runs beside it is not missed in silence."""
+"""How the service is put together: what runs beside it is not missed in silence, and what it takes from files read again."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from pathlib import Path
 
+import aiohttp
 import pytest
 
+from app.settings import Settings, SettingsError
 from app.web.compose import beside
+from app.web.runner import Running
+from tests.conftest import Serve
 from tests.support.clock import jumping
+from tests.support.scrape import scrape_of
+
+PRICE = (
+    '[[model]]\nids = ["claude-own"]\nsource = "a contract"\ndate = 2026-01-01\n'
+    "usd_per_mtok = {{ input = {usd}, output = {usd}, cache_read = 0, cache_write_5m = 0, cache_write_1h = 0 }}\n"
+)
 
 
 async def _fails_after(seconds: float) -> None:
@@ -47,3 +59,65 @@ async def test_it_ends_with_the_block_and_a_cancelled_block_stays_cancelled() ->
     with pytest.raises(OSError, match="port"):
         async with beside(asyncio.sleep(1e9)):
             raise OSError("port")
+
+
+# --- read again ---------------------------------------------------------------------------------------------------------
+
+
+async def reads(client: aiohttp.ClientSession, service: Running, key: str) -> bool:
+    headers = {"x-api-key": key}
+    async with client.get(f"{service.url}/v1/models", headers=headers) as response:
+        assert response.status in (200, 401)
+        return response.status == 200
+
+
+def again(service: Running, **changed: object) -> Settings:
+    return service.service.settings.model_copy(update=changed)
+
+
+async def test_new_keys_are_taken_and_old_ones_forgotten(serve: Serve, client: aiohttp.ClientSession) -> None:
+    service = await serve(api_keys=("one",))
+    service.service.reread(again(service, api_keys=("two",)))
+    assert [await reads(client, service, key) for key in ("one", "two")] == [False, True]
+
+
+async def test_the_page_asks_for_a_key_once_one_is_needed(serve: Serve, client: aiohttp.ClientSession) -> None:
+    service = await serve()
+    service.service.reread(again(service, api_keys=("one",)))
+    async with client.get(f"{service.url}/config.json") as response:
+        assert (await response.json())["auth"] is True
+
+
+async def test_new_prices_are_taken_and_shown(serve: Serve, tmp_path: Path) -> None:
+    prices = tmp_path / "prices.toml"
+    prices.write_text(PRICE.format(usd=3), "utf-8")
+    service = await serve(model="claude-own", prices_file=str(prices))
+    prices.write_text(PRICE.format(usd=4), "utf-8")
+    service.service.reread(again(service))
+    shown = await scrape_of(service.admin_url)
+    assert shown.value("price_usd_per_mtok", model="claude-own", type="output") == 4
+
+
+async def test_what_takes_a_restart_is_said_by_name(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    service = await serve()
+    with caplog.at_level(logging.INFO, "app.web.compose"):
+        service.service.reread(again(service, window_s=0.2, model="claude-other"))
+    assert caplog.messages == ["keys and prices were read again; model, window_s changed: that takes a restart"]
+
+
+async def test_keys_are_not_taken_away_from_a_service_that_others_reach(
+    serve: Serve, client: aiohttp.ClientSession
+) -> None:
+    service = await serve(host="0.0.0.0", api_keys=("one",))
+    with pytest.raises(SettingsError, match=r"^host 0\.0\.0\.0 is reachable from elsewhere"):
+        service.service.reread(again(service, api_keys=()))
+    url = service.url.replace("0.0.0.0", "127.0.0.1")
+    async with client.get(f"{url}/v1/models") as response:
+        assert response.status == 401
+
+
+async def test_what_is_wrong_changes_nothing_of_it(serve: Serve, client: aiohttp.ClientSession, tmp_path: Path) -> None:
+    service = await serve(api_keys=("one",))
+    with pytest.raises(SettingsError, match=r"^prices_file "):
+        service.service.reread(again(service, api_keys=("two",), prices_file=str(tmp_path / "missing.toml")))
+    assert [await reads(client, service, key) for key in ("one", "two")] == [True, False]

@@ -1,0 +1,152 @@
+"""What a container, its runtime and the kernel do to the process: signals from the first line on, and ends without notice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from app.tools.simulator.server import Simulator
+from tests.support.process import Service, Start
+from tests.support.readers import eventually
+
+pytestmark = pytest.mark.timeout(240)
+
+FREE = ("--port", "0", "--admin-port", "0")
+# As the first process of a container: what the kernel lets pass to it is only what it has a handler for.
+FIRST = ("unshare", "--kill-child", *(() if os.geteuid() == 0 else ("--user", "--map-root-user")), "--pid", "--fork")
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
+    except FileNotFoundError:
+        return []
+
+
+def descendants(pid: int) -> list[int]:
+    own = children(pid)
+    return own + [below for child in own for below in descendants(child)]
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def mask(pid: int, name: str) -> int:
+    """One of the signal masks of a process: SigCgt, those with a handler, or SigBlk, those that wait."""
+    lines = Path(f"/proc/{pid}/status").read_text("ascii").splitlines()
+    return next(int(line.split()[1], 16) for line in lines if line.startswith(name))
+
+
+def has(pid: int, name: str, number: signal.Signals) -> bool:
+    return bool(mask(pid, name) >> (number - 1) & 1)
+
+
+async def first_process(service: Service) -> int:
+    await eventually(lambda: bool(children(service.process.pid)))
+    return children(service.process.pid)[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_before_it_serves_ends_it_at_once_as_first_process_too(
+    number: signal.Signals, start: Start
+) -> None:
+    service = await start(*FREE, under=FIRST, ready=False)
+    pid = await first_process(service)
+    await eventually(lambda: has(pid, "SigCgt", signal.SIGTERM) and has(pid, "SigCgt", signal.SIGHUP))
+    os.kill(pid, signal.SIGHUP)  # changes nothing
+    os.kill(pid, number)
+    assert await service.ended() == (0, "")
+
+
+async def test_a_signal_that_was_blocked_since_before_the_interpreter_began_is_not_lost(start: Start) -> None:
+    service = await start(*FREE, under=(*FIRST, "env", "--block-signal=TERM"), ready=False)
+    pid = await first_process(service)
+    await eventually(lambda: has(pid, "SigBlk", signal.SIGTERM))
+    os.kill(pid, signal.SIGTERM)
+    assert await service.ended() == (0, "")
+
+
+async def test_a_signal_while_it_starts_the_simulated_claude_leaves_nothing_behind(start: Start) -> None:
+    service = await start(*FREE, "--simulate", environ={"ANTHROPIC_API_KEY": ""}, ready=False)
+    await eventually(lambda: bool(children(service.process.pid)), within_s=60)
+    below = descendants(service.process.pid)
+    service.process.send_signal(signal.SIGTERM)
+    code, said = await service.ended()
+    assert (code, "Traceback" in said) == (0, False)
+    await eventually(lambda: not any(map(lives, below)))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_nothing_outlives_a_service_that_is_killed(workers: int, start: Start) -> None:
+    """Neither its workers nor the simulated Claude that it started."""
+    service = await start(*FREE, "--simulate", "--workers", str(workers), environ={"ANTHROPIC_API_KEY": ""})
+    below = descendants(service.process.pid)
+    assert len(below) == (1 if workers == 1 else 1 + workers)
+    assert all(map(lives, below))
+    service.kill()
+    await service.ended()
+    await eventually(lambda: not any(map(lives, below)))
+
+
+async def status(url: str, key: str) -> int:
+    headers = {"Authorization": f"Bearer {key}"}
+    async with aiohttp.ClientSession() as client, client.get(f"{url}/v1/models", headers=headers) as response:
+        return response.status
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_sighup_reads_keys_and_prices_again_and_a_bad_file_changes_nothing(
+    workers: int, start: Start, simulator: Simulator, tmp_path: Path
+) -> None:
+    config, prices = tmp_path / "c.toml", tmp_path / "p.toml"
+    prices.write_text("", "utf-8")
+
+    def keys(*given: str) -> None:
+        config.write_text(f'api_keys = {list(given)}\nprices_file = "{prices}"\n', "utf-8")
+
+    async def hang_up(logged: str) -> None:
+        before = service.logged.count(logged)
+        service.process.send_signal(signal.SIGHUP)
+        await eventually(lambda: service.logged.count(logged) == before + workers)
+
+    keys("one", "two")
+    options = (*FREE, "--config", str(config), "--workers", str(workers))
+    service = await start(*options, environ={"ANTHROPIC_BASE_URL": simulator.url})
+    await service.ready(workers)
+    assert [await status(service.url, key) for key in ("one", "two", "three")] == [200, 200, 401]
+
+    keys("two", "three")
+    await hang_up("keys and prices were read again")
+    assert [await status(service.url, key) for key in ("one", "two", "three")] == [401, 200, 200]
+
+    config.write_text("api_keys = [", "utf-8")
+    await hang_up(f"nothing has changed, since what was read again is wrong: config {config}: ")
+    keys("one")
+    prices.write_text("model = 5", "utf-8")
+    await hang_up(f"nothing has changed, since what was read again is wrong: prices_file '{prices}': ")
+    assert [await status(service.url, key) for key in ("one", "two", "three")] == [401, 200, 200]
+
+    service.process.send_signal(signal.SIGTERM)
+    code, said = await service.ended()
+    assert (code, "Traceback" in said) == (0, False)
+
+
+async def test_a_worker_that_cannot_start_is_told_once_and_ends_all(start: Start) -> None:
+    """Here the second worker's admin port, counted up from the first one's, does not exist."""
+    service = await start("--port", "0", "--admin-port", "65535", "--workers", "2", ready=False)
+    async with asyncio.timeout(90):
+        code, said = await service.ended(within_s=90)
+    assert code == 1
+    assert [line for line in said.splitlines() if line.startswith("Error: ")] == [
+        "Error: admin_port 65536 on admin_host 127.0.0.1: bind(): port must be 0-65535."
+    ]
+    assert "Traceback" not in said

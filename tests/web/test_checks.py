@@ -1,0 +1,85 @@
+"""What could only fail later is refused before anything is served, by the name of its setting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings, SettingsError
+from app.web.checks import check
+
+UPSTREAM = '[upstream.{name}]\nbills = "until_abort"\nsource = "a contract"\ndate = 2026-01-01\n'
+
+
+def test_the_defaults_pass() -> None:
+    assert "anthropic" in check(Settings()).upstreams
+
+
+def refused(**given: object) -> str:
+    with pytest.raises(SettingsError) as caught:
+        check(Settings.model_validate(given))
+    told = str(caught.value)
+    assert "\n" not in told
+    return told
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_this_machine_is_served_without_keys(host: str) -> None:
+    check(Settings(host=host))
+
+
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "::", "10.0.0.1", "127.evil.example", "localhost.evil.example", "::10", ""]
+)
+def test_anyone_else_is_not(host: str) -> None:
+    assert refused(host=host).startswith(f"host {host} is reachable from elsewhere")
+    check(Settings(host=host, api_keys=("a-key",)))
+    check(Settings(host=host, auth="none"))
+    check(Settings(host=host, unix="/run/s.sock"))
+
+
+def test_an_upstream_that_has_no_prices_is_refused_with_the_nearest_that_has() -> None:
+    assert refused(upstream="antropic") == "upstream antropic: not in the price table; did you mean anthropic?"
+    assert refused(upstream="zzz").startswith("upstream zzz: not in the price table; it has anthropic, ")
+
+
+def test_an_upstream_of_the_operators_own_prices_is_taken(tmp_path: Path) -> None:
+    prices = tmp_path / "prices.toml"
+    prices.write_text(UPSTREAM.format(name="our-own"), "utf-8")
+    check(Settings(upstream="our-own", prices_file=str(prices)))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[[[",
+        b"x = 1",
+        b"\xff\xfe",
+        b"model = 5",
+        b"a = " + b"[" * 5000,
+        b"[[model]]\nids = []",
+        b"[upstream.a]\nbills = 5",
+    ],
+)
+def test_prices_that_are_none_are_refused(content: bytes, tmp_path: Path) -> None:
+    prices = tmp_path / "prices.toml"
+    prices.write_bytes(content)
+    assert refused(prices_file=str(prices)).startswith(f"prices_file '{prices}': ")
+
+
+@pytest.mark.parametrize("path", ["/nowhere/prices.toml", "/tmp", "/dev/null/prices.toml"])
+def test_prices_that_cannot_be_read_are_refused(path: str) -> None:
+    assert refused(prices_file=path).startswith(f"prices_file '{path}': ")
+
+
+@pytest.mark.parametrize(
+    "path", ["/nowhere/ledger.json", "/tmp", "/dev/null/ledger.json", "/proc/ledger.json", "/tmp/a\0b/c"]
+)
+def test_a_ledger_that_cannot_be_written_is_refused(path: str) -> None:
+    assert refused(ledger_file=path).startswith("ledger_file ")
+
+
+def test_looking_whether_a_ledger_can_be_written_leaves_nothing(tmp_path: Path) -> None:
+    check(Settings(ledger_file=str(tmp_path / "ledger.json")))
+    assert not list(tmp_path.iterdir())

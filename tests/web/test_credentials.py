@@ -1,0 +1,88 @@
+"""The SDK's environment variables, looked at before a request needs them."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.settings import SettingsError
+from app.web.credentials import Credentials
+
+KEY = "sk-ant-secret"
+
+
+def test_what_can_work_is_taken_as_it_is() -> None:
+    environ = {
+        "ANTHROPIC_API_KEY": KEY,
+        "ANTHROPIC_AUTH_TOKEN": "token",
+        "ANTHROPIC_BASE_URL": "https://user:word@claude.example:8443/proxy/v1",
+        "ANTHROPIC_CUSTOM_HEADERS": "X-Team: one two\nX-Other: three",
+        "HTTPS_PROXY": "http://proxy.example:3128",
+        "http_proxy": "not looked at: the way leads over https",
+    }
+    assert Credentials.of(environ) == Credentials(KEY, environ["ANTHROPIC_BASE_URL"])
+
+
+def test_empty_ones_are_none() -> None:
+    assert Credentials.of({"ANTHROPIC_API_KEY": "", "ANTHROPIC_BASE_URL": ""}) == Credentials()
+    assert Credentials.of({}) == Credentials()
+
+
+def test_a_child_is_handed_a_simulated_claude_and_no_other() -> None:
+    simulated = Credentials.of({"ANTHROPIC_API_KEY": "simulated", "ANTHROPIC_BASE_URL": "http://127.0.0.1:1"})
+    assert Credentials.of(simulated.environ) == simulated
+    assert Credentials.of({"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": "http://127.0.0.1:1"}).environ == {}
+
+
+@pytest.mark.parametrize("name", ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        f"{KEY}\n",
+        f"{KEY}\r\n",
+        f" {KEY}",
+        f"{KEY}\t",
+        f"{KEY}\nx",
+        f"{KEY}\x00",
+        f"{KEY}\x7f",
+        f"{KEY}ä",
+        f"{KEY}\u200b",
+        " ",
+    ],
+)
+def test_a_secret_that_no_header_can_hold_is_refused_by_name_and_not_shown(name: str, value: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Credentials.of({name: value})
+    assert str(caught.value).startswith(f"{name}: ")
+    assert KEY not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_header_that_cannot_be_is_refused_by_name() -> None:
+    with pytest.raises(SettingsError, match=r"^ANTHROPIC_CUSTOM_HEADERS: "):
+        Credentials.of({"ANTHROPIC_CUSTOM_HEADERS": "X-Team: one\nX-Other: tw\ro"})
+
+
+URLS = [
+    "api.anthropic.com", "localhost:8080", "//host", "https://", "https:///path", "http://:80", "ftp://host", "https//host",
+    "http://host:port", "http://host:99999", "http://host:0", "http://[::1", "http://ho st", "http://host\n", "http://hö.st",
+    "http://host/?a=1", "http://host/#a", "unix:/run/s.sock", " https://host",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_a_url_that_leads_nowhere_is_refused_by_name(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"^ANTHROPIC_BASE_URL: ") as caught:
+        Credentials.of({"ANTHROPIC_BASE_URL": url})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy"])
+@pytest.mark.parametrize("url", ["proxy.example:3128", "garbage", "http://"])
+def test_a_proxy_that_leads_nowhere_is_refused_by_name(name: str, url: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name}: "):
+        Credentials.of({name: url})
+
+
+def test_the_proxy_of_the_base_urls_scheme_is_looked_at() -> None:
+    with pytest.raises(SettingsError, match=r"^HTTP_PROXY: "):
+        Credentials.of({"ANTHROPIC_BASE_URL": "http://claude.example", "HTTP_PROXY": "garbage"})
