@@ -11,6 +11,7 @@ import msgspec
 
 from ..answer.outcome import Outcome
 from ..answer.tally import Phase
+from ..answer.usage import count
 from .prices import NO_COST, Cost, SpendingType
 from .survival import T_90
 
@@ -126,7 +127,7 @@ class Entry:
         Still an estimate, since Anthropic calls `count_tokens` one. Do it before the entry is added to the metrics:
         counters cannot go back.
         """
-        if self.basis == "exact" or output_tokens < 0:
+        if self.basis == "exact" or count(output_tokens) is None:
             return self
         share = self.delivered / self.generated if self.generated else 0.0
         delivered = round(share * output_tokens)

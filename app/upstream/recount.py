@@ -11,6 +11,7 @@ import logging
 import anthropic
 
 from ..answer.transcript import Transcript
+from ..answer.usage import count
 from ..money.entry import Entry, ReconcileLimit
 
 log = logging.getLogger(__name__)
@@ -46,11 +47,14 @@ class Reconciler:
                 if model not in self._frames:
                     self._frames[model] = await self._count(model, "a") - 1
                 return entry.reconciled(max(0, await self._count(model, text) - self._frames[model]))
-        except (anthropic.AnthropicError, TimeoutError) as error:
+        except (anthropic.AnthropicError, TimeoutError, ValueError) as error:
             log.info("an aborted answer of %s was not counted anew: %s", model, type(error).__name__)
             return entry
 
     async def _count(self, model: str, text: str) -> int:
         # As a user's message: a conversation may not end with the assistant's.
         counted = await self._sdk.messages.count_tokens(model=model, messages=[{"role": "user", "content": text}])
-        return counted.input_tokens
+        tokens = count(counted.input_tokens)
+        if tokens is None:
+            raise ValueError("count_tokens answered with no count")
+        return tokens

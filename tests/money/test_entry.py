@@ -40,7 +40,8 @@ def test_reconciling_keeps_every_bound(tokens: int, warm: bool) -> None:
 def test_reconciling_leaves_the_exact_alone() -> None:
     entry = settled(Ledger(PRICES), Outcome.COMPLETED, start(), text(400), end(100), STOP)
     assert entry.reconciled(90) is entry
-    assert settled(Ledger(PRICES), Outcome.STOPPED, start(), text(9)).reconciled(-1).generated == 2
+    estimate = settled(Ledger(PRICES), Outcome.STOPPED, start(), text(9))
+    assert all(estimate.reconciled(nonsense) is estimate for nonsense in (-1, 2**53, 10**400))
 
 
 def test_reconciling_is_off_unless_given_a_rate_and_then_bounded() -> None:

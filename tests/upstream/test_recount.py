@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import asyncio
 
+import anthropic
+import pytest
 from aiohttp import ClientSession
 
 from app.answer.events import Delta, Event
+from app.answer.outcome import Outcome
 from app.answer.transcript import MOST_CHARS, Transcript
+from app.money.entry import ReconcileLimit
+from app.money.ledger import Ledger
+from app.upstream.recount import Reconciler
 from tests.conftest import Serve
+from tests.support.books import PRICES, settled, start, text
+from tests.support.raw_upstream import raw_upstream, response
 
 
 def test_a_transcript_keeps_what_it_sees_in_order() -> None:
@@ -53,3 +61,15 @@ async def test_an_aborted_answer_is_counted_anew_once_where_that_is_asked_for(
     estimated = await _aborted_tokens(serve, client, 0.0)
     assert abs(counted - 100) <= 5
     assert estimated != counted
+
+
+@pytest.mark.parametrize("told", ["null", "-5", '"ten"', "[]", "9" * 400])
+async def test_a_recount_that_counts_nothing_leaves_the_estimate(told: str) -> None:
+    body = b'{"input_tokens": %b}' % told.encode()
+    async with raw_upstream([response(body, content_type="application/json")]) as upstream:
+        sdk = anthropic.AsyncAnthropic(api_key="k", base_url=upstream.url, max_retries=0)
+        entry = settled(Ledger(PRICES), Outcome.STOPPED, start(), text(400))
+        transcript = Transcript()
+        transcript.see(text(400))
+        async with sdk:
+            assert await Reconciler(sdk, ReconcileLimit(60.0)).reconcile(entry, transcript) is entry
