@@ -54,8 +54,8 @@ class Preset:
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
-        # What lies between Claude and a reader takes in some 8,000 characters before the producer is held: at 200
-        # tokens (900 bytes) a second less what the reader takes, that is ten seconds of an answer of twenty.
+        # What lies between Claude and a reader takes in some 8,000 characters before the producer is held, behind the
+        # shipped nginx three times as much: at 400 tokens (1,800 bytes) a second that is five, or fifteen, seconds.
         "slow-readers": Preset(
             Subject.HELD,
             Plan(
@@ -66,13 +66,13 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 slow_bytes_per_s=100,
                 stall_s=15,
             ),
-            Answer(4000, "rate=200 tokens_per_delta=4-12"),
+            Answer(8000, "rate=400 tokens_per_delta=8-24"),
             "200 readers, half of them slow or stalling, 40 s: are producers held, do the fast ones notice?",
         ),
         "stalling-readers": Preset(
             Subject.STALLED,
             Plan(streams=60, ramp_s=1, mix={Kind.FAST: 1, Kind.STALLING: 1}, turn_s=(0.5, 2), stall_s=100),
-            Answer(4000, "rate=200 tokens_per_delta=4-12"),
+            Answer(8000, "rate=400 tokens_per_delta=8-24"),
             "60 readers, half of whom stop reading, some 70 s: does the service give them up (after 60 s)?",
         ),
         "vanishing-readers": Preset(

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from click.testing import CliRunner
 
 from app.tools.load import command as load_command
@@ -246,6 +248,22 @@ async def test_that_the_service_served_others_too_is_said(service: Running) -> N
     found = await loaded(service, only(Kind.FAST, 4), "tokens=100 rate=100")
     await others
     assert any("it served others too" in note for note in found.notes)
+
+
+async def test_that_a_workers_admin_port_is_missing_is_said(service: Running) -> None:
+    """One worker's port knows its own streams, and not those of the others."""
+
+    async def listing(_request: web.Request) -> web.Response:
+        return web.json_response([{"id": stream_id} for stream_id in service.streams.live])
+
+    async def metrics(_request: web.Request) -> web.Response:
+        return web.Response(text='sluiceway_streams_total{outcome="completed"} 1.0\n')
+
+    worker = web.Application()
+    worker.add_routes([web.get("/streams", listing), web.get("/metrics", metrics)])
+    async with TestServer(worker) as port:
+        found = await loaded(service, only(Kind.FAST, 4), "tokens=60 rate=100", admin=[str(port.make_url("/"))])
+    assert any("know of 0 of this test's 4 streams" in note for note in found.notes)
 
 
 async def test_refusals_are_counted_by_what_the_service_says(serve: Serve) -> None:
