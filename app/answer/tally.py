@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 from .events import ClaudeEvent, Delta, DeltaKind
 from .usage import cleansed, merged, plain, word
@@ -28,6 +28,14 @@ _PHASE_OF_KIND: dict[DeltaKind, Phase] = {
     "text": Phase.TEXT,
     "thinking": Phase.THINKING,
     "input_json": Phase.TOOL_USE,
+}
+
+
+Beside = Literal["web_search", "compaction", "advisor_message"]
+_BESIDE: dict[str, Beside] = {
+    "web_search_tool_result": "web_search",
+    "compaction": "compaction",
+    "advisor_tool_result": "advisor_message",
 }
 
 
@@ -57,6 +65,8 @@ class Tally:
             first of them.
         fell_back: a model declined, and another wrote the answer.
         declined: the `features` of what a model wrote before it declined; they are no part of `usage`.
+        beside: what Claude's side ran beside the answer and bills on top, by its kind, as its blocks show it: `usage`
+            tells of it at the end alone.
         chars: characters received, by kind.
         deltas: deltas of the wire received, by kind.
         wide_chars: of all those characters, the ones outside ASCII: they cost more tokens each.
@@ -67,7 +77,7 @@ class Tally:
     """
 
     __slots__ = (
-        "_empty_thinking", "_silent_thinking", "at_usage", "chars", "declined", "deltas", "exact", "fell_back",
+        "_empty_thinking", "_silent_thinking", "at_usage", "beside", "chars", "declined", "deltas", "exact", "fell_back",
         "message_id", "model", "phase", "since_usage", "stop_details", "stop_reason", "stop_sequence", "tool_blocks",
         "unreadable", "unreadable_names", "usage", "wide_chars",
     )  # fmt: skip
@@ -91,6 +101,7 @@ class Tally:
         self.unreadable_names: list[str] = []
         self.fell_back = False
         self.declined: Features = (0, 0, 0, 0, 0)
+        self.beside: dict[Beside, int] = {"web_search": 0, "compaction": 0, "advisor_message": 0}
         self._empty_thinking = False  # the block that stands open is thinking, and no text of it came yet
         self._silent_thinking = False  # such a block closed without a word
 
@@ -147,6 +158,8 @@ class Tally:
         self.tool_blocks += kind.endswith("tool_use")
         if self.phase is Phase.THINKING:
             self._empty_thinking = not block.get("thinking")
+        if (beside := _BESIDE.get(kind)) and (beside != "web_search" or isinstance(block.get("content"), list)):
+            self.beside[beside] += 1  # a search that failed has an error for its results, and is not billed
         if kind == "fallback":
             self._see_fallback(_object(block.get("to")).get("model"))
 

@@ -117,7 +117,7 @@ class Entry:
         if self.phase is Phase.BEFORE_FIRST_EVENT:
             return []
         return [
-            *(f"{what} has no known price: it is in no sum of money (prices_file adds one)" for what in self.unpriced),
+            *(f"{what} has no known price: it is in no sum of money; see prices_file" for what in self.unpriced),
             *(f"{name!r} could not be read: it is as if it had not come" for name in self.unreadable_names),
         ]
 

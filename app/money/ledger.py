@@ -168,7 +168,7 @@ class Ledger:
         if entry.aborted and self._prices.bills(account.upstream) != "whole_answer":
             upper = float(max(0, account.max_tokens - entry.generated))
             entry = replace(entry, avoided=Avoided(upper=upper, high=upper, enough=False))
-        return with_money(self._with_prices(entry, fell_back=account.tally.fell_back))
+        return with_money(self._with_prices(entry, account.tally))
 
     def _settle(self, account: Account, outcome: Outcome, now: float) -> Entry:
         self.open_accounts -= 1
@@ -177,7 +177,7 @@ class Ledger:
         entry = self._with_avoided(entry, account, model, now)
         if entry.finished and not account.tally.fell_back:
             _learn(account, entry, model.rates, now)
-        return with_money(self._with_prices(entry, fell_back=account.tally.fell_back))
+        return with_money(self._with_prices(entry, account.tally))
 
     def _model(self, name: str, began: bool) -> Learned:
         if not began and name not in self._models:
@@ -218,19 +218,20 @@ class Ledger:
         self.total = self.total.plus(avoided)
         return replace(entry, avoided=avoided)
 
-    def _with_prices(self, entry: Entry, *, fell_back: bool) -> Entry:
+    def _with_prices(self, entry: Entry, tally: Tally) -> Entry:
         model = entry.served_model or entry.model
-        if not fell_back and self._prices.find(model) is None:
+        if not tally.fell_back and self._prices.find(model) is None:
             model = entry.model  # another name for the same one
         refused = entry.stop_reason == "refusal" and entry.basis == "exact" and not entry.generated
-        whole = bill(self._prices, model, entry.usage, refused=refused)
+        usage, untold = _with_what_was_seen(tally)
+        whole = bill(self._prices, model, usage, refused=refused)
         return replace(
             entry,
             priced=whole.priced,
             spent_usd=whole.cost,
             output_usd_per_token=whole.output_usd_per_token,
             on_top_usd=whole.cost.output,
-            unpriced=whole.unpriced,
+            unpriced=(*whole.unpriced, *untold),
             unpriced_beside=whole.unpriced_tokens,
         )
 
@@ -302,6 +303,19 @@ def _begun(account: Account, outcome: Outcome, now: float) -> Entry:
         unreadable=tally.unreadable,
         unreadable_names=tuple(tally.unreadable_names),
     )
+
+
+def _with_what_was_seen(tally: Tally) -> tuple[dict[str, Any], list[str]]:
+    """The usage with the searches that were seen before its end came, and what else is billed that it does not tell."""
+    usage, beside = tally.usage, tally.beside
+    if tally.exact:
+        return usage, []
+    told = usage.get("server_tool_use") or {}
+    if beside["web_search"] > (told.get("web_search_requests") or 0):
+        usage = usage | {"server_tool_use": told | {"web_search_requests": beside["web_search"]}}
+    kinds = [entry.get("type") for entry in usage.get("iterations") or ()]
+    missing = [kind for kind in ("compaction", "advisor_message") if beside[kind] > kinds.count(kind)]
+    return usage, [f"{kind} of an answer that was cut short" for kind in missing]
 
 
 def _with_tokens(entry: Entry, account: Account, rates: TokenRates) -> Entry:

@@ -234,6 +234,36 @@ def test_uses_that_no_usage_can_price_are_named() -> None:
     assert (told.priced, told.cost.total) == (True, 0)
 
 
+def found(content: object) -> ClaudeEvent:
+    return block("web_search_tool_result", tool_use_id="srvtoolu_1", content=content)
+
+
+FAILED = {"type": "web_search_tool_result_error", "error_code": "unavailable"}
+
+
+def test_searches_of_an_answer_that_was_cut_short_are_paid_as_they_were_seen() -> None:
+    entry = settled(
+        Ledger(PRICES), Outcome.STOPPED, start("claude-opus-4-8", input_tokens=1_000), found([]), found([]), found(FAILED),
+        text(1000), model="claude-opus-4-8",
+    )  # fmt: skip
+    assert entry.spent_usd.fee == pytest.approx(0.02)
+
+
+def test_of_a_whole_answer_the_usage_says_what_searches_are_paid() -> None:
+    told = end(100, server_tool_use={"web_search_requests": 1})
+    entry = whole(start("claude-opus-4-8"), found([]), found([]), text(40), told, model="claude-opus-4-8")
+    assert entry.spent_usd.fee == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(("kind", "what"), [("compaction", "compaction"), ("advisor_tool_result", "advisor_message")])
+def test_what_ran_beside_an_answer_that_was_cut_short_is_named_where_no_usage_tells_it(kind: str, what: str) -> None:
+    cut: list[ClaudeEvent] = [start("claude-opus-4-8"), block(kind), text(40)]
+    entry = settled(Ledger(PRICES), Outcome.STOPPED, *cut, model="claude-opus-4-8")
+    assert entry.unpriced == (f"{what} of an answer that was cut short",)
+    assert entry.priced
+    assert whole(*cut, end(10), model="claude-opus-4-8").unpriced == ()
+
+
 # What nobody has stated.
 
 
