@@ -17,6 +17,8 @@ from ..errors import BadRequest
 Block = dict[str, Any]
 
 _DATA_URL = re.compile(r"data:([^;,]*)((?:;[^;,]*)*),(.*)", re.DOTALL | re.IGNORECASE)
+_BASE64 = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
+_HEAD_CHARS = 64  # of base64, for the first bytes of a file
 _SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "image/png",
     b"\xff\xd8\xff": "image/jpeg",
@@ -49,10 +51,12 @@ def file_block(part: dict[str, Any], field: str) -> Block:
     if url[:5].lower() != "data:":
         return _linked(media_type, url, titled, field)
     found = _DATA_URL.fullmatch(url)
-    data = _data_of(found, field) if found is not None else b""  # "data:" alone, as browsers write an empty file
     if "/" not in media_type or media_type.endswith("/*"):
         media_type = found[1].lower() if found is not None else ""
-    return _attached(_type_of(data, media_type), data, titled, field)
+    # "data:" alone is how browsers write an empty file.
+    raw = _unescaped(found[3].encode("utf-8", "replace")) if found is not None else b""
+    encoded = found is not None and ";base64" in found[2].lower()
+    return _attached(raw if encoded else base64.b64encode(raw), media_type, titled, field)
 
 
 def _linked(media_type: str, url: str, titled: Block, field: str) -> Block:
@@ -70,12 +74,20 @@ def _linked(media_type: str, url: str, titled: Block, field: str) -> Block:
     return {"type": "document", "source": source, **titled}
 
 
-def _attached(media_type: str, data: bytes, titled: Block, field: str) -> Block:
-    encoded = {"type": "base64", "media_type": media_type, "data": base64.b64encode(data).decode("ascii")}
+def _attached(encoded: bytes, media_type: str, titled: Block, field: str) -> Block:
+    """A file in base64; pictures and PDF stay in it, since they are large and nobody here need read them."""
+    if len(encoded) % 4 or not _BASE64.fullmatch(encoded):
+        raise BadRequest(f"{field}.url is no valid base64", field=f"{field}.url")
+    media_type = _type_of(base64.b64decode(encoded[:_HEAD_CHARS]), media_type)
+    source = {"type": "base64", "media_type": media_type, "data": encoded.decode("ascii")}
     if media_type.startswith("image/") and not media_type.endswith("+xml"):
-        return _picture(encoded)  # of a kind that Claude does not read, Claude says so itself
+        return _picture(source)  # of a kind that Claude does not read, Claude says so itself
     if media_type == "application/pdf":
-        return {"type": "document", "source": encoded, **titled}
+        return {"type": "document", "source": source, **titled}
+    return _text_block(base64.b64decode(encoded), media_type, titled, field)
+
+
+def _text_block(data: bytes, media_type: str, titled: Block, field: str) -> Block:
     text = _text_of(data, media_type)
     if text is None:
         raise BadRequest(f"{field}: Claude reads images, PDF and text, not {media_type[:80]}", field=field)
@@ -108,18 +120,10 @@ def _text_of(data: bytes, media_type: str) -> str | None:
     return None if "\0" in text else text
 
 
-def _data_of(found: re.Match[str], field: str) -> bytes:
-    raw = _unescaped(found[3].encode("utf-8", "replace"))
-    if ";base64" not in found[2].lower():
-        return raw
-    try:
-        return base64.b64decode(raw, validate=True)
-    except binascii.Error:
-        raise BadRequest(f"{field}.url is no valid base64", field=f"{field}.url") from None
-
-
 def _unescaped(raw: bytes) -> bytes:
     """Percent-decoded (RFC 3986, section 2.1); as it is where a sign stands that escapes nothing, as in "50% off"."""
+    if b"%" not in raw:
+        return raw
     # As quoted-printable, which differs in the sign alone, since that is decoded in C: `unquote_to_bytes` takes a
     # microsecond an escape, ten seconds for a large body. Each escape is two bytes longer than what it stands for.
     data = binascii.a2b_qp(raw.replace(b"=", b"=3D").replace(b"%", b"="))

@@ -85,6 +85,8 @@ def test_pictures_and_pdf_are_known_by_their_first_bytes(data: bytes, media_type
     kind = "document" if media_type == "application/pdf" else "image"
 
     assert block(attached(called, data)) == {"type": kind, "source": encoded(media_type, data)}
+    escaped = {"type": "file", "mediaType": called, "url": f"data:{called},{quote(data)}"}
+    assert block(escaped) == block(attached(called, data))
 
 
 def test_a_picture_of_a_kind_unknown_here_is_left_to_claude() -> None:
