@@ -197,9 +197,9 @@ async def test_the_producers_of_slow_readers_are_held_and_those_of_fast_ones_are
 
 
 async def test_that_producers_were_not_held_is_named(service: Running) -> None:
-    """Short answers fit into what lies between."""
-    plan = only(Kind.SLOW, 3, duration_s=4)
-    found = await loaded(service, plan, "tokens=50 rate=50", subject=Subject.HELD)
+    """These readers are as slow as their answers."""
+    plan = only(Kind.SLOW, 3, duration_s=4, slow_bytes_per_s=4000)
+    found = await loaded(service, plan, "tokens=5000 rate=50", subject=Subject.HELD)
     assert found.shown[0].happened is False
     assert "NOT held: in 0 of 3" in found.shown[0].sentence
 
@@ -347,7 +347,8 @@ async def test_the_command_fails_where_a_threshold_is_exceeded(service: Running)
 
 
 async def test_the_command_fails_where_a_presets_subject_did_not_happen(service: Running) -> None:
-    status, said = await command(service, "--preset", "slow-readers", "--max-tokens", "40", "--duration", "5")
+    short = ("--max-tokens", "2000", "--duration", "5", "--slow", "4000")
+    status, said = await command(service, "--preset", "slow-readers", *short)
     assert status == 4, said
     assert "\nProducers were NOT held: in 0 of" in said
 
