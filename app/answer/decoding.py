@@ -7,14 +7,16 @@ the number of deltas in it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 
 from ..errors import UpstreamError, UpstreamGarbled
+from .blocks import index_of, standing_input, standing_text, whole_blocks
 from .events import ClaudeEvent, Delta, DeltaKind, Event
-from .refusals import refusal
-from .sse import EventTooLarge, SseDecoder
+from .refusals import is_error, refusal, without_secrets, words_of
+from .sse import NO_NAME, EventTooLarge, SseDecoder
 
 # A joined run is cut here, so that the queue's bound in bytes is met in fine steps.
 MAX_JOINED_CHARS = 512
@@ -39,25 +41,47 @@ class _BlockDelta(msgspec.Struct, tag="content_block_delta", tag_field="type", f
 
 _DELTA = b"event: content_block_delta\ndata: "
 _decode_deltas = msgspec.json.Decoder(list[_BlockDelta]).decode
-_decode_delta = msgspec.json.Decoder(_BlockDelta).decode
 # What msgspec raises for JSON of another shape, for bytes that are no UTF-8, and for nesting beyond its depth.
 _NOT_A_DELTA = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+# Events of these names may well be deltas, and are first taken for some: named so, or not named at all.
+_LIKELY = frozenset({b"content_block_delta", NO_NAME})
+_KNOWN = frozenset(
+    {
+        "message_start", "content_block_start", "content_block_delta", "content_block_stop", "message_delta",
+        "message_stop", "ping",
+    }
+)  # fmt: skip
+_TEXT_FIELDS: dict[str, tuple[DeltaKind, str]] = {
+    "text_delta": ("text", "text"),
+    "thinking_delta": ("thinking", "thinking"),
+    "input_json_delta": ("input_json", "partial_json"),
+}
 
 
 class EventDecoder:
     """Turns the bytes of one answer into events, joining neighbouring deltas of one block and kind.
 
-    Only deltas of exactly the known shape are joined; one with a field unknown here passes as an `Event`, untouched.
+    1. An event is what the `type` in its own JSON says, and what its `event:` line says only where there is none.
+    2. Deltas of exactly the known shape are joined; one with more in it keeps its bytes (`Delta.raw`).
+    3. Text and thinking that stand on a block's start are deltas too, after it; so is a tool's whole input, before the
+       block's end, unless pieces of it came after all: those take its place, as they do in the SDKs.
+
+    Args:
+        hide: takes the secrets out of what an error says.
 
     Attributes:
         ended: `message_stop` has come; whatever follows is ignored.
         error: what ended the stream early, if anything did; raise it after the events before it were used.
     """
 
-    __slots__ = ("_sse", "ended", "error")
+    __slots__ = ("_began", "_hide", "_inputs", "_sse", "ended", "error")
 
-    def __init__(self) -> None:
+    def __init__(self, hide: Callable[[bytes], bytes] = without_secrets) -> None:
         self._sse = SseDecoder()
+        self._hide = hide
+        self._began = False  # an event that says what it is has come
+        self._inputs: dict[int, Delta] = {}  # whole inputs of the open blocks, which no piece has replaced yet
         self.ended = False
         self.error: UpstreamError | None = None
 
@@ -77,7 +101,7 @@ class EventDecoder:
             except _NOT_A_DELTA:
                 decoded = []
             if len(decoded) == chunk.count(_DELTA):
-                return list(_runs(decoded))
+                return list(self._joined(decoded))
         events: list[ClaudeEvent] = []
         try:
             for event in self._events(chunk):
@@ -86,53 +110,101 @@ class EventDecoder:
             self.error = error
         return events
 
+    def rest(self) -> list[Delta]:
+        """The whole inputs that still wait for their blocks' ends, where nothing will come any more."""
+        rest, self._inputs = list(self._inputs.values()), {}
+        return rest
+
     def _events(self, chunk: bytes) -> Iterator[ClaudeEvent]:
         try:
             blocks = self._sse.feed(chunk)
         except EventTooLarge as error:
             raise UpstreamGarbled(f"Claude's stream could not be read: {error}") from error
-        run: list[bytes] = []
+        run: list[tuple[bytes, bytes]] = []
         for name, data in blocks:
             if not data:
                 continue  # the specification dispatches it; the SDK drops it, and there is nothing in it
-            if name == b"content_block_delta":
-                run.append(data)
+            if name in _LIKELY:
+                run.append((name, data))
                 continue
-            if run:
-                yield from _joined(run)
-                run = []
-            event = _event(data)
-            if event.type == "error":
-                raise refusal(data)
-            if event.type == "ping":
-                continue
-            yield event
-            if event.type == "message_stop":
-                self.ended = True
-                return
-        if run:
-            yield from _joined(run)
+            yield from self._run(run)
+            run = []
+            if not self.ended:
+                yield from self._one(name, data)
+        yield from self._run(run)
 
-
-def _joined(run: list[bytes]) -> Iterator[ClaudeEvent]:
-    try:
-        decoded = _decode_deltas(b"[" + b",".join(run) + b"]")
-    except _NOT_A_DELTA:
-        decoded = []
-    if len(decoded) != len(run):
-        # One of them is of another shape, or only a comma between two made JSON of it. Rare: one by one.
-        yield from _joined_one_by_one(run)
-        return
-    yield from _runs(decoded)
-
-
-def _joined_one_by_one(run: list[bytes]) -> Iterator[ClaudeEvent]:
-    for data in run:
+    def _run(self, run: list[tuple[bytes, bytes]]) -> Iterator[ClaudeEvent]:
+        if not run or self.ended:
+            return
         try:
-            yield from _runs([_decode_delta(data)])
+            decoded = _decode_deltas(b"[" + b",".join([data for _, data in run]) + b"]")
         except _NOT_A_DELTA:
-            event = _event(data)
-            yield _lone_surrogates(event) or event
+            decoded = []
+        if len(decoded) == len(run):
+            yield from self._joined(decoded)
+            return
+        # One of them is of another shape, or only a comma between two made JSON of it.
+        for name, data in run:
+            if not self.ended:
+                yield from self._one(name, data)
+
+    def _joined(self, deltas: list[_BlockDelta]) -> Iterator[Delta]:
+        self._began = True
+        for run in _runs(deltas):
+            if self._inputs and run.kind == "input_json" and run.text:
+                self._inputs.pop(run.index, None)
+            yield run
+
+    def _one(self, name: bytes, raw: bytes) -> Iterator[ClaudeEvent]:
+        """What one event of the wire is, with what stands on it."""
+        data = _object(raw)
+        if data is None:
+            if name == b"ping":
+                return
+            if name == b"error":
+                raise refusal(self._hide(raw))
+            raise UpstreamGarbled("Claude's stream held an event that is no JSON object")
+        said = data.get("type")
+        type = said if isinstance(said, str) else _text(name)
+        if is_error(data) or (name == b"error" and type not in _KNOWN):
+            raise refusal(self._hide(raw))
+        if type == "ping":
+            return
+        if not type and not self._began:
+            raise UpstreamGarbled(f"Claude's stream began with no event of an answer: {words_of(self._hide(raw))}")
+        self._began = True
+        if type == "content_block_delta" and (delta := _delta(raw, data)) is not None:
+            if delta.kind == "input_json" and delta.text:
+                self._inputs.pop(delta.index, None)
+            yield delta
+            return
+        yield from self._inputs_before(type, data)
+        event = Event(type, raw, data)
+        yield event
+        yield from self._standing_on(event)
+
+    def _inputs_before(self, type: str, data: dict[str, Any]) -> Iterator[Delta]:
+        """The whole inputs that nothing will replace any more, now that this event comes."""
+        if type in ("content_block_start", "content_block_stop"):
+            if (given := self._inputs.pop(index_of(data), None)) is not None:
+                yield given
+        elif type in ("message_delta", "message_stop"):
+            yield from self.rest()
+
+    def _standing_on(self, event: Event) -> Iterator[ClaudeEvent]:
+        """What came within an event that only begins something, or ends it."""
+        data = event.data
+        match event.type:
+            case "message_start" if isinstance(data.get("message"), dict):
+                yield from whole_blocks(data["message"].get("content"))
+            case "content_block_start" if isinstance(data.get("content_block"), dict):
+                index, block = index_of(data), data["content_block"]
+                if (text := standing_text(index, block)) is not None:
+                    yield text
+                if (given := standing_input(index, block)) is not None:
+                    self._inputs[index] = given
+            case "message_stop":
+                self.ended = True
 
 
 def _runs(deltas: list[_BlockDelta]) -> Iterator[Delta]:
@@ -157,30 +229,28 @@ def _runs(deltas: list[_BlockDelta]) -> Iterator[Delta]:
     yield Delta(index, kind, "".join(texts), len(texts))  # type: ignore[arg-type]
 
 
-def _event(data: bytes) -> Event:
+def _object(raw: bytes) -> dict[str, Any] | None:
     try:
-        decoded = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise UpstreamGarbled("Claude's stream held an event that is no JSON") from error
-    if not isinstance(decoded, dict) or not isinstance(decoded.get("type"), str):
-        raise UpstreamGarbled("Claude's stream held an event without a type")
-    return Event(decoded["type"], data, decoded)
+        decoded = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return decoded if isinstance(decoded, dict) else None
 
 
-_TEXT_FIELDS: dict[str, tuple[DeltaKind, str]] = {
-    "text_delta": ("text", "text"),
-    "thinking_delta": ("thinking", "thinking"),
-    "input_json_delta": ("input_json", "partial_json"),
-}
+def _text(name: bytes) -> str:
+    return "" if name == NO_NAME else name.decode("utf-8", "replace")
 
 
-def _lone_surrogates(event: Event) -> Delta | None:
-    """A delta of known shape whose text holds half of a surrogate pair, which msgspec refuses and json takes."""
-    delta = event.data.get("delta")
-    if set(event.data) != {"type", "index", "delta"} or not isinstance(delta, dict):
+def _delta(raw: bytes, data: dict[str, Any]) -> Delta | None:
+    """A delta that brings characters, whatever else it has; None for any other."""
+    delta = data.get("delta")
+    if not isinstance(delta, dict):
         return None
     kind, field = _TEXT_FIELDS.get(str(delta.get("type")), ("text", ""))
-    text, index = delta.get(field), event.data["index"]
-    if set(delta) != {"type", field} or not isinstance(text, str) or not isinstance(index, int):
+    text = delta.get(field)
+    if not isinstance(text, str):
         return None
-    return Delta(index, kind, text)
+    # One of the known shape comes this way where it holds half of a surrogate pair, which msgspec refuses.
+    known = data.keys() == {"type", "index", "delta"} and delta.keys() == {"type", field}
+    known = known and type(data["index"]) is int and data["type"] == "content_block_delta"
+    return Delta(index_of(data), kind, text, raw=None if known else raw)

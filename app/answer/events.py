@@ -5,6 +5,7 @@ Both carry `size_bytes`, the unit in which the queue is bounded.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import msgspec
@@ -16,6 +17,8 @@ DeltaKind = Literal["text", "thinking", "input_json"]
 # What an event costs beyond its text: the object, its slots and its place in the queue (CPython 3.11, measured).
 OVERHEAD_BYTES = 64
 
+_second_halves = re.compile("[\udc00-\udfff]").findall
+
 
 class Delta(msgspec.Struct, frozen=True, gc=False):
     """A run of characters of one content block; neighbours of the same block and kind may be joined.
@@ -25,12 +28,21 @@ class Delta(msgspec.Struct, frozen=True, gc=False):
         kind: which of the three joinable deltas of the Messages API it is.
         text: the characters. May end in half of a surrogate pair, if that is how it came.
         count: how many deltas of the wire are joined here.
+        raw: None where the text is all there is. Else it is joined with nothing, and passes as these bytes: the
+            `data:` payload of a delta with more in it than is known here; none where the text came within another
+            event, such as the block's start, which has passed already.
     """
 
     index: int
     kind: DeltaKind
     text: str
     count: int = 1
+    raw: bytes | None = None
+
+    @property
+    def chars(self) -> int:
+        """How many characters it brings; the second half of a surrogate pair is none, wherever the pair was split."""
+        return len(self.text) if self.text.isascii() else len(self.text) - len(_second_halves(self.text))
 
     @property
     def text_bytes(self) -> int:
@@ -40,7 +52,7 @@ class Delta(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def size_bytes(self) -> int:
-        return self.text_bytes + OVERHEAD_BYTES
+        return self.text_bytes + len(self.raw or b"") + OVERHEAD_BYTES
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -48,7 +60,7 @@ class Event(msgspec.Struct, frozen=True):
 
     Attributes:
         type: the event's name, such as `message_start`; unknown names pass.
-        raw: the `data:` payload, byte for byte.
+        raw: the `data:` payload, byte for byte; empty where it came within another event, which has passed already.
         data: the payload, decoded.
     """
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 # The largest event that is taken in: above the Messages API's own bound of 32 MB for a whole request.
 MAX_EVENT_BYTES = 33_554_432
 
+# What an event without an `event:` line is called (section 9.2.6).
+NO_NAME = b"message"
+
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -101,7 +104,7 @@ def _parse(block: bytes) -> tuple[bytes, bytes] | None:
             lines.append(value)
         elif field == b"event":
             name = value
-    return (name or b"message", b"\n".join(lines)) if lines else None
+    return (name or NO_NAME, b"\n".join(lines)) if lines else None
 
 
 def numbered(frame_id: int, frame: bytes) -> bytes:

@@ -118,13 +118,14 @@ class Tally:
     def see(self, event: ClaudeEvent) -> None:
         """Takes the next event into account. Events of unknown types change nothing."""
         if isinstance(event, Delta):
-            self.chars[event.kind] += len(event.text)
+            chars = event.chars
+            self.chars[event.kind] += chars
             self.deltas[event.kind] += event.count
             if not event.text.isascii():  # a flag of the string, not a scan
-                self.wide_chars += len(event.text) - len(event.text.encode("ascii", "ignore"))
+                self.wide_chars += chars - len(event.text.encode("ascii", "ignore"))
             self.phase = _PHASE_OF_KIND[event.kind]
             self.since_usage = True
-            if event.kind == "thinking":
+            if event.kind == "thinking" and event.text:
                 self._empty_thinking = False
             return
         data = event.data

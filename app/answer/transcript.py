@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .events import ClaudeEvent, Delta
+from .surrogates import mended
 
 # A longer answer is not kept: what is kept lies in memory while the answer runs. In characters.
 MOST_CHARS = 262_144
@@ -26,4 +27,4 @@ class Transcript:
     @property
     def text(self) -> str | None:
         """All of it; None where it is too long, or there is none."""
-        return "".join(self._texts) if 0 < self._chars <= MOST_CHARS else None
+        return mended("".join(self._texts)) if 0 < self._chars <= MOST_CHARS else None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from ..answer.events import ClaudeEvent, Delta
+from ..answer.surrogates import ends_in_half, paired
 
 
 class Batch:
     """Events on their way to one write: neighbouring deltas of one block and kind become one; order is kept.
+
+    A delta with more in it than is known (`Delta.raw`) joins with nothing, so that nothing of it is lost.
 
     A batch never splits a code point: half of a surrogate pair that ends a run stays behind for the next batch,
     unless something else follows it.
@@ -18,14 +21,19 @@ class Batch:
         self._events: list[ClaudeEvent] = []  # the last one stands for `_texts` too, if that is not empty
         self._texts: list[str] = []  # the open run, the last event's own text first
         self._count = 0  # deltas of the wire in the open run
-        self.size_bytes = 0  # of everything added: a delta's text, any other event's raw payload
+        self.size_bytes = 0  # of everything added: its payload, or a plain delta's text
 
     def add(self, event: ClaudeEvent) -> None:
         """Takes the next event."""
         if isinstance(event, Delta):
-            self.size_bytes += event.text_bytes
+            self.size_bytes += len(event.raw) if event.raw else event.text_bytes
             last = self._events[-1] if self._events else None
-            if isinstance(last, Delta) and last.index == event.index and last.kind == event.kind:
+            if (
+                isinstance(last, Delta)
+                and last.index == event.index
+                and last.kind == event.kind
+                and last.raw is event.raw is None
+            ):
                 self._texts.append(event.text)
                 self._count += event.count
                 return
@@ -48,7 +56,7 @@ class Batch:
         events, self._events = self._events, []
         self.size_bytes = 0
         last = events[-1] if events else None
-        if isinstance(last, Delta) and last.text[-1:] >= "\ud800" and last.text[-1] <= "\udbff" and not everything:
+        if isinstance(last, Delta) and last.raw is None and ends_in_half(last.text) and not everything:
             events.pop()
             if len(last.text) > 1:
                 events.append(Delta(last.index, last.kind, last.text[:-1], last.count))
@@ -65,14 +73,9 @@ class Batch:
             assert isinstance(run, Delta), "only deltas open a run"
             text = "".join(self._texts)
             if not text.isascii():
-                text = _whole(text)
+                text = paired(text)
             self._events[-1] = Delta(run.index, run.kind, text, self._count)
         self._texts.clear()
-
-
-def _whole(text: str) -> str:
-    """Joins surrogate halves that two deltas brought apart; a half without its partner stays as it is."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
 class Window:

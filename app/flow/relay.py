@@ -78,12 +78,19 @@ async def produce(source: Source, channel: Channel, seen: Callable[[ClaudeEvent]
             error = InternalError("the service failed while it read the answer")
         if error is not None:
             # Before the End finds room: whatever still comes from there is paid for, and the reader may take its time.
-            for event in await source.close():
-                seen(event)
+            await _close(source, seen)
         await channel.put(End(error))
     finally:
+        await _close(source, seen)
+
+
+async def _close(source: Source, seen: Callable[[ClaudeEvent], None]) -> None:
+    try:
         for event in await source.close():
             seen(event)
+    except Exception:
+        # The count lacks something; that must not take the reader's last event from it.
+        log.exception("the producer failed in closing its source")
 
 
 @dataclass(frozen=True, slots=True)

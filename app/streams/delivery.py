@@ -172,7 +172,7 @@ class Delivery:
         """Encodes one batch and delivers it. Cancelling is safe: what is undelivered stays in the replay."""
         for event in events:
             if isinstance(event, Delta):
-                self._undelivered[event.kind] = self._undelivered.get(event.kind, 0) + len(event.text)
+                self._undelivered[event.kind] = self._undelivered.get(event.kind, 0) + event.chars
         self._frames.add(events)
         await self._deliver()
 

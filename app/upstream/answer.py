@@ -74,7 +74,7 @@ class Answer:
         self._asked: bytes | None = asked  # dropped when the answer has begun: a prompt may be megabytes
         self._request_headers = headers
         self._body: Body | None = None  # once the answer's head is here
-        self._decoder = EventDecoder()
+        self._decoder = EventDecoder(claude.hide)
         self._body_began = False  # bytes of an answer have come: from here on, asking again would buy another one
         self._ready: list[ClaudeEvent] = []  # read by open(), not handed out yet
         self._reading_since: float | None = None  # set while a read waits
@@ -116,7 +116,7 @@ class Answer:
                 log.info("Claude failed before the first event: %s; trying again in %.2f s", described(error), delay_s)
                 self._claude.on_retry()
             await asyncio.sleep(delay_s)
-            self._decoder = EventDecoder()
+            self._decoder = EventDecoder(self._claude.hide)
             self._paced = False
             self._resume_at = self._without_progress_s = 0.0
             self._body_began = False
@@ -180,6 +180,7 @@ class Answer:
                 await _read_tail(body)
             elif self._decoder.error is None:
                 ready += self._salvage(body)
+                ready += self._decoder.rest()
         finally:
             body.abort()
         return ready

@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
+from ..answer.blocks import whole_blocks
 from ..answer.events import ClaudeEvent, Delta, DeltaKind, Event
 from ..answer.refusals import STATUS_OF_TYPE
-from ..errors import SluicewayError
+from ..errors import SluicewayError, UpstreamRefused
 
 _encode = msgspec.json.Encoder().encode
-_SPOKEN: tuple[DeltaKind, ...] = ("text", "thinking")
 _FIELDS: dict[DeltaKind, tuple[bytes, bytes]] = {
     "text": (b"text_delta", b"text"),
     "thinking": (b"thinking_delta", b"thinking"),
@@ -31,20 +31,27 @@ class MessagesFormat:
     keep_alive = b'event: ping\ndata: {"type": "ping"}\n\n'
 
     def encode(self, events: list[ClaudeEvent]) -> list[bytes]:
-        """The frames of one batch, in order: one for each event."""
-        return [_frame(event) for event in events]
+        """The frames of one batch, in order: one for each event that came as one."""
+        return [frame for event in events if (frame := _frame(event))]
 
     def end(self, error: SluicewayError | None) -> list[bytes]:
-        """Nothing after a whole answer, whose `message_stop` has passed already; else an `error` event."""
-        return [] if error is None else [b"event: error\ndata: %b\n\n" % _encode(error_body(error))]
+        """Nothing after a whole answer, whose `message_stop` has passed already; else an `error` event.
+
+        One of Claude's own passes as it came.
+        """
+        if error is None:
+            return []
+        return [_framed("error", getattr(error, "said", b"") or _encode(error_body(error)))]
 
 
 def error_body(error: SluicewayError) -> dict[str, Any]:
     """An error in the Messages API's shape (Messages API, Errors).
 
     Its type is one of the API's own; where ours says more, it is told as `details.error_code`, whose unknown values
-    the SDKs are told to take for the bare type.
+    the SDKs are told to take for the bare type. One of Claude's own is told as it came.
     """
+    if isinstance(error, UpstreamRefused) and (said := _object(error.said)) is not None:
+        return {"type": "error"} | said
     told: dict[str, Any] = {"type": error.type, "message": error.message}
     if error.type not in STATUS_OF_TYPE:
         told |= {"type": "api_error", "details": {"error_code": error.type}}
@@ -56,32 +63,38 @@ def error_body(error: SluicewayError) -> dict[str, Any]:
 def events_of(message: dict[str, Any]) -> Iterator[ClaudeEvent]:
     """The events that a whole message stands for, for the ledger: its parts, its usage, how it stopped."""
     yield Event("message_start", b"", {"message": message | {"usage": None}})  # all of it comes with the end
-    content = message.get("content")
-    for index, block in enumerate(content if isinstance(content, list) else []):
-        if not isinstance(block, dict):
-            continue
-        yield Event("content_block_start", b"", {"index": index, "content_block": block})
-        for kind in _SPOKEN:
-            if isinstance(text := block.get(kind), str):
-                yield Delta(index, kind, text)
-        if str(block.get("type")).endswith("tool_use"):
-            yield Delta(index, "input_json", json.dumps(block.get("input"), ensure_ascii=False))
-        yield Event("content_block_stop", b"", {"index": index})
+    yield from whole_blocks(message.get("content"))
     yield Event("message_delta", b"", {"delta": message, "usage": message.get("usage")})
     yield Event("message_stop", b"", {})
 
 
 def _frame(event: ClaudeEvent) -> bytes:
     if isinstance(event, Delta):
-        kind, field = _FIELDS[event.kind]
-        return (
-            b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":%b}}\n\n'
-            % (event.index, kind, field, _string(event.text))
-        )
-    raw = event.raw
+        if event.raw is None:
+            kind, field = _FIELDS[event.kind]
+            return (
+                b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":%b}}\n\n'
+                % (event.index, kind, field, _string(event.text))
+            )
+        return _framed("content_block_delta", event.raw)
+    return _framed(event.type, event.raw)
+
+
+def _framed(name: str, raw: bytes) -> bytes:
+    if not raw:
+        return b""  # it came within another event, which has passed
     if b"\n" in raw:  # it came in several `data:` lines, and goes so
         raw = raw.replace(b"\n", b"\ndata: ")
-    return b"event: %b\ndata: %b\n\n" % (_name(event.type), raw)
+    # The clients pass over an event without a name, as they do straight from Claude.
+    return b"event: %b\ndata: %b\n\n" % (_name(name), raw) if name else b"data: %b\n\n" % raw
+
+
+def _object(said: bytes) -> dict[str, Any] | None:
+    try:
+        body = json.loads(said)
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
 
 
 def _string(text: str) -> bytes:

@@ -18,8 +18,10 @@ from typing import Any
 import msgspec
 
 from ..answer.events import ClaudeEvent, Delta, Event
+from ..answer.surrogates import mended
 from ..answer.tally import Tally
 from ..errors import SluicewayError
+from .runs import Runs
 
 # A comment, and no blank line after it (WHATWG HTML, section 9.2.6): some readers take every blank line for an event,
 # an empty one here, which `JSON.parse` throws at (@microsoft/fetch-event-source then asks anew). It stands before the
@@ -41,22 +43,24 @@ class PlainFormat:
     def __init__(self, *, thinking: bool) -> None:
         self._thinking = thinking
         self._tally = Tally()  # of all but the deltas: usage and stop reason for the last frame
+        self._runs = Runs()
         self._tool_blocks: set[int] = set()
 
     def encode(self, events: list[ClaudeEvent]) -> list[bytes]:
         """The frames of one batch, in order."""
-        return [frame for event in events if (frame := self._frame(event))]
+        return [frame for event in self._runs.of(events) if (frame := self._frame(event))]
 
     def end(self, error: SluicewayError | None) -> list[bytes]:
-        """The last frame."""
+        """The last frame; before it, half a character that was never completed."""
+        left = [frame for delta in self._runs.rest() if (frame := self._frame(delta))]
         if error is not None:
-            return [framed(error.as_dict())]
+            return [*left, framed(error.as_dict())]
         done: dict[str, Any] = {"done": True, "stop_reason": self._tally.stop_reason}
         if self._tally.stop_sequence is not None:
             done["stop_sequence"] = self._tally.stop_sequence
         if self._tally.stop_details is not None:
             done["stop_details"] = self._tally.stop_details
-        return [framed(done | {"usage": self._tally.usage})]
+        return [*left, framed(done | {"usage": self._tally.usage})]
 
     def _frame(self, event: ClaudeEvent) -> bytes | None:
         if isinstance(event, Event):
@@ -95,7 +99,7 @@ def framed(data: dict[str, Any]) -> bytes:
 
 def _mended(value: Any) -> Any:
     if isinstance(value, str):
-        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return mended(value)
     if isinstance(value, list):
         return [_mended(inner) for inner in value]
     if isinstance(value, dict):

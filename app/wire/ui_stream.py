@@ -12,10 +12,12 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+from ..answer.blocks import index_of
 from ..answer.events import ClaudeEvent, Delta, DeltaKind
 from ..answer.tally import Tally
 from ..errors import SluicewayError, Stopped, TakenOver
 from .plain import KEEP_ALIVE, framed
+from .runs import Runs
 
 Chunk = dict[str, Any]
 # What an answer has cost, in US dollars, by model and usage; None where no price is known.
@@ -53,6 +55,7 @@ class UiFormat:
         self._earlier = frozenset(known_tools)
         self._cost_of = cost_of
         self._tally = Tally()  # of all but the deltas
+        self._runs = Runs()
         self._started = False
         self._calls: dict[str, int] = {}  # tool calls of this answer, with their blocks' places
         self._blocks: dict[int, _Block] = {}  # the open ones
@@ -60,11 +63,12 @@ class UiFormat:
 
     def encode(self, events: list[ClaudeEvent]) -> list[bytes]:
         """The frames of one batch, in order."""
-        return [framed(chunk) for event in events for chunk in self._chunks(event)]
+        return [framed(chunk) for event in self._runs.of(events) for chunk in self._chunks(event)]
 
     def end(self, error: SluicewayError | None) -> list[bytes]:
         """The last frames: the finish, or what ended it, and the mark that nothing follows."""
         last: list[Chunk]
+        left = [chunk for delta in self._runs.rest() for chunk in self._chunks(delta)]
         if error is None:
             reason = FINISH_REASONS.get(self._tally.stop_reason or "", "other")
             last = [{"type": "finish-step"}, {"type": "finish", "finishReason": reason}]
@@ -73,24 +77,21 @@ class UiFormat:
             last = [{"type": "abort", "reason": error.type}, {"type": "finish", "finishReason": "interrupted"}]
         else:
             last = [{"type": "error", "errorText": error.message}]
-        return [*map(framed, last), DONE]
+        return [*map(framed, left + last), DONE]
 
     def _chunks(self, event: ClaudeEvent) -> Iterator[Chunk]:
         if isinstance(event, Delta):
-            block = self._blocks.get(event.index)
-            if block is not None and event.text:
-                yield from block.grow(event.kind, event.text)
+            if event.text:
+                yield from self._grow(event)
             return
         self._tally.see(event)
-        index, data = event.data.get("index"), event.data
-        if not isinstance(index, int):
-            index = None
+        index, data = index_of(event.data), event.data
         match event.type:
             case "message_start" if not self._started:
                 self._started = True
                 yield {"type": "start", "messageId": self._message_id, "messageMetadata": self._metadata()}
                 yield {"type": "start-step"}
-            case "content_block_start" if index is not None and isinstance(data.get("content_block"), dict):
+            case "content_block_start" if isinstance(data.get("content_block"), dict):
                 yield from self._open(index, data["content_block"])
             case "content_block_delta" if index in self._blocks and isinstance(data.get("delta"), dict):
                 yield from self._other_delta(self._blocks[index], data["delta"])
@@ -98,6 +99,14 @@ class UiFormat:
                 yield from self._blocks.pop(index).close()
             case "message_delta":
                 yield {"type": "message-metadata", "messageMetadata": self._metadata()}
+
+    def _grow(self, delta: Delta) -> Iterator[Chunk]:
+        if delta.index not in self._blocks and delta.kind != "input_json":
+            yield from self._open(
+                delta.index, {"type": delta.kind}
+            )  # its start did not come; its text is none the less
+        if (block := self._blocks.get(delta.index)) is not None:
+            yield from block.grow(delta.kind, delta.text)
 
     def _metadata(self) -> Chunk:
         tally = self._tally
@@ -142,18 +151,12 @@ class UiFormat:
         return call_id in self._calls or call_id in self._earlier
 
     def _other_delta(self, block: _Block, delta: dict[str, Any]) -> Iterator[Chunk]:
-        """A delta that is none of the three kinds that join, or one with a field that is unknown here."""
+        """A delta that brings no characters."""
         match delta:
             case {"type": "citations_delta", "citation": dict(citation)}:
                 source = _source_of_citation(citation)
                 block.cite(citation, source)
                 yield from self._sources_of([source] if source else [])
-            case {"type": "text_delta", "text": str(text)}:
-                yield from block.grow("text", text)
-            case {"type": "thinking_delta", "thinking": str(text)}:
-                yield from block.grow("thinking", text)
-            case {"type": "input_json_delta", "partial_json": str(text)}:
-                yield from block.grow("input_json", text)
             case _:
                 block.take(delta)
 
@@ -200,7 +203,6 @@ class _TextBlock(_Block):
 
     def open(self) -> Iterator[Chunk]:
         yield {"type": "text-start", "id": self.id}
-        yield from self.grow("text", str(self.content.get("text") or ""))
 
     def grow(self, kind: DeltaKind, text: str) -> Iterator[Chunk]:
         if kind == "text" and text:
@@ -230,7 +232,6 @@ class _ThinkingBlock(_Block):
 
     def open(self) -> Iterator[Chunk]:
         yield {"type": "reasoning-start", "id": self.id, **self._metadata()}
-        yield from self.grow("thinking", str(self.content.get("thinking") or ""))
 
     def grow(self, kind: DeltaKind, text: str) -> Iterator[Chunk]:
         if kind == "thinking" and text:

@@ -49,13 +49,15 @@ def split(stream: bytes, at: list[int]) -> list[bytes]:
 
 def as_event(data: dict[str, Any]) -> ClaudeEvent:
     """What one payload is, computed without the code under test."""
-    delta = data.get("delta")
-    if data.keys() == {"type", "index", "delta"} and isinstance(data["index"], int) and isinstance(delta, dict):
+    raw, delta = json.dumps(data).encode(), data.get("delta")
+    if data["type"] == "content_block_delta" and isinstance(delta, dict):
         for kind, (name, field) in FIELDS.items():
-            if delta.keys() == {"type", field} and delta["type"] == name and isinstance(delta[field], str):
+            if delta.get("type") == name and isinstance(delta.get(field), str):
                 known: DeltaKind = kind  # type: ignore[assignment]
-                return Delta(data["index"], known, delta[field])
-    return Event(data["type"], json.dumps(data).encode(), data)
+                shape = data.keys() == {"type", "index", "delta"} and delta.keys() == {"type", field}
+                joins = shape and isinstance(data["index"], int)
+                return Delta(data["index"] if joins else 0, known, delta[field], raw=None if joins else raw)
+    return Event(data["type"], raw, data)
 
 
 def meaning(originals: list[dict[str, Any]]) -> list[tuple[int, str, str] | bytes]:
@@ -142,8 +144,8 @@ def test_nothing_joins_across_another_event_and_a_ping_is_no_event() -> None:
     [
         b'{"type" : "brand_new",  "n": 1.50, "u": "\\u00e9"}',
         b'{"type": "content_block_delta", "index": 0, "delta": {"type": "brand_new_delta", "x": 1e2}}',
-        b'{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a", "new": 1}}',
-        b'{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "\\ud83d", "new": 1}}',
+        b'{"type": "content_block_start", "index": null, "content_block": null, "new": [ ]}',
+        b'{"type": "message_delta", "delta": {"stop_reason": NaN}, "usage": {"output_tokens": Infinity}}',
     ],
 )
 def test_what_is_unknown_passes_byte_for_byte(payload: bytes) -> None:
@@ -156,8 +158,121 @@ def test_what_is_unknown_passes_byte_for_byte(payload: bytes) -> None:
     ]
 
 
-def test_an_event_is_taken_by_the_type_in_its_data() -> None:
-    assert decoded(wire({"type": "ping"}, name="message")) == []
+@pytest.mark.parametrize(
+    ("payload", "text"),
+    [
+        (b'{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a", "new": 1}}', "a"),
+        (b'{"type":"content_block_delta","index":0,"new":{},"delta":{"type":"text_delta","text":"\\ud83d"}}', "\ud83d"),
+        (b'{"type":"content_block_delta","index":null,"delta":{"type":"text_delta","text":"a"}}', "a"),
+        (b'{"type":null,"index":0,"delta":{"type":"text_delta","text":"a","n":NaN}}', "a"),
+    ],
+)  # fmt: skip
+def test_characters_are_found_beside_whatever_is_unknown_and_its_bytes_are_kept(payload: bytes, text: str) -> None:
+    known = wire(delta_of(0, "text", "x"))
+    assert decoded(known + wire(payload, "content_block_delta") + known) == [
+        Delta(0, "text", "x"),
+        Delta(0, "text", text, raw=payload),
+        Delta(0, "text", "x"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["message", "ping", "error", "message_stop", "brand_new", "\ufffd"])
+def test_an_event_is_what_the_type_in_its_data_says(name: str) -> None:
+    stop: dict[str, Any] = {"type": "content_block_stop", "index": 0}
+    stream = [delta_of(0, "text", "a"), {"type": "ping"}, delta_of(0, "text", "b"), stop]
+    assert joined(decoded(b"".join(wire(data, name) for data in stream))) == [
+        (0, "text", "ab"),
+        json.dumps(stop).encode(),
+    ]
+
+
+def test_events_without_a_name_are_the_same() -> None:
+    stop: dict[str, Any] = {"type": "content_block_stop", "index": 0}
+    stream = [{"type": "brand_new"}, delta_of(0, "text", "a"), delta_of(0, "text", "b"), {"type": "ping"}, stop]
+    nameless = b"".join(wire(data).partition(b"\n")[2] for data in stream)
+    assert decoded(nameless) == [
+        Event("brand_new", b'{"type": "brand_new"}', {"type": "brand_new"}),
+        Delta(0, "text", "a"),
+        Delta(0, "text", "b"),
+        Event("content_block_stop", json.dumps(stop).encode(), stop),
+    ]
+
+
+def test_an_event_is_what_its_name_says_where_its_data_says_nothing() -> None:
+    assert decoded(wire(b'{"a": 1}', "brand_new")) == [Event("brand_new", b'{"a": 1}', {"a": 1})]
+    bare = b'{"index":1,"delta":{"type":"text_delta","text":"a"}}'
+    assert decoded(wire(bare, "content_block_delta")) == [Delta(1, "text", "a")]
+    assert decoded(wire(b"{}", "ping") + wire(b"no JSON", "ping")) == []
+
+
+def test_an_event_that_nothing_names_passes_in_an_answer_and_is_the_words_of_an_error_before_one() -> None:
+    known = wire(delta_of(0, "text", "x"))
+    assert decoded(known + b'data: {"cost": 1}\n\n')[1:] == [Event("", b'{"cost": 1}', {"cost": 1})]
+    with pytest.raises(UpstreamGarbled, match="no such route"):
+        decoded(b'data: {"detail": "no such route"}\n\n')
+
+
+START: dict[str, Any] = {"type": "content_block_start", "index": 1}
+STOP: dict[str, Any] = {"type": "content_block_stop", "index": 1}
+TOOL: dict[str, Any] = {"type": "tool_use", "id": "t", "name": "n", "input": {"a": ["é", 1.5, None]}}
+
+
+@pytest.mark.parametrize(("kind", "text"), [("text", "a"), ("thinking", "hm"), ("text", "\ud83d")])
+def test_text_that_stands_on_a_blocks_start_is_a_delta_after_it(kind: DeltaKind, text: str) -> None:
+    start = START | {"content_block": {"type": kind, kind: text}}
+    assert decoded(wire(start) + wire(delta_of(1, kind, "b")))[1:] == [
+        Delta(1, kind, text, 0, b""),
+        Delta(1, kind, "b"),
+    ]
+
+
+@pytest.mark.parametrize("block", [{"type": "text", "text": ""}, {"type": "text", "text": None}, {"type": "text"}, {"type": "brand_new", "text": "a", "brand_new": "b"}, {"type": ["text"], "text": "a"}, TOOL | {"input": {}}])  # fmt: skip
+def test_a_start_on_which_no_text_stands_is_one_event(block: dict[str, Any]) -> None:
+    assert len(decoded(wire(START | {"content_block": block}) + wire(STOP))) == 2
+
+
+@pytest.mark.parametrize(
+    "last", [STOP, {"type": "message_delta", "delta": {}}, {"type": "message_stop"}, START | {"content_block": {}}]
+)
+def test_a_whole_input_is_one_piece_before_its_block_ends(last: dict[str, Any]) -> None:
+    start = START | {"content_block": TOOL}
+    events = decoded(wire(start) + wire(delta_of(1, "input_json", "")) + wire(last))
+    given = Delta(1, "input_json", '{"a":["é",1.5,null]}', 0, b"")
+    assert events == [as_event(start), Delta(1, "input_json", ""), given, as_event(last)]
+
+
+def test_pieces_of_an_input_take_the_place_of_a_whole_one() -> None:
+    start = START | {"content_block": TOOL}
+    for extra in ({}, {"brand_new": 1}):
+        events = decoded(wire(start) + wire(delta_of(1, "input_json", "{}", **extra)) + wire(STOP))
+        assert [event.text for event in events if isinstance(event, Delta)] == ["{}"]
+
+
+def test_a_whole_input_that_nothing_ended_is_left_over_for_the_count() -> None:
+    decoder = EventDecoder()
+    decoder.feed(wire(START | {"content_block": TOOL}))
+    assert decoder.rest() == [Delta(1, "input_json", '{"a":["é",1.5,null]}', 0, b"")]
+    assert decoder.rest() == []
+
+
+@pytest.mark.parametrize("value", ["\ud83d", 2**70, {"\ud83d": [1]}])
+def test_an_input_that_is_hard_to_write_is_the_same_read_again(value: Any) -> None:
+    events = decoded(wire(START | {"content_block": TOOL | {"input": {"a": value}}}) + wire(STOP))
+    assert isinstance(events[1], Delta)
+    assert json.loads(events[1].text) == {"a": value}
+
+
+def test_blocks_that_stand_on_the_messages_start_are_blocks_like_any_other() -> None:
+    text = {"type": "text", "text": "a"}
+    start = {"type": "message_start", "message": {"content": [text, "no block", TOOL]}}
+    assert decoded(wire(start))[1:] == [
+        Event("content_block_start", b"", {"index": 0, "content_block": text}),
+        Delta(0, "text", "a", 0, b""),
+        Event("content_block_stop", b"", {"index": 0}),
+        Event("content_block_start", b"", {"index": 2, "content_block": TOOL}),
+        Delta(2, "input_json", '{"a":["é",1.5,null]}', 0, b""),
+        Event("content_block_stop", b"", {"index": 2}),
+    ]
 
 
 @pytest.mark.parametrize("half", [chr(0xD83D), chr(0xDE00), "a" + chr(0xD83D)])
@@ -187,10 +302,41 @@ def test_an_error_event_ends_the_stream_after_the_events_before_it() -> None:
     assert decoder.feed(wire(delta_of(0, "text", "c"))) == []
 
 
-@pytest.mark.parametrize("name", ["message_start", "content_block_delta"])
 @pytest.mark.parametrize(
     "payload",
-    [b"<html>", b"[]", b"5", b'{"a": 1}', b'{"type": 5}', b"[DONE]", b'{"type": "x"} {"type": "y"}', b'{"type": "\xff"}',
+    [
+        b'{"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}',
+        b'{"error": {"type": "overloaded_error", "message": "Overloaded"}}',
+        b'{"type": null, "error": {"type": "overloaded_error", "message": "Overloaded"}, "new": 1}',
+    ],
+)
+@pytest.mark.parametrize("name", ["error", "message", "content_block_delta", "ping", "brand_new"])
+def test_an_error_is_one_under_any_name_and_without_a_type(payload: bytes, name: str) -> None:
+    for nameless in (False, True):
+        decoder = EventDecoder()
+        event = wire(payload, name)
+        events = decoder.feed(wire(delta_of(0, "text", "a")) + (event.partition(b"\n")[2] if nameless else event))
+        assert events == [Delta(0, "text", "a")]
+        assert isinstance(decoder.error, UpstreamRefused)
+        assert (decoder.error.type, decoder.error.message) == ("overloaded_error", "Overloaded")
+        assert decoder.error.said == payload
+
+
+@pytest.mark.parametrize(
+    "payload", [b"out of words", b"{}", b'["out of words"]', b'{"type": "brand_new", "message": "m"}']
+)
+def test_what_is_named_an_error_is_one_unless_it_says_what_else_it_is(payload: bytes) -> None:
+    decoder = EventDecoder(lambda said: said.replace(b"words", b"[key]"))
+    assert decoder.feed(wire(payload, "error")) == []
+    assert isinstance(decoder.error, UpstreamRefused)
+    assert decoder.error.said == payload.replace(b"words", b"[key]")
+    assert decoded(wire(delta_of(0, "text", "a"), "error")) == [Delta(0, "text", "a")]
+
+
+@pytest.mark.parametrize("name", ["message_start", "content_block_delta", "message"])
+@pytest.mark.parametrize(
+    "payload",
+    [b"<html>", b"[]", b"5", b"[DONE]", b'{"type": "x"} {"type": "y"}', b'{"type": "\xff"}',
      b'{"type": "x", "y": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", b" "],
     ids=lambda payload: payload[:20].decode("latin-1"),
 )  # fmt: skip

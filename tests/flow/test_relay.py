@@ -242,6 +242,23 @@ async def test_a_reader_that_lags_gets_fewer_and_larger_batches() -> None:
     assert max(sizes[2:]) >= 15  # a window of 0.4 s, not the 5 tokens of one of 0.1 s
 
 
+class Unclosable(ScriptedSource):
+    """One that fails when it is told to close."""
+
+    async def close(self) -> list[ClaudeEvent]:
+        await super().close()
+        raise RuntimeError("broken")
+
+
+@jumping
+@pytest.mark.parametrize("failure", [None, UpstreamCut("cut")])
+async def test_a_failure_in_closing_does_not_take_the_last_event_from_the_reader(failure: UpstreamCut | None) -> None:
+    reader, source = ScriptedReader(), Unclosable([[text("a")], *([failure] if failure else [])])
+    await with_producer(source, Channel(10, 1000), reader)
+    assert reader.finished == [failure]
+    assert source.closed
+
+
 @jumping
 async def test_signs_of_life_come_after_commit_s_and_then_every_heartbeat_s() -> None:
     began, reader = loop().time(), ScriptedReader()

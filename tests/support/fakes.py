@@ -24,11 +24,14 @@ def event(type: str, size_bytes: int = 0) -> Event:
 
 
 def joined(events: Sequence[ClaudeEvent]) -> list[tuple[int, str, str] | bytes]:
-    """What events mean, however deltas were joined: neighbours of one block and kind as one, the others' payloads."""
+    """What events mean, however deltas were joined: neighbours of one block and kind as one, the others' payloads.
+
+    What came within another event has no payload, and is passed over.
+    """
     meaning: list[tuple[int, str, str] | bytes] = []
     for item in events:
-        if isinstance(item, Event):
-            meaning.append(item.raw)
+        if isinstance(item, Event) or item.raw is not None:
+            meaning += [item.raw] if item.raw else []
             continue
         last = meaning[-1] if meaning else None
         if isinstance(last, tuple) and last[:2] == (item.index, item.kind):

@@ -11,8 +11,10 @@ from anthropic.types.beta import BetaContentBlock, BetaStopReason
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.answer.decoding import EventDecoder
 from app.answer.events import ClaudeEvent, Delta, DeltaKind, Event
 from app.errors import ShuttingDown, SluicewayError, Stopped, TakenOver, UpstreamCut
+from app.wire.plain import framed
 from app.wire.ui_stream import FINISH_REASONS, RAW_BLOCK, UiFormat
 from tests.support.answers import NAMES, events_in
 
@@ -109,18 +111,9 @@ def told(*events: ClaudeEvent, wire: UiFormat | None = None) -> list[dict[str, A
 
 
 def recorded(name: str) -> list[ClaudeEvent]:
-    return [_event(data) for data in events_in(name)]
+    return EventDecoder().feed(b"".join(b"data: %b
 
-
-def _event(data: dict[str, Any]) -> ClaudeEvent:
-    match data:
-        case {"delta": {"type": "text_delta", "text": text}}:
-            return Delta(data["index"], "text", text)
-        case {"delta": {"type": "thinking_delta", "thinking": text}}:
-            return Delta(data["index"], "thinking", text)
-        case {"delta": {"type": "input_json_delta", "partial_json": text}}:
-            return Delta(data["index"], "input_json", text)
-    return Event(data["type"], json.dumps(data).encode(), data)
+" % json.dumps(data).encode() for data in events_in(name)))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -150,12 +143,33 @@ def test_an_answer_begins_with_its_message_once_even_if_claude_begins_twice() ->
 
 
 def test_text_is_a_part_with_an_end() -> None:
-    assert told(start(0, "text", text="a"), Delta(0, "text", "b"), stop(0)) == [
+    begun = start(0, "text", text="a"), Delta(0, "text", "a", 0, b"")
+    assert told(*begun, Delta(1, "thinking", "t"), Delta(0, "text", "b"), stop(0)) == [
         {"type": "text-start", "id": "0"},
         {"type": "text-delta", "id": "0", "delta": "a"},
+        {"type": "reasoning-start", "id": "1"},
+        {"type": "reasoning-delta", "id": "1", "delta": "t"},
         {"type": "text-delta", "id": "0", "delta": "b"},
         {"type": "text-end", "id": "0"},
     ]
+
+
+def test_text_whose_blocks_start_never_came_is_a_part_none_the_less() -> None:
+    assert told(Delta(3, "text", "a"), Delta(4, "thinking", "b"), Delta(5, "input_json", "{}"), stop(3)) == [
+        {"type": "text-start", "id": "3"},
+        {"type": "text-delta", "id": "3", "delta": "a"},
+        {"type": "reasoning-start", "id": "4"},
+        {"type": "reasoning-delta", "id": "4", "delta": "b"},
+        {"type": "text-end", "id": "3"},
+    ]
+
+
+def test_half_of_a_character_waits_for_its_other_half_and_is_replaced_where_that_never_comes() -> None:
+    wire = UiFormat("ui_1")
+    halves = start(0, "text", text="\ud83d"), Delta(0, "text", "\ud83d", 0, b""), Delta(1, "text", "\ud83d")
+    assert "delta" not in str(told(*halves, wire=wire))
+    assert wire.encode([Delta(0, "text", "\ude00")]) == [framed({"type": "text-delta", "id": "0", "delta": "😀"})]
+    assert wire.end(None)[1] == framed({"type": "text-delta", "id": "1", "delta": "\ufffd"})
 
 
 def test_thinking_keeps_its_signature_for_the_next_question() -> None:
@@ -331,14 +345,9 @@ def test_usage_and_cost_are_metadata_at_the_end() -> None:
 
 
 def test_deltas_with_fields_unknown_here_are_told_too() -> None:
-    """The decoder joins only what it knows to the last field; the rest passes as events."""
+    kinds: list[DeltaKind] = ["text", "thinking", "input_json"]
     blocks = start(0, "text", text=""), start(1, "thinking", thinking=""), start(2, "tool_use", id="t", name="n")
-    extended = [
-        of("content_block_delta", index=index, delta={"type": type, field: '{"a":1}', "brand_new": 1})
-        for index, (type, field) in enumerate(
-            [("text_delta", "text"), ("thinking_delta", "thinking"), ("input_json_delta", "partial_json")]
-        )
-    ]
+    extended = [Delta(index, kind, '{"a":1}', raw=b"{}") for index, kind in enumerate(kinds)]
 
     assert [chunk.get("delta", chunk.get("inputTextDelta")) for chunk in told(*blocks, *extended)[3:]] == [
         '{"a":1}'

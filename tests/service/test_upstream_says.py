@@ -1,0 +1,350 @@
+"""Whatever Claude's side says in an answer's place: its status, type and words come through, once asked, without secrets."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import pytest
+
+from app.web.compose import Running
+from tests.support.raw_upstream import (
+    CLOSE,
+    HELLO,
+    KEY,
+    MESSAGE,
+    RESET,
+    START,
+    Play,
+    behind,
+    chunk,
+    event,
+    raw_upstream,
+    response,
+    stream,
+    stream_head,
+)
+
+ASKED = {"model": "claude-opus-4-8", "max_tokens": 9, "messages": [{"role": "user", "content": "Go."}]}
+CHAT = {"id": "c", "messages": [{"id": "u", "role": "user", "parts": [{"type": "text", "text": "Go."}]}]}
+# How each protocol asks: its path and its body. The last is a whole message.
+WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+    "plain": ("/api/stream", {"prompt": "Go."}),
+    "chat": ("/api/chat", CHAT),
+    "messages": ("/v1/messages", ASKED | {"stream": True}),
+    "whole": ("/v1/messages", ASKED),
+}
+JSON = {"content_type": "application/json"}
+OVERLOADED = b'{"type":"error","error":{"type":"overloaded_error","message":"Come back later"}}'
+
+
+@dataclass
+class Said:
+    """What a caller was answered."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error, in any protocol's shape: the whole body's, or the last event's."""
+        lines = [line[6:] for line in self.body.split(b"\n") if line.startswith(b"data: ") and line[6:7] == b"{"]
+        told: dict[str, Any] = json.loads(lines[-1] if lines else self.body)
+        return told
+
+    @property
+    def words(self) -> str:
+        error = self.error
+        inner = error.get("error")
+        return str(inner["message"] if isinstance(inner, dict) else inner or error.get("errorText"))
+
+
+async def asked(service: Running, way: str) -> Said:
+    path, body = WAYS[way]
+    async with aiohttp.ClientSession() as client, client.post(service.url + path, json=body) as answer:
+        return Said(answer.status, {name.lower(): value for name, value in answer.headers.items()}, await answer.read())
+
+
+async def answer_to(way: str, *plays: Play, **settings: object) -> tuple[Said, int]:
+    """What the caller is told, and how many requests Claude's side got for it."""
+    async with raw_upstream(*plays) as upstream, behind(upstream, **settings) as service:
+        return await asked(service, way), len(upstream.requests)
+
+
+# --- before an answer ----------------------------------------------------------------------------------------------
+
+HTML = b"<html><head><title>502 Bad Gateway</title></head><body><h1>No healthy upstream</h1></body></html>"
+
+
+@pytest.mark.parametrize(
+    ("play", "status", "words"),
+    [
+        (response(OVERLOADED, 529, **JSON), 529, "Come back later"),
+        (response(b'{"error":{"message":"context overflow"}}', 400, **JSON), 400, "context overflow"),
+        (response(b'{"detail":"no such route"}', 404, **JSON), 404, "no such route"),
+        (response(HTML, 502, content_type="text/html"), 502, "No healthy upstream"),
+        (response(b"upstream connect error", 503, content_type="text/plain"), 503, "upstream connect error"),
+        (response(b"", 500), 500, "500"),
+        (response(b"moved", 307, location="https://u:p@else.where/v1/messages?k=1"), 502, "https://else.where/v1/messages"),
+        (response(b"moved", 301, location="::nowhere::"), 502, "301"),
+        (response(gzip.compress(OVERLOADED), 529, content_encoding="gzip", **JSON), 529, "Come back later"),
+        (response(zlib.compress(OVERLOADED), 529, content_encoding="deflate", **JSON), 529, "Come back later"),
+        (response(b"\x1b\x00\x00", 529, content_encoding="br"), 529, "coded as br"),
+        (response(b"not gzip", 529, content_encoding="gzip"), 529, "coded as gzip"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("way", ["plain", "chat"])
+async def test_what_stands_in_an_answers_place_is_told(
+    way: str, play: bytes, status: int, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    said, _ = await answer_to(way, [play], retries=0)
+
+    assert said.status == status
+    assert words in said.words
+    assert words in caplog.text
+    assert f"{status} " in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("play", "status", "words"),
+    [
+        (response(OVERLOADED, **JSON), 529, "Come back later"),
+        (response(b'{"error":{"message":"context overflow","type":"BadRequest"}}', **JSON), 500, "context overflow"),
+        (response(b"please log in", content_type="text/plain"), 502, "please log in"),
+        (response(HTML, content_type="text/html"), 502, "No healthy upstream"),
+        (response(HELLO), 502, "no content type"),
+        (response(b"", 204), 502, "204"),
+        (stream(event(OVERLOADED)), 529, "Come back later"),
+        (stream(b'data: {"error": {"message": "context overflow"}}\n\n'), 500, "context overflow"),
+        (stream(b"event: error\ndata: upstream connect error\n\n"), 500, "upstream connect error"),
+        (stream(b'data: {"detail": "no such route"}\n\n'), 502, "no such route"),
+    ],
+)
+@pytest.mark.parametrize("way", ["plain", "messages", "chat"])
+async def test_a_good_status_in_front_of_no_answer_is_an_error_all_the_same(
+    way: str, play: bytes, status: int, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    said, _ = await answer_to(way, [play], retries=0)
+
+    assert said.status == status
+    assert words in said.words
+    assert words in caplog.text
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "x-unheard-of"])
+@pytest.mark.parametrize("way", list(WAYS))
+async def test_an_answer_in_a_coding_that_nobody_asked_for_is_refused_at_once(way: str, coding: str) -> None:
+    body = gzip.compress(HELLO) if way != "whole" else gzip.compress(json.dumps(MESSAGE).encode())
+    play = stream(body, content_encoding=coding) if way != "whole" else response(body, content_encoding=coding, **JSON)
+    said, requests = await answer_to(way, [play], retries=2)
+
+    assert (said.status, requests) == (502, 1)
+    assert coding in said.words
+
+
+async def test_we_ask_for_no_coding() -> None:
+    async with raw_upstream([stream(HELLO)], [response(b"{}", **JSON)]) as upstream, behind(upstream) as service:
+        await asked(service, "plain")
+        await asked(service, "whole")
+
+    for request, _ in upstream.requests:
+        assert "accept-encoding: identity" in request.lower()
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+@pytest.mark.parametrize("coded", [True, False])
+async def test_the_body_of_an_error_is_bounded(way: str, coded: bool) -> None:
+    body = b'{"type":"error","error":{"message":"' + b"too long " * 3_500_000 + b'"}}'
+    play = response(gzip.compress(body), 529, content_encoding="gzip") if coded else response(body, 529)
+    async with raw_upstream([play]) as upstream, behind(upstream, retries=0) as service:
+        said = await asked(service, way)
+
+    assert said.status == 529
+    assert b"too long too long" in said.body
+    assert len(said.body) <= 65_536
+    assert upstream.sent_bytes < 8_000_000, "the rest is left where it is"
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+async def test_the_body_of_an_error_that_does_not_end_is_not_waited_for(way: str) -> None:
+    beginning = response(b"x" * 99, 529, **JSON)[:-99] + OVERLOADED
+    said, _ = await answer_to(way, [beginning, 600.0], retries=0)
+
+    assert said.status == 529
+    assert b"Come back later" in said.body
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+@pytest.mark.parametrize("end", [CLOSE, RESET])
+async def test_an_error_whose_body_is_cut_keeps_its_status(way: str, end: Any) -> None:
+    said, _ = await answer_to(way, [response(b"x" * 999, 529, **JSON)[:-900], end], retries=0)
+
+    assert said.status == 529
+
+
+SECRETS = f'{{"type":"error","error":{{"type":"authentication_error","message":"bad {KEY} sk-ant-api03-abc Bearer abcdefgh"}}}}'
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+@pytest.mark.parametrize(
+    "play",
+    [response(SECRETS.encode(), 401, **JSON), stream(event(SECRETS.encode())), stream(START + event(SECRETS.encode()))],
+    ids=["status", "first event", "mid-stream"],
+)
+async def test_no_key_that_is_said_back_reaches_a_caller_or_the_log(
+    way: str, play: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    said, _ = await answer_to(way, [play], retries=0)
+
+    for text in (said.body.decode(), caplog.text):
+        assert KEY not in text
+        assert "api03" not in text
+        assert "abcdefgh" not in text
+    if way != "whole":
+        assert "bad [key] sk-ant-[key] Bearer [key]" in said.words
+
+
+async def test_words_that_would_break_the_log_are_escaped(caplog: pytest.LogCaptureFixture) -> None:
+    play = response(b"one\nCRITICAL two\x1b[31m\x00", 503, content_type="text/plain")
+    said, _ = await answer_to("plain", [play], retries=0)
+
+    assert r"one CRITICAL two\x1b[31m\x00" in said.words
+    assert "\x1b" not in caplog.text
+
+
+# --- within an answer ----------------------------------------------------------------------------------------------
+
+ODD = b'{"type": "error",  "error": {"type":"brand_new_error","message":"m","details":{"a":[1.50]},"new":null},"x":"\\u00e9"}'
+
+
+@pytest.mark.parametrize(
+    "data",
+    [ODD, b'{"error": {"message": "context overflow", "type": "BadRequest"}}', b"out of words", b'{"type":"oops","a":1}'],
+)  # fmt: skip
+async def test_an_error_within_an_answer_passes_as_claude_sent_it(data: bytes) -> None:
+    said, _ = await answer_to("messages", [stream(START + event(data, "error"))])
+
+    assert said.body.endswith(b"\nevent: error\ndata: " + data + b"\n\n")
+
+
+async def test_an_error_as_the_first_event_passes_as_claude_sent_it() -> None:
+    said, _ = await answer_to("messages", [stream(event(ODD))])
+
+    assert (said.status, said.error) == (500, json.loads(ODD))
+
+
+@pytest.mark.parametrize("way", ["plain", "chat"])
+async def test_an_error_without_a_type_within_an_answer_ends_it_with_its_words(way: str) -> None:
+    said, _ = await answer_to(way, [stream(START + event({"error": {"message": "context overflow"}}, ""))])
+
+    assert said.status == 200
+    assert said.words == "context overflow"
+
+
+# --- asked again ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "play",
+    [
+        [stream_head() + chunk(b": hello\n\n"), CLOSE],
+        [stream_head() + chunk(b"event: ping\ndata: {}\n\n"), RESET],
+        [stream_head() + chunk(START[:60]), RESET],
+        [stream_head() + chunk(START[:60]) + chunk(b"")],
+        [stream(b"event: x\ndata: no JSON\n\n")],
+        [response(b"{}", **JSON)],
+    ],
+)
+async def test_nothing_is_asked_again_once_bytes_of_an_answer_have_come(play: Play) -> None:
+    said, requests = await answer_to("plain", play, retries=2)
+
+    assert (said.status, requests) == (502, 1)
+
+
+@pytest.mark.parametrize("play", [[CLOSE], [RESET], [stream_head(), CLOSE], [stream(event(OVERLOADED))]])
+async def test_what_came_to_nothing_is_asked_again(play: Play) -> None:
+    said, requests = await answer_to("plain", play, [stream(HELLO)], retries=1)
+
+    assert (said.status, said.error["done"], requests) == (200, True, 2)
+
+
+@pytest.mark.parametrize("play", [[CLOSE], [RESET], [stream_head(), CLOSE], [response(OVERLOADED, 529, **JSON)]])
+@pytest.mark.parametrize("way", ["messages", "whole"])
+async def test_one_request_of_a_caller_that_retries_by_itself_is_one_to_claude(way: str, play: Play) -> None:
+    said, requests = await answer_to(way, play, [stream(HELLO)], retries=2)
+
+    assert said.status >= 500
+    assert requests == 1
+
+
+async def test_claudes_word_on_trying_again_is_obeyed() -> None:
+    play = [response(OVERLOADED, 529, x_should_retry="false", **JSON)]
+    said, requests = await answer_to("plain", play, [stream(HELLO)])
+    assert (said.status, said.error["retryable"], requests) == (529, False, 1)
+
+    bad = b'{"type":"error","error":{"type":"invalid_request_error","message":"m"}}'
+    play = [response(bad, 400, x_should_retry="true", retry_after_ms="5", **JSON)]
+    said, requests = await answer_to("plain", play, [stream(HELLO)])
+    assert (said.status, requests) == (200, 2)
+
+
+async def test_a_retry_after_in_milliseconds_above_the_bound_is_told_and_not_waited_for() -> None:
+    play = [response(OVERLOADED, 529, retry_after_ms="90000", **JSON)]
+    said, requests = await answer_to("plain", play, retries=2, retry_after_max_s=10)
+
+    assert (said.status, said.headers["retry-after"], requests) == (529, "90", 1)
+
+
+# --- stale connections ---------------------------------------------------------------------------------------------
+
+GOOD: dict[str, bytes] = dict.fromkeys(WAYS, stream(HELLO)) | {"whole": response(json.dumps(MESSAGE).encode(), **JSON)}
+
+
+@pytest.mark.parametrize("end", [CLOSE, RESET])
+@pytest.mark.parametrize("way", list(WAYS))
+async def test_a_connection_that_was_closed_while_it_lay_unused_is_no_error(way: str, end: Any) -> None:
+    """As it looks to us where Claude's side closes it just when the next request is on its way."""
+    async with raw_upstream([GOOD[way]], [end], [GOOD[way]]) as upstream, behind(upstream, retries=0) as service:
+        first, second = await asked(service, way), await asked(service, way)
+
+    assert (first.status, second.status) == (200, 200)
+    assert second.body.count(b"error") == 0
+    assert (len(upstream.requests), upstream.connections) == (3, 2)
+
+
+async def test_several_such_connections_are_no_error() -> None:
+    """All that lay unused are stale at once, as after a restart on Claude's side."""
+    async with raw_upstream([response(b"{}", **JSON)]) as upstream, behind(upstream, retries=0) as service:
+        upstream.plays = [[0.2, response(json.dumps(MESSAGE).encode(), **JSON)]]
+        import asyncio
+
+        await asyncio.gather(*(asked(service, "whole") for _ in range(4)))
+        assert upstream.connections == 4
+        sent = len(upstream.requests)
+        upstream.plays = [*[[CLOSE]] * (sent + 4), [stream(HELLO)]]
+        said = await asked(service, "messages")
+
+    assert said.status == 200
+    assert len(upstream.requests) == sent + 5
+
+
+@pytest.mark.parametrize("way", ["messages", "whole"])
+@pytest.mark.parametrize(
+    "play",
+    [[1.2, CLOSE], [b"HTTP/1.1 200 OK\r\ncontent-", CLOSE], [b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{", CLOSE]],
+    ids=["late", "within the head", "within the body"],
+)
+async def test_what_claude_may_have_worked_on_is_not_sent_again(way: str, play: Play) -> None:
+    async with raw_upstream([GOOD[way]], play, [GOOD[way]]) as upstream, behind(upstream, retries=0) as service:
+        await asked(service, way)
+        said = await asked(service, way)
+
+    assert said.status == 502
+    assert len(upstream.requests) == 2
