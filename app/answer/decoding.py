@@ -15,7 +15,7 @@ import msgspec
 from ..errors import UpstreamError, UpstreamGarbled
 from .blocks import index_of, standing_input, standing_text, whole_blocks
 from .events import ClaudeEvent, Delta, DeltaKind, Event
-from .refusals import is_error, refusal, without_secrets, words_of
+from .refusals import is_error, reads_as_error, refusal, without_secrets, words_of
 from .sse import NO_NAME, EventTooLarge, SseDecoder
 
 # A joined run is cut here, so that the queue's bound in bytes is met in fine steps.
@@ -101,7 +101,7 @@ class EventDecoder:
             except _NOT_A_DELTA:
                 decoded = []
             if len(decoded) == chunk.count(_DELTA):
-                return list(self._joined(decoded))
+                return self._joined(decoded)
         events: list[ClaudeEvent] = []
         try:
             for event in self._events(chunk):
@@ -148,12 +148,14 @@ class EventDecoder:
             if not self.ended:
                 yield from self._one(name, data)
 
-    def _joined(self, deltas: list[_BlockDelta]) -> Iterator[Delta]:
+    def _joined(self, deltas: list[_BlockDelta]) -> list[ClaudeEvent]:
         self._began = True
-        for run in _runs(deltas):
-            if self._inputs and run.kind == "input_json" and run.text:
-                self._inputs.pop(run.index, None)
-            yield run
+        runs = list(_runs(deltas))
+        if self._inputs:
+            for run in runs:
+                if isinstance(run, Delta) and run.kind == "input_json" and run.text:
+                    self._inputs.pop(run.index, None)
+        return runs
 
     def _one(self, name: bytes, raw: bytes) -> Iterator[ClaudeEvent]:
         """What one event of the wire is, with what stands on it."""
@@ -166,7 +168,7 @@ class EventDecoder:
             raise UpstreamGarbled("Claude's stream held an event that is no JSON object")
         said = data.get("type")
         type = said if isinstance(said, str) else _text(name)
-        if is_error(data) or (name == b"error" and type not in _KNOWN):
+        if is_error(data) or (name == b"error" and type not in _KNOWN and reads_as_error(data)):
             raise refusal(self._hide(raw))
         if type == "ping":
             return
@@ -207,7 +209,7 @@ class EventDecoder:
                 self.ended = True
 
 
-def _runs(deltas: list[_BlockDelta]) -> Iterator[Delta]:
+def _runs(deltas: list[_BlockDelta]) -> Iterator[ClaudeEvent]:
     texts: list[str] = []
     chars, index, kind = 0, -1, "text"
     for item in deltas:

@@ -81,6 +81,12 @@ def is_error(data: Mapping[str, Any]) -> bool:
     return kind == "error" or (not isinstance(kind, str) and isinstance(data.get("error"), dict | str))
 
 
+def reads_as_error(data: Mapping[str, Any]) -> bool:
+    """Whether what is called an error by its event's name alone has what an error says; one without a type has."""
+    kind = data.get("type")
+    return not isinstance(kind, str) or kind.endswith("error") or not data.keys().isdisjoint({"error", "message"})
+
+
 def refusal(said: bytes, status: int | None = None, headers: Mapping[str, str] | None = None) -> UpstreamRefused:
     """What Claude's side refused with, as a typed error.
 

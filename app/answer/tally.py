@@ -118,11 +118,12 @@ class Tally:
     def see(self, event: ClaudeEvent) -> None:
         """Takes the next event into account. Events of unknown types change nothing."""
         if isinstance(event, Delta):
-            chars = event.chars
-            self.chars[event.kind] += chars
+            if event.text.isascii():  # a flag of the string, not a scan
+                self.chars[event.kind] += len(event.text)
+            else:
+                self.chars[event.kind] += event.chars
+                self.wide_chars += event.chars - len(event.text.encode("ascii", "ignore"))
             self.deltas[event.kind] += event.count
-            if not event.text.isascii():  # a flag of the string, not a scan
-                self.wide_chars += chars - len(event.text.encode("ascii", "ignore"))
             self.phase = _PHASE_OF_KIND[event.kind]
             self.since_usage = True
             if event.kind == "thinking" and event.text:

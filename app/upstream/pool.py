@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 
 # A connection that nobody used for this long is closed, in seconds: below the idle limits of what is usually between.
 IDLE_S = 55.0
+# A connection that was closed unseen says so within a round trip. What breaks later Claude may have worked on, and
+# another request would be another bill. In seconds.
+_STALE_S = 1.0
 # Connections kept for the next requests, each some 10 kB, 40 kB under TLS; more streams than that seldom end at once.
 MOST_IDLE = 64
 # How often the pool is looked at, in seconds.
@@ -53,7 +56,7 @@ class Pool(httpx2.AsyncBaseTransport):
         way = self._way(request.url)
         while True:
             connection = self._ready(way) or await self._connected(way)
-            stale = connection.used
+            stale, began = connection.used, asyncio.get_running_loop().time()
             try:
                 body, parser = await self._exchange(connection, way, request)
                 break
@@ -61,6 +64,7 @@ class Pool(httpx2.AsyncBaseTransport):
                 connection.abort()
                 self._way_of.pop(connection, None)
                 # It died of its age, before a byte came: the peer closed it before it saw the request.
+                stale = stale and asyncio.get_running_loop().time() < began + _STALE_S
                 if stale and not isinstance(error, httpx2.RemoteProtocolError) and _can_repeat(request):
                     continue
                 if isinstance(error, httpx2.TransportError):

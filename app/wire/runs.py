@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ..answer.blocks import index_of
 from ..answer.events import ClaudeEvent, Delta, DeltaKind
@@ -20,30 +20,35 @@ class Runs:
     def __init__(self) -> None:
         self._halves: dict[tuple[int, DeltaKind], str] = {}
 
-    def of(self, events: list[ClaudeEvent]) -> Iterator[ClaudeEvent]:
+    def of(self, events: list[ClaudeEvent]) -> Iterable[ClaudeEvent]:
         """One batch, in order, with neighbouring deltas of one block and kind joined."""
+        if len(events) == 1 and not self._halves and isinstance(events[0], Delta) and events[0].text.isascii():
+            return events  # as it mostly is
+        return self._joined(events)
+
+    def _joined(self, events: list[ClaudeEvent]) -> Iterator[ClaudeEvent]:
         run: list[Delta] = []
         for event in events:
             if isinstance(event, Delta):
                 if run and (run[0].index != event.index or run[0].kind != event.kind):
-                    yield self._joined(run)
+                    yield self._whole(run)
                     run = []
                 run.append(event)
                 continue
             if run:
-                yield self._joined(run)
+                yield self._whole(run)
                 run = []
             if self._halves and event.type == "content_block_stop":
                 yield from self._left(index_of(event.data))
             yield event
         if run:
-            yield self._joined(run)
+            yield self._whole(run)
 
     def rest(self) -> list[Delta]:
         """The halves whose other halves never came, now that nothing will come any more."""
         return [delta for index, _ in list(self._halves) for delta in self._left(index)]
 
-    def _joined(self, run: list[Delta]) -> Delta:
+    def _whole(self, run: list[Delta]) -> Delta:
         first = run[0]
         text = first.text if len(run) == 1 else "".join([delta.text for delta in run])
         if text.isascii() and not self._halves:

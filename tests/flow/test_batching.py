@@ -14,7 +14,8 @@ HIGH, LOW = "\ud83d", "\ude00"  # the halves of one code point, as two deltas ma
 
 kinds: st.SearchStrategy[DeltaKind] = st.sampled_from(["text", "thinking", "input_json"])
 texts = st.text(max_size=4) | st.sampled_from([HIGH, LOW, "a" + HIGH, LOW + "b", HIGH + HIGH, LOW + LOW, "", "é"])
-deltas = st.builds(Delta, st.integers(0, 1), kinds, texts, st.integers(1, 3))
+raws = st.sampled_from([None, None, b'{"brand_new": 1}', b""])
+deltas = st.builds(Delta, st.integers(0, 1), kinds, texts, st.integers(1, 3), raws)
 events = st.lists(deltas | st.sampled_from([event("a"), event("b", 64)]) | st.sampled_from([text(HIGH), text(LOW)]))
 # After each event, whether the batch is taken.
 moments = st.lists(st.booleans(), max_size=60)
@@ -70,10 +71,16 @@ def test_a_code_point_is_never_split_over_two_batches(whole: str, cuts: list[int
 def test_nothing_that_could_join_goes_out_apart(incoming: list[ClaudeEvent], taken: list[bool]) -> None:
     for batch in batches_of(incoming, taken):
         for first, second in zip(batch, batch[1:], strict=False):  # noqa: RUF007
-            assert not (isinstance(first, Delta) and isinstance(second, Delta)) or (first.index, first.kind) != (
-                second.index,
-                second.kind,
-            )
+            if isinstance(first, Delta) and isinstance(second, Delta) and first.raw is second.raw is None:
+                assert (first.index, first.kind) != (second.index, second.kind)
+
+
+def test_a_delta_with_more_in_it_joins_with_nothing_and_is_never_cut() -> None:
+    more = Delta(0, "text", HIGH, raw=b"{}")
+    assert batches_of([text("a"), more, text(LOW), more], [False, False, False, True]) == [
+        [text("a"), more, text(LOW), more],
+        [],
+    ]
 
 
 def test_blocks_and_kinds_stay_apart_and_in_order() -> None:

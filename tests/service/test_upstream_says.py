@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.web.compose import Running
+from app.web.runner import Running
 from tests.support.raw_upstream import (
     CLOSE,
     HELLO,
@@ -226,7 +226,7 @@ ODD = b'{"type": "error",  "error": {"type":"brand_new_error","message":"m","det
 
 @pytest.mark.parametrize(
     "data",
-    [ODD, b'{"error": {"message": "context overflow", "type": "BadRequest"}}', b"out of words", b'{"type":"oops","a":1}'],
+    [ODD, b'{"error": {"message": "context overflow", "type": "BadRequest"}}', b"out of words", b'{"type":"oops_error","a":1}'],
 )  # fmt: skip
 async def test_an_error_within_an_answer_passes_as_claude_sent_it(data: bytes) -> None:
     said, _ = await answer_to("messages", [stream(START + event(data, "error"))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
 from collections.abc import AsyncIterator, Sequence
@@ -150,7 +151,8 @@ async def raw_upstream(*plays: Play, tls: ssl.SSLContext | None = None) -> Async
         task = asyncio.current_task()
         assert task is not None
         serving.add(task)
-        await upstream.serve(reader, writer)
+        with contextlib.suppress(asyncio.CancelledError):  # its test is over
+            await upstream.serve(reader, writer)
         serving.discard(task)
 
     if tls is None:

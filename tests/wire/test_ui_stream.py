@@ -111,9 +111,7 @@ def told(*events: ClaudeEvent, wire: UiFormat | None = None) -> list[dict[str, A
 
 
 def recorded(name: str) -> list[ClaudeEvent]:
-    return EventDecoder().feed(b"".join(b"data: %b
-
-" % json.dumps(data).encode() for data in events_in(name)))
+    return EventDecoder().feed(b"".join(b"data: %b\n\n" % json.dumps(data).encode() for data in events_in(name)))
 
 
 @pytest.mark.parametrize("name", NAMES)
