@@ -171,7 +171,10 @@ class OneStream:
         self._last_at = now
 
     async def _slow(self, connection: Connection) -> None:
+        """From the first content on: what it waits for until then is the service's own time."""
+        await asyncio.wait({self._began, connection.over}, return_when=asyncio.FIRST_COMPLETED)
         step_bytes = max(1, round(self._readers.plan.slow_bytes_per_s * _TICK_S))
+        connection.allow(step_bytes)
         while not await _over(connection, step_bytes / self._readers.plan.slow_bytes_per_s):
             connection.allow(step_bytes)
 
