@@ -2,7 +2,7 @@
 
     SluicewayError
     ├── CallerError             theirs: the request
-    │   ├── BadRequest 400 · Unauthorized 401 · Forbidden 403 · NotFound 404
+    │   ├── BadRequest 400 · Unauthorized 401 · Forbidden 403 · NotFound 404 · NotServed 404
     │   └── MethodNotAllowed 405 · SlowBody 408 · TooLarge 413 · WrongMediaType 415
     ├── UpstreamError           Claude's side; keeps the status it came with
     │   ├── UpstreamRefused     an error status, or an `error` event in mid-stream
@@ -34,6 +34,7 @@ class Refusal(Enum):
     FORBIDDEN = "forbidden"  # another site's page, or a stream without its stop token
     INVALID = "invalid"  # a field is wrong
     NOT_FOUND = "not_found"  # no such path, or no such stream
+    NOT_SERVED = "not_served"  # a path of Claude's API that is not passed on
     METHOD = "method"  # the path takes other methods
     EXPIRED = "expired"  # the stream is no longer kept
     TOO_LARGE = "too_large"  # the body is above `max_body_bytes`
@@ -112,6 +113,14 @@ class NotFound(CallerError):
     status = 404
     type = "not_found_error"
     refusal = Refusal.NOT_FOUND
+
+
+class NotServed(CallerError):
+    """Claude's API has this path, or may have it; this service does not pass it on."""
+
+    status = 404
+    type = "not_served"
+    refusal = Refusal.NOT_SERVED
 
 
 class MethodNotAllowed(CallerError):

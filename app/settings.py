@@ -77,6 +77,15 @@ class Settings(BaseModel):
     ignore_fields: Annotated[
         tuple[str, ...], Field(description="fields of the pages' own in bodies to /api, which go nowhere")
     ] = ()
+    pass_through: Annotated[
+        tuple[str, ...],
+        Field(
+            description="paths of Claude's API that are passed on as they are, with all below them, and are not booked"
+        ),
+    ] = ("/v1/models", "/v1/messages/batches", "/v1/files", "/v1/skills", "/v1/complete")
+    max_passed_bytes: int = Field(
+        536_870_912, ge=1024, le=17_179_869_184, description="the largest body of those, which is never held, in bytes"
+    )
     forward_headers: Annotated[
         tuple[str, ...], Field(description='further request headers that go up to Claude, such as "x-team" or "x-my-*"')
     ] = ()
@@ -174,7 +183,7 @@ class Settings(BaseModel):
     # Logs
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least level logged")
 
-    @field_validator("api_keys", "cors_origins", "ignore_fields", "forward_headers", mode="before")
+    @field_validator("api_keys", "cors_origins", "ignore_fields", "pass_through", "forward_headers", mode="before")
     @classmethod
     def _split_list(cls, value: object) -> object:
         if isinstance(value, str):

@@ -70,6 +70,7 @@ COLOURS: Mapping[str, str] = {
     "media_type": "#58140C",
     "too_large": "#F9BA8F",
     "not_found": "#9AC48A",
+    "not_served": "#3F6833",
     "slow": "#B7A0D8",
     "before_first_event": "#CA95E5",
     "thinking": "#806EB7",

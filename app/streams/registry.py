@@ -127,7 +127,7 @@ class Streams:
         Raises:
             Draining: none is started any more. Overloaded: there is no room for one more.
         """
-        self._check_accepting()
+        self.check_accepting()
         if terms.name:
             self._claim_name(terms)
         replay = self._archive.replay(terms.policy)
@@ -150,7 +150,7 @@ class Streams:
             Draining: none is asked for any more. Overloaded: there is no room for one more.
             ShuttingDown: the drain time is over. InternalError: the block failed with what was not foreseen.
         """
-        self._check_accepting()
+        self.check_accepting()
         page = self._books.open(model, max_tokens)
         outcome = Outcome.INTERNAL_ERROR
         limit = asyncio.timeout(None)
@@ -187,18 +187,10 @@ class Streams:
             NotFound: no such stream, or another caller's. Expired: it, or the part asked for, is no longer kept.
             BadRequest: it has not come that far.
         """
-        session, kept = self._found(stream_id)
-        if kept is None or not _same(kept.terms.caller, caller):
-            raise NotFound("no stream has this id")
-        if not kept.frames.replay.keeps:
-            raise Expired("this stream keeps nothing to resume from")
-        if session is not None and not session.lifecycle.over:
-            _check_place(session.replay, connection.sent_id)
+        session, kept = self.readable(stream_id, caller, connection.sent_id)
+        if session is not None:
             session.attach(connection)
             return session
-        if kept.expired:
-            raise Expired("this stream has ended, and nothing of it is kept")
-        _check_place(kept.frames.replay, connection.sent_id)
         self._replaying.add(connection)
         self._idle.clear()
         try:
@@ -208,6 +200,24 @@ class Streams:
             self._check_idle()
             connection.release(None)
         return None
+
+    def readable(self, stream_id: str, caller: str, sent_id: int) -> tuple[Session | None, Kept]:
+        """What `resume` would give a reader that has every frame up to `sent_id`: the running stream, or what is kept.
+
+        Raises:
+            NotFound, Expired, BadRequest: as `resume` does.
+        """
+        session, kept = self._found(stream_id)
+        if kept is None or not _same(kept.terms.caller, caller):
+            raise NotFound("no stream has this id")
+        if not kept.frames.replay.keeps:
+            raise Expired("this stream keeps nothing to resume from")
+        if session is not None and session.lifecycle.over:
+            session = None
+        if session is None and kept.expired:
+            raise Expired("this stream has ended, and nothing of it is kept")
+        _check_place(kept.frames.replay, sent_id)
+        return session, kept
 
     def find(self, stream_id: str, caller: str, stop_token: str | None) -> Session | None:
         """A stream that this caller, or this stop token, may stop or steer; None if it has ended already.
@@ -260,7 +270,8 @@ class Streams:
         for connection in self._replaying:
             connection.abort()
 
-    def _check_accepting(self) -> None:
+    def check_accepting(self) -> None:
+        """Whether something new may be started. Raises ShuttingDown, Overloaded."""
         if not self.accepting:
             raise Draining("the service is shutting down", retry_after_s=1.0)
         self._admit(len(self.live) + len(self._whole))

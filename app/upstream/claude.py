@@ -50,7 +50,7 @@ class Claude:
         # One caller's cookies would go up with another's request.
         no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
         http = httpx2.AsyncClient(transport=Transport(self._pool, self.hide), cookies=no_cookies)
-        for name in ("accept", "accept-encoding", "user-agent"):
+        for name in ("accept", "accept-encoding", "connection", "user-agent"):
             del http.headers[name]  # who asks says these, or nobody does
         self.sdk = anthropic.AsyncAnthropic(
             api_key=options.api_key,

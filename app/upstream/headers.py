@@ -11,6 +11,11 @@ from collections.abc import Iterable, Mapping
 
 # Addressed to Claude, whatever protocol the client speaks with us.
 _TO_CLAUDE = ("anthropic-*", "x-anthropic-*", "x-claude-*", "idempotency-key", "x-app", "x-client-request-id")
+# What is said of a body that passes unread, and of the answer to it.
+_OF_A_BODY = (
+    "content-length", "content-encoding", "range", "if-range", "if-match", "if-none-match", "if-modified-since",
+    "if-unmodified-since",
+)  # fmt: skip
 # How the client describes itself and its body: on the Messages API, where the request is the client's own.
 _OF_THE_CLIENT = ("accept", "content-type", "user-agent", "x-stainless-*")
 
@@ -67,20 +72,23 @@ class HeadersUp:
     def __init__(self, also: Iterable[str] = ()) -> None:
         self._to_claude = _Names((*_TO_CLAUDE, *also))
         self._all = _Names((*_TO_CLAUDE, *_OF_THE_CLIENT, *also))
+        self._unread = _Names((*_TO_CLAUDE, *_OF_THE_CLIENT, *_OF_A_BODY, *also))
 
-    def of(self, headers: Iterable[tuple[str, str]], *, as_client: bool) -> dict[str, str]:
+    def of(self, headers: Iterable[tuple[str, str]], *, as_client: bool, with_body: bool = False) -> dict[str, str]:
         """The headers to Claude, by names in lower case; repeated ones are joined with commas (RFC 9110, 5.3).
 
         Args:
             headers: the client's, as pairs.
             as_client: the request is the client's own, and so are the words in which it describes itself.
+            with_body: its body passes unread, and so do the words in which that is described.
         """
-        names = self._all if as_client else self._to_claude
+        names = self._unread if with_body else self._all if as_client else self._to_claude
         pairs = [(name.lower(), value) for name, value in headers]
         dropped = _named_by_connection(pairs)
         up: dict[str, str] = {}
         for name, value in pairs:
-            if name in names and name not in HELD_BACK_UP and name not in dropped:
+            held_back = name in HELD_BACK_UP and not (with_body and name in _OF_A_BODY)
+            if name in names and not held_back and name not in dropped:
                 up[name] = ", ".join(filter(None, (up.get(name), _sendable(value))))
         return up
 

@@ -36,6 +36,7 @@ from ..telemetry.prometheus import Metrics
 from ..upstream.claude import Claude
 from ..upstream.headers import HeadersUp
 from ..upstream.options import UpstreamOptions
+from ..upstream.passing import Passing
 from ..upstream.recount import Reconciler
 from ..upstream.retry import RetryRule
 from .admin_api import admin_routes
@@ -49,6 +50,7 @@ from .messages_api import MessagesApi
 from .opening import Opener, ReaderBounds
 from .origins import Cors
 from .pages import Pages
+from .passthrough import PassThrough
 from .plain_api import PlainApi
 from .readers import SendBuffers
 from .refusals import Refusals
@@ -141,6 +143,11 @@ async def composed(settings: Settings, credentials: Credentials, place: Place) -
         keys = Keys(_keys_of(settings))
         page = _page(settings, credentials, keys)
         opener = Opener(claude, streams, _reader_bounds(settings), HeadersUp(settings.forward_headers))
+        passing = Passing(claude)
+        stack.push_async_callback(passing.close)
+        await stack.enter_async_context(beside(passing.keep()))
+        bound = BodyBound(settings.max_passed_bytes, settings.stall_timeout_s, "max_passed_bytes")
+        passed = PassThrough(passing, streams, opener.headers_up, settings.pass_through, bound)
         entrance = Entrance(keys, _body_bounds(settings), settings.cors_origins)
         cors = Cors(settings.cors_origins)
         siblings = Siblings(place, opener.bounds.buffers)
@@ -158,7 +165,7 @@ async def composed(settings: Settings, credentials: Credentials, place: Place) -
             # aiohttp would unpack a compressed body before anyone has asked whose it is.
             handler_args={"logger": refusals.server_log, "auto_decompress": False},
         )
-        entrance.install(app, _routes(opener, settings, prices, page))
+        entrance.install(app, [*_routes(opener, settings, prices, page), *passed.routes()])
         cors.install(app)
         admin = web.Application()
         admin.add_routes(admin_routes(streams, registry))

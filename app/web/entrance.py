@@ -19,6 +19,7 @@ from ..access.sites import check_content_type, check_site
 from ..errors import BadRequest, SlowBody, TooLarge, Unauthorized, WrongMediaType
 from .errors import Handler
 from .requests import parse_object
+from .slashes import DoubledSlashes
 
 # A control request's body holds a number or a token.
 _CONTROL_BYTES = 4096
@@ -101,11 +102,12 @@ class Entrance:
         self._routes: dict[web.AbstractRoute, Route] = {}
 
     def install(self, app: web.Application, routes: Iterable[Route]) -> None:
-        """Adds the routes to `app`, whose middlewares must hold `middleware`."""
+        """Adds the routes to `app`, whose middlewares must hold `middleware`; once, and after all others."""
         for route in routes:
             for method in (hdrs.METH_GET, hdrs.METH_HEAD) if route.method == hdrs.METH_GET else (route.method,):
                 added = app.router.add_route(method, route.path, route.handler, expect_handler=_wait_for_leave)
                 self._routes[added] = route
+        app.router.register_resource(DoubledSlashes(app.router))
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -166,15 +168,15 @@ async def read_body(request: web.Request, bound: BodyBound) -> bytes:
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() not in ("identity", ""):
         raise WrongMediaType("the body must not be compressed: Content-Encoding is not taken")
     if (request.content_length or 0) > bound.max_bytes:
-        raise _too_large(bound)
-    await _give_leave(request)
+        raise too_large(bound)
+    await give_leave(request)
     body = bytearray()
     try:
         async with asyncio.timeout(bound.timeout_s):
             while piece := await request.content.readany():
                 body += piece
                 if len(body) > bound.max_bytes:
-                    raise _too_large(bound)
+                    raise too_large(bound)
     except TimeoutError:
         raise SlowBody(f"the body did not come within {bound.timeout_s:g} s") from None
     except web.RequestPayloadError as error:
@@ -182,7 +184,8 @@ async def read_body(request: web.Request, bound: BodyBound) -> bytes:
     return bytes(body)
 
 
-def _too_large(bound: BodyBound) -> TooLarge:
+def too_large(bound: BodyBound) -> TooLarge:
+    """What a body above its bound is refused with."""
     return TooLarge(f"the body is above {bound.setting or 'its bound'}, {bound.max_bytes} bytes", field="body")
 
 
@@ -195,7 +198,8 @@ async def _wait_for_leave(_request: web.Request) -> None:
     """Leaves an `Expect: 100-continue` open until the sender is known (RFC 9110, 10.1.1)."""
 
 
-async def _give_leave(request: web.Request) -> None:
+async def give_leave(request: web.Request) -> None:
+    """Tells a client that waits for leave to send its body to do so (RFC 9110, 10.1.1)."""
     if request.version < HttpVersion11 or request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
         return
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -12,6 +12,7 @@ from multidict import CIMultiDict
 from ..errors import InternalError, MethodNotAllowed, NotFound, SluicewayError, UpstreamRefused
 from ..upstream.headers import headers_down
 from ..wire.messages import error_body
+from .slashes import one_slash
 
 log = logging.getLogger(__name__)
 
@@ -24,14 +25,18 @@ def error_response(error: SluicewayError, path: str) -> web.Response:
     There an error of Claude's own passes as it came.
     """
     cause = error.__cause__
-    if path.startswith("/v1/") and isinstance(error, UpstreamRefused) and isinstance(cause, anthropic.APIStatusError):
+    if (
+        one_slash(path).startswith("/v1/")
+        and isinstance(error, UpstreamRefused)
+        and isinstance(cause, anthropic.APIStatusError)
+    ):
         said = cause.response
         passed = CIMultiDict(headers_down(said.headers.multi_items()))
         return web.Response(status=said.status_code, body=said.content, headers=passed)
     headers = {"Cache-Control": "no-store"}
     if error.retry_after_s is not None:
         headers["Retry-After"] = f"{error.retry_after_s:.0f}"
-    body = error_body(error) if path.startswith("/v1/") else error.as_dict()
+    body = error_body(error) if one_slash(path).startswith("/v1/") else error.as_dict()
     return web.json_response(body, status=error.status, headers=headers)
 
 

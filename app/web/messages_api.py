@@ -2,19 +2,21 @@
 
 1. A streamed message is a session like any other: bounded, coalesced, aborted when its reader leaves. Nothing is sent
    before Claude's own headers, so that an error keeps its status.
-2. What comes whole (a message without `stream`, `count_tokens`, the models) passes through the SDK's HTTP client as it
-   is, byte for byte.
+2. What comes whole (a message without `stream`, `count_tokens`) comes as it is, byte for byte.
 3. The request's body is the caller's, byte for byte: Claude judges it. The caller's key never goes up.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import httpx2
 from aiohttp import web
 from multidict import CIMultiDict
 
+from ..answer.decoding import EventDecoder
+from ..answer.events import ClaudeEvent
 from ..answer.reading import read_json
 from ..errors import UpstreamGarbled
 from ..money.ledger import Account
@@ -23,6 +25,7 @@ from ..wire.messages import MessagesFormat, events_of
 from .entrance import BODY, Body, Route
 from .opening import Opener, Wanted
 from .requests import parse_messages_request
+from .slashes import one_slash
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,6 @@ class MessagesApi:
         return [
             Route("POST", "/v1/messages", self.messages, body=Body.MESSAGES),
             Route("POST", "/v1/messages/count_tokens", self.count_tokens, body=Body.MESSAGES),
-            Route("GET", "/v1/models", self.models),
-            Route("GET", "/v1/models/{id}", self.models),
         ]
 
     async def messages(self, request: web.Request) -> web.StreamResponse:
@@ -61,13 +62,10 @@ class MessagesApi:
         parse_messages_request(request[BODY])
         return _response(await self._ask(request))
 
-    async def models(self, request: web.Request) -> web.Response:
-        """`GET /v1/models` and `GET /v1/models/{id}`."""
-        return _response(await self._ask(request))
-
     async def _ask(self, request: web.Request) -> httpx2.Response:
         up = self.opener.headers_up.of(request.headers.items(), as_client=True)
-        return await self.opener.claude.fetch(request.rel_url.raw_path_qs, up, request.get(BODY))
+        path, query = one_slash(request.rel_url.raw_path), request.rel_url.raw_query_string
+        return await self.opener.claude.fetch(f"{path}?{query}" if query else path, up, request.pop(BODY))
 
 
 def _response(answer: httpx2.Response) -> web.Response:
@@ -76,13 +74,20 @@ def _response(answer: httpx2.Response) -> web.Response:
 
 
 def _book(account: Account, answer: httpx2.Response) -> None:
-    """Enters a whole message into the ledger. Raises UpstreamGarbled if it is none."""
+    """Enters a whole answer into the ledger. Raises UpstreamGarbled if it is none."""
+    for event in _events_of(answer):
+        account.see(event)
+    account.delivered_all()
+
+
+def _events_of(answer: httpx2.Response) -> Iterable[ClaudeEvent]:
+    if answer.headers.get("content-type", "").startswith("text/event-stream"):
+        # Its `stream` was neither true nor false, and whoever answered took it for true.
+        return EventDecoder().feed(answer.content)
     try:
         message = read_json(answer.content)
     except ValueError as error:
         raise UpstreamGarbled("Claude's side answered with something that is no JSON") from error
     if not isinstance(message, dict):
         raise UpstreamGarbled("Claude's side answered with something that is no message")
-    for event in events_of(message):
-        account.see(event)
-    account.delivered_all()
+    return events_of(message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from ..answer.events import ClaudeEvent
 from ..errors import SluicewayError
@@ -127,6 +127,9 @@ class Opener:
         """
         told = {"X-Stream-Id": stream_id, **headers}
         connection = self._connection(request, told, sent_id=sent_id, credits=credits)
+        if request.method == hdrs.METH_HEAD:  # who only asks takes nothing over from the reader
+            self.streams.readable(stream_id, request[CALLER], sent_id)
+            return web.Response(headers=connection.response.headers)
         try:
             session = await self.streams.resume(stream_id, request[CALLER], connection)
         except SluicewayError:

@@ -20,6 +20,7 @@ from ..fleet.supervisor import Place
 from .entrance import BODY
 from .errors import Handler
 from .readers import SendBuffers, bound_buffers
+from .slashes import one_slash
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,11 @@ class Siblings:
         @web.middleware
         async def find(request: web.Request, handler: Handler) -> web.StreamResponse:
             passed_on = request.headers.get(PASSED_ON)
-            if passed_on == _BY_WORKER or "id" not in request.match_info or not request.path.startswith("/api/"):
+            if (
+                passed_on == _BY_WORKER
+                or "id" not in request.match_info
+                or not one_slash(request.path).startswith("/api/")
+            ):
                 return await handler(request)
             answer = await self._among_workers(request, handler)
             if passed_on is None:
@@ -77,7 +82,7 @@ class Siblings:
 
     async def _among_workers(self, request: web.Request, handler: Handler) -> _Answer:
         here, others = self._place.number, [n for n in range(self._place.count) if n != self._place.number]
-        if not request.path.startswith("/api/chat/"):
+        if not one_slash(request.path).startswith("/api/chat/"):
             match = _STREAM_ID.match(request.match_info["id"])
             owner = int(match[1]) if match else here
             if owner in others:
@@ -160,4 +165,4 @@ def _is_unknown(request: web.Request, answer: _Answer) -> bool:
     """Whether it says that nobody there has such a stream; to those who only ask, 204 says so."""
     if isinstance(answer, NotFound):
         return True
-    return answer.status == 204 and request.method == hdrs.METH_GET
+    return answer.status == 204 and request.method in (hdrs.METH_GET, hdrs.METH_HEAD)

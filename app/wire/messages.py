@@ -15,7 +15,7 @@ import msgspec
 from ..answer.blocks import whole_blocks
 from ..answer.events import ClaudeEvent, Delta, DeltaKind, Event
 from ..answer.refusals import STATUS_OF_TYPE
-from ..errors import SluicewayError, UpstreamRefused
+from ..errors import NotServed, SluicewayError, UpstreamRefused
 
 _encode = msgspec.json.Encoder().encode
 _FIELDS: dict[DeltaKind, tuple[bytes, bytes]] = {
@@ -48,12 +48,13 @@ def error_body(error: SluicewayError) -> dict[str, Any]:
     """An error in the Messages API's shape (Messages API, Errors).
 
     Its type is one of the API's own; where ours says more, it is told as `details.error_code`, whose unknown values
-    the SDKs are told to take for the bare type. One of Claude's own is told as it came.
+    the SDKs are told to take for the bare type. One of Claude's own is told as it came; what is not served says so
+    itself, so that nobody takes it for Claude's.
     """
     if isinstance(error, UpstreamRefused) and (said := _object(error.said)) is not None:
         return {"type": "error"} | said
     told: dict[str, Any] = {"type": error.type, "message": error.message}
-    if error.type not in STATUS_OF_TYPE:
+    if error.type not in STATUS_OF_TYPE and not isinstance(error, NotServed):
         told |= {"type": "api_error", "details": {"error_code": error.type}}
     body: dict[str, Any] = {"type": "error", "error": told}
     request_id = getattr(error, "request_id", None)

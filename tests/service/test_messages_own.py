@@ -33,7 +33,7 @@ from tests.support.readers import AT_ONCE_S, Reader, eventually
         ("POST", "/v1/messages", "[]", 400, "invalid_request_error"),
         ("POST", "/v1/messages/count_tokens", "", 400, "invalid_request_error"),
         ("GET", "/v1/messages", None, 405, "invalid_request_error"),
-        ("GET", "/v1/nothing", None, 404, "not_found_error"),
+        ("GET", "/v1/nothing", None, 404, "not_served"),
         ("POST", "/v1/messages", json.dumps({"x": "y" * 2000}), 413, "request_too_large"),
     ],
 )
@@ -171,3 +171,38 @@ async def test_a_shutdown_waits_for_a_whole_message(serve: Serve, simulator: Sim
         await service.drain()
 
     assert (await waiting)["stop_reason"] == "end_turn"
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens", "/api/stream", "/api/chat"])
+@pytest.mark.parametrize("stream", [b"true", b"false"])
+@pytest.mark.parametrize("number", [b"9" * 400, b"-" + b"9" * 400, b"1" + b"0" * 30])
+async def test_a_number_of_hundreds_of_digits_is_told_by_field_and_takes_no_place(
+    path: str, stream: bytes, number: bytes, serve: Serve, client: aiohttp.ClientSession
+) -> None:
+    service = await serve(max_streams=1)
+    messages = b'[{"id": "u", "role": "user", "content": "x", "parts": [{"type": "text", "text": "x"}]}]'
+    body = b'{"id": "c", "model": "m", "messages": %b, "max_tokens": %b' % (messages, number)
+    body += b', "stream": %b}' % stream if path.startswith("/v1/") else b"}"
+    for _ in range(3):
+        async with client.post(
+            f"{service.url}{path}", data=body, headers={"Content-Type": "application/json"}
+        ) as response:
+            told = await response.text()
+        assert response.status == 400
+        assert "max_tokens" in told
+        assert len(told) < 300
+    assert not service.streams.live
+    async with client.post(f"{service.url}/api/stream", json={"prompt": "{{tokens=1}}"}) as response:
+        assert response.status == 200, "its place is free"
+
+
+@pytest.mark.parametrize("stream", [b"1", b'"true"', b"[true]"])
+async def test_a_stream_that_is_neither_true_nor_false_is_claudes_to_refuse(
+    stream: bytes, service: Running, client: aiohttp.ClientSession, simulator: Simulator
+) -> None:
+    body = b'{"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}], "stream": %b}' % stream
+    for url in (simulator.url, service.url):
+        headers = {"Content-Type": "application/json", "x-api-key": "k"}
+        async with client.post(f"{url}/v1/messages", data=body, headers=headers) as response:
+            assert response.status == 400
+            assert "stream: Input should be a valid boolean" in await response.text()

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from app.tools.simulator.answer import numbered_text
@@ -362,3 +363,26 @@ async def test_upstream_faults_in_mid_stream_are_the_last_event_and_the_text_so_
         assert await again.rest() == body
         for each in (reader, again):
             each.leave()
+
+
+async def test_who_only_asks_whether_a_stream_can_be_resumed_takes_nothing_over(
+    service: Running, client: aiohttp.ClientSession
+) -> None:
+    reader = await Reader.connect(service.url)
+    await reader.ask("tokens=200 rate=100 text=numbered", resumable=True)
+    assert await reader.head() == 200
+    await reader.until(b"token0001")
+    url = f"{service.url}/api/stream/{reader.headers['x-stream-id']}"
+    async with client.head(url) as response:
+        assert (response.status, response.content_type) == (200, "text/event-stream")
+        assert response.headers["X-Stream-Id"] == reader.headers["x-stream-id"]
+    async with client.head(url, headers={"Last-Event-ID": "999999"}) as response:
+        assert response.status == 400
+    async with client.head(f"{service.url}/api/stream/st0_none") as response:
+        assert response.status == 404
+    async with client.head(f"{service.url}/api/chat/none/stream") as response:
+        assert response.status == 204
+    rest = await reader.rest()
+    reader.leave()
+    assert b"token0200" in rest
+    assert b"taken_over" not in rest

@@ -250,6 +250,7 @@ async def turned_away(serve: Serve, seen: Seen, monkeypatch: pytest.MonkeyPatch)
     ):  # fmt: skip
         assert await posted(service, "/api/stream", body, method, **headers) == status
     assert await posted(service, "/nothing", method="GET") == 404
+    assert await posted(service, "/v1/nothing", method="GET", **key) == 404  # not served
     reader = await Reader.connect(service.url)
     await reader.send(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
     assert await reader.head() == 400

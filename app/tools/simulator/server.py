@@ -344,6 +344,8 @@ def _request_body(raw: bytes, needed: tuple[str, ...]) -> dict[str, Any]:
         raise ApiError(400, "messages: at least one message is required")
     if not isinstance(body["model"], str):
         raise ApiError(400, "model: Input should be a valid string")
+    if not isinstance(body.get("stream", False), bool):
+        raise ApiError(400, "stream: Input should be a valid boolean")
     limit = body.get("max_tokens", 1)
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise ApiError(400, "max_tokens: Input should be greater than or equal to 1")

@@ -1,0 +1,165 @@
+"""The Messages API's other paths: what a setting allows passes to Claude and back as it is, and is not booked.
+
+Method, query, headers and body pass, the body piece by piece in both directions: whoever does not take the next one makes
+the other side wait. A client that leaves ends the request to Claude.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
+from urllib.parse import quote, unquote
+
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
+
+from ..errors import BadRequest, NotServed, Overloaded, SlowBody, SluicewayError
+from ..streams.registry import Streams
+from ..upstream.headers import HeadersUp, headers_down
+from ..upstream.passing import Passed, Passing
+from .entrance import Body, BodyBound, Route, give_leave, too_large
+from .readers import SendBuffers, bound_buffers
+from .slashes import one_slash
+
+# Not the paths that are served here in their own way.
+_PATH = r"{path:(?!messages$|messages/count_tokens$)[^/]+(?:/[^/]+)*/?}"
+# Towards the client: as much as Claude's side may be ahead of it, beside the piece between them. Linux doubles the first.
+_BUFFERS = SendBuffers(send_buffer_bytes=262_144, notsent_lowat_bytes=131_072)
+# So many at once, each of which takes up to some 2 MB of the kernel's buffers.
+_MOST_AT_ONCE = 100
+# A batch says where its results are, by an address at Claude's own host: an SDK would go there with the caller's key.
+_RESULTS_URL = re.compile(rb'("results_url"\s*:\s*")https?://[^/"]*(?:/[^"]*?)?(/v1/messages/batches/)')
+# A list of a thousand batches is some 1 MB.
+_MOST_BATCHES_BYTES = 4_194_304
+
+
+@dataclass(slots=True)
+class PassThrough:
+    """What the handler works with.
+
+    Attributes:
+        passing: the way to Claude.
+        streams: tell whether the service takes anything new.
+        headers_up: chooses which of a request's headers go to Claude.
+        allowed: the paths that pass, each with everything below it.
+        bound: of a body; its time is what the next piece may take, in either direction.
+    """
+
+    passing: Passing
+    streams: Streams
+    headers_up: HeadersUp
+    allowed: Iterable[str]
+    bound: BodyBound
+    _running: int = 0
+
+    def routes(self) -> list[Route]:
+        """Whatever is below `/v1/` and is not served in another way."""
+        return [Route("*", f"/v1/{_PATH}", self.pass_on, body=Body.STREAMED)]
+
+    async def pass_on(self, request: web.Request) -> web.StreamResponse:
+        """Passes a request on.
+
+        Raises:
+            NotServed: its path is not allowed. BadRequest: it is none. SluicewayError: it failed before its answer began.
+        """
+        path = allowed_path(one_slash(request.rel_url.raw_path), self.allowed)
+        query = request.rel_url.raw_query_string
+        self.streams.check_accepting()
+        if self._running >= _MOST_AT_ONCE:
+            raise Overloaded(f"{_MOST_AT_ONCE} requests are passing already", retry_after_s=1.0)
+        if (request.content_length or 0) > self.bound.max_bytes:
+            raise too_large(self.bound)
+        self._running += 1
+        try:
+            method = hdrs.METH_GET if request.method == hdrs.METH_HEAD else request.method
+            up = self.headers_up.of(request.headers.items(), as_client=True, with_body=True)
+            body = self._pieces(request) if request.body_exists else None
+            passed = await self.passing.send(method, f"{path}?{query}" if query else path, up, body)
+            try:
+                return await self._answer(request, path, passed)
+            finally:
+                await passed.close()
+        finally:
+            self._running -= 1
+
+    async def _pieces(self, request: web.Request) -> AsyncGenerator[bytes, None]:
+        await give_leave(request)
+        size_bytes = 0
+        while True:
+            try:
+                async with asyncio.timeout(self.bound.timeout_s):
+                    piece = await request.content.readany()
+            except TimeoutError:
+                raise SlowBody(f"nothing of the body came for {self.bound.timeout_s:g} s") from None
+            except web.RequestPayloadError as error:
+                raise BadRequest("the body broke off, or its framing is not HTTP's") from error
+            if not piece:
+                return
+            size_bytes += len(piece)
+            if size_bytes > self.bound.max_bytes:
+                raise too_large(self.bound)
+            yield piece
+
+    async def _answer(self, request: web.Request, path: str, passed: Passed) -> web.StreamResponse:
+        headers = CIMultiDict(headers_down(passed.headers))
+        length = next((int(value) for name, value in passed.headers if name.lower() == "content-length"), None)
+        if path.startswith("/v1/messages/batches") and "json" in headers.get(hdrs.CONTENT_TYPE, ""):
+            return await _batches(passed, headers, length)
+        response = web.StreamResponse(status=passed.status, headers=headers)
+        response.content_length = length
+        bound_buffers(request, _BUFFERS)
+        await response.prepare(request)
+        if request.method == hdrs.METH_HEAD:
+            return response
+        try:
+            async with aclosing(passed.pieces()) as pieces:
+                async for piece in pieces:
+                    async with asyncio.timeout(self.bound.timeout_s):
+                        await response.write(piece)
+        except (SluicewayError, TimeoutError):
+            # Claude's side broke off, or the client takes no more: an end that does not look like one.
+            if request.transport is not None:
+                request.transport.abort()
+        return response
+
+
+async def _batches(passed: Passed, headers: CIMultiDict[str], length: int | None) -> web.Response:
+    """Batches, with the addresses of their results on this service: a path alone, which SDKs resolve as their own."""
+    said = bytearray()
+    async with aclosing(passed.pieces()) as pieces:
+        async for piece in pieces:
+            said += piece
+            if len(said) > _MOST_BATCHES_BYTES:
+                raise Overloaded(f"so many batches are above {_MOST_BATCHES_BYTES} bytes: ask for fewer at once")
+    return web.Response(status=passed.status, headers=headers, body=_RESULTS_URL.sub(rb"\1\2", said))
+
+
+def allowed_path(raw_path: str, allowed: Iterable[str]) -> str:
+    """The path as it goes up: rebuilt from its segments, so that no server reads more into it than was looked at. Pure.
+
+    Args:
+        raw_path: as it came, encoded.
+        allowed: such as `/v1/files`, each with everything below it.
+
+    Raises:
+        NotServed: it is not allowed. BadRequest: a segment is empty, `.` or `..`, or holds a slash or what does not print.
+    """
+    segments = [_segment(segment) for segment in raw_path.removesuffix("/").split("/")[1:]]
+    for prefix in allowed:
+        parts = prefix.strip("/").split("/")
+        if segments[: len(parts)] == parts:
+            return "/" + "/".join(quote(segment, safe="~:@!$&'()*+,;=") for segment in segments)
+    raise NotServed("this path of Claude's API is not served here; the setting pass_through names those that are")
+
+
+def _segment(raw: str) -> str:
+    try:
+        segment = unquote(raw, errors="strict")
+    except UnicodeDecodeError:
+        segment = ""
+    if not segment.isprintable() or segment in ("", ".", "..") or "/" in segment or "\\" in segment or "%" in segment:
+        raise BadRequest("the path holds what no path of Claude's API holds")
+    return segment
