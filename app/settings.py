@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,9 @@ from pydantic_core import PydanticCustomError
 ENV_PREFIX = "SLUICEWAY_"
 
 
+# Kubernetes, "Discovering services": `…_SERVICE_HOST`, `…_SERVICE_PORT_NAME`, `…_PORT=tcp://…`, `…_PORT_80_TCP_ADDR`.
+_SERVICE_LINK = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+_LINK_SCHEMES = ("tcp://", "udp://", "sctp://")
 # No header can hold them (RFC 9110, field values).
 _CONTROLS = frozenset([*range(0x20), 0x7F])
 
@@ -233,7 +237,7 @@ def load(
             reason = error.strerror if isinstance(error, OSError) else None
             raise SettingsError(f"config {config}: {reason or error}") from error
         take(config.name, table, {key: key for key in table})
-    names = {name: name.removeprefix(ENV_PREFIX).lower() for name in environ if name.startswith(ENV_PREFIX)}
+    names = {name: name.removeprefix(ENV_PREFIX).lower() for name in environ if _is_ours(name, environ[name])}
     take("environment", {key: environ[name] for name, key in names.items()}, {key: name for name, key in names.items()})
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     take("command line", given, {key: f"--{key.replace('_', '-')}" for key in given})
@@ -241,6 +245,13 @@ def load(
         return Settings(**values)
     except ValidationError as error:
         raise SettingsError("; ".join(_told(problem, sources) for problem in error.errors())) from None
+
+
+def _is_ours(name: str, value: str) -> bool:
+    """Whether an environment variable is a setting, and not what Kubernetes tells every pod of a Service `sluiceway`."""
+    if not name.startswith(ENV_PREFIX):
+        return False
+    return not _SERVICE_LINK.fullmatch(name) and not (name.endswith("PORT") and value.startswith(_LINK_SCHEMES))
 
 
 def _as_in(source: str, key: str) -> str:

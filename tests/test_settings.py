@@ -121,6 +121,23 @@ def test_a_later_source_wins_file_then_environment_then_command_line(tmp_path: P
     assert (settings.port, settings.max_tokens, settings.model, settings.host) == (3, 2, "a", "127.0.0.1")
 
 
+def test_what_kubernetes_tells_the_pods_of_a_service_called_sluiceway_is_no_setting() -> None:
+    links = {
+        "SLUICEWAY_SERVICE_HOST": "10.0.0.1",
+        "SLUICEWAY_SERVICE_PORT": "80",
+        "SLUICEWAY_SERVICE_PORT_HTTP": "80",
+        "SLUICEWAY_PORT": "tcp://10.0.0.1:80",
+        "SLUICEWAY_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "SLUICEWAY_PORT_80_TCP_PROTO": "tcp",
+        "SLUICEWAY_PORT_80_TCP_PORT": "80",
+        "SLUICEWAY_PORT_80_TCP_ADDR": "10.0.0.1",
+        "SLUICEWAY_ADMIN_SERVICE_HOST": "10.0.0.2",
+        "SLUICEWAY_ADMIN_PORT": "tcp://10.0.0.2:9464",
+    }
+    assert load(environ=links) == DEFAULTS
+    assert load(environ=links | {"SLUICEWAY_PORT": "81", "SLUICEWAY_MODEL": "m"}).port == 81
+
+
 def test_every_setting_can_be_given_by_the_environment_and_on_the_command_line() -> None:
     for name, field in FIELDS.items():
         value = field.get_default()

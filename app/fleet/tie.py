@@ -18,9 +18,13 @@ class Tie:
 
     Args:
         fd: the inherited descriptor of the socket.
+
+    Attributes:
+        is_cut: the parent is gone.
     """
 
     def __init__(self, fd: int) -> None:
+        self.is_cut = False
         self._socket = socket.socket(fileno=fd)
         self._socket.setblocking(False)
 
@@ -39,6 +43,7 @@ class Tie:
 
         def on_readable() -> None:
             loop.remove_reader(self._socket)
+            self.is_cut = True
             end()
 
         loop.add_reader(self._socket, on_readable)

@@ -73,9 +73,12 @@ class UnixPath:
             return cls(path, sock, staged, _identity(path), older)
 
     def publish(self) -> None:
-        """Puts the socket at the path, in one step. Raises SettingsError if somebody else took it meanwhile."""
+        """Puts the socket at the path, in one step. Raises SettingsError if somebody else took it meanwhile.
+
+        Who was to be replaced may have ended by itself.
+        """
         with _told(self.path), _locked(self.path):
-            if _identity(self.path) != self._before:
+            if _identity(self.path) != self._before and _is_live(self.path):
                 raise SettingsError(f"unix {self.path}: another process has taken it meanwhile")
             os.rename(self._staged, self.path)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, closing, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 
 from aiohttp import hdrs, web
@@ -61,6 +62,7 @@ class Running:
         error that says when to try again.
         """
         self.streams.accepting = False
+        log.info("draining: %d streams run, and have %g s", len(self.streams.live), self.service.settings.drain_s)
         await self.streams.drain()
         if self.url.startswith("unix:"):
             await asyncio.sleep(_LINGER_S)
@@ -150,6 +152,9 @@ async def serve_until_signal(
             print(f"Sluiceway {__version__} on {service.url} (admin on {service.admin_url})", flush=True)
             await ends.asked.wait()
             await service.drain()
+        if place is not None and tie is not None and tie.is_cut:
+            with suppress(OSError):  # the last worker finds it empty; its parent cannot remove it any more
+                os.rmdir(place.folder)
 
 
 class _Ends:

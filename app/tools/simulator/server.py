@@ -425,7 +425,10 @@ def command() -> click.Command:
                 )
 
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(until_told())
+            try:
+                runner.run(until_told())
+            except (OSError, OverflowError) as error:
+                raise click.ClickException(f"port {port} on host {host}: {error}") from None
 
     options: list[click.Parameter] = [
         click.Option(["--host"], default="127.0.0.1", show_default=True, help="address to listen on"),
