@@ -6,7 +6,6 @@ the number of deltas in it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ import msgspec
 from ..errors import UpstreamError, UpstreamGarbled
 from .blocks import index_of, standing_input, standing_text, whole_blocks
 from .events import ClaudeEvent, Delta, DeltaKind, Event
+from .reading import read_json
 from .refusals import is_error, reads_as_error, refusal, without_secrets, words_of
 from .sse import NO_NAME, EventTooLarge, SseDecoder
 
@@ -233,8 +233,8 @@ def _runs(deltas: list[_BlockDelta]) -> Iterator[ClaudeEvent]:
 
 def _object(raw: bytes) -> dict[str, Any] | None:
     try:
-        decoded = json.loads(raw)
-    except (ValueError, RecursionError):
+        decoded = read_json(raw)
+    except ValueError:
         return None
     return decoded if isinstance(decoded, dict) else None
 

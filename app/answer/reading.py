@@ -12,6 +12,10 @@ import msgspec
 _MOST_DIGITS = 400
 
 
+class TooDeep(ValueError):
+    """It may be JSON, but is nested beyond what can be read."""
+
+
 def read_json(raw: bytes) -> Any:
     """Reads what the standard allows, and what is written all the same.
 
@@ -19,7 +23,7 @@ def read_json(raw: bytes) -> Any:
     integers without end, which come out as infinite. Whoever uses a value checks it (`usage.py` for usage).
 
     Raises:
-        ValueError: it is no JSON, or nested beyond what can be read.
+        ValueError: it is no JSON. TooDeep, which is one: it is nested beyond what can be read.
     """
     try:
         return msgspec.json.decode(raw)  # several times as fast, and as the standard has it
@@ -28,7 +32,7 @@ def read_json(raw: bytes) -> Any:
     try:
         return _decode(raw.decode("utf-8-sig"))
     except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+        raise TooDeep("nested too deeply") from error
 
 
 def _integer(digits: str) -> int | float:

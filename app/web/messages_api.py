@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from multidict import CIMultiDict
 
 from ..answer.decoding import EventDecoder
 from ..answer.events import ClaudeEvent
-from ..answer.reading import read_json
+from ..answer.reading import TooDeep, read_json
 from ..errors import UpstreamGarbled
 from ..money.ledger import Account
 from ..upstream.headers import headers_down
@@ -26,6 +27,8 @@ from .entrance import BODY, Body, Route
 from .opening import Opener, Wanted
 from .requests import parse_messages_request
 from .slashes import one_slash
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,9 @@ def _events_of(answer: httpx2.Response) -> Iterable[ClaudeEvent]:
         return EventDecoder().feed(answer.content)
     try:
         message = read_json(answer.content)
+    except TooDeep:
+        log.warning("an answer is nested too deeply to be read: it is passed on, and its usage is not known")
+        return []  # Claude gave it, and it was paid: the client may read it all the same
     except ValueError as error:
         raise UpstreamGarbled("Claude's side answered with something that is no JSON") from error
     if not isinstance(message, dict):

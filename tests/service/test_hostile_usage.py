@@ -81,6 +81,8 @@ SAID = {
     "a fraction": Said(end='{"output_tokens": 20.5}', spent_usd=None),
     "a whole float": Said(end='{"output_tokens": 20.0}', unreadable=0),
     "four hundred digits": Said(end='{"output_tokens": %s}' % ("9" * 400), spent_usd=None),
+    "five thousand digits": Said(end='{"output_tokens": %s}' % ("9" * 5000), spent_usd=None),
+    "input of five thousand digits": Said(start='{"input_tokens": 1000, "output_tokens": 1, "x": %s}' % ("9" * 5000)),
     "input of four hundred digits": Said(end='{"output_tokens": 20, "cache_read_input_tokens": %s}' % ("9" * 400)),
     "a word for input": Said(end='{"output_tokens": 20, "cache_read_input_tokens": "ten"}'),
     "cache_creation a number": Said(end='{"output_tokens": 20, "cache_creation": 7}'),
@@ -137,6 +139,15 @@ async def test_the_answer_comes_through_and_is_settled(name: str, way: str) -> N
     else:
         assert counted.by("output_tokens_total", "basis") == {"exact": 20}
         assert sum(counted.by("spent_usd_total", "type").values()) == pytest.approx(said.spent_usd)
+
+
+async def test_a_whole_answer_that_is_too_deep_to_be_read_is_given_all_the_same() -> None:
+    deep = b"[" * 100_000 + b"]" * 100_000
+    body = json.dumps(MESSAGE | {"usage": "<usage>"}).encode().replace(b'"<usage>"', deep)
+    async with answering(response(body, content_type="application/json")) as service:
+        assert await ask(service, "whole") == (200, body)
+        counted = await settled(service)
+    assert counted.by("streams_total", "outcome") == {"completed": 1}
 
 
 async def test_the_last_frame_says_what_claude_said_less_what_nobody_can_read() -> None:
