@@ -192,7 +192,7 @@ def _address(location: str) -> str:
     """An address without what may be secret in it: user, query and fragment."""
     try:
         parts = urlsplit(location)
-        host = parts.hostname or ""
+        host = parts.netloc.rpartition("@")[2]
     except ValueError:
         return "no address"
     return told(f"{parts.scheme}://{host}{parts.path}" if host else parts.path) or "no address"

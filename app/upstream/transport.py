@@ -69,12 +69,16 @@ class Transport(httpx2.AsyncBaseTransport):
         for name in ("content-encoding", "content-length", "transfer-encoding"):
             headers.pop(name, None)
         words = bytes(said[:MOST_BODY_BYTES])
+        if coding and (decoded := _decoded(words, coding)) is not None:
+            words = decoded
+        elif coding:  # whatever it was, what stands for it is no JSON
+            words, headers["content-type"] = f"(a body coded as {coding})".encode("utf-8", "replace"), "text/plain"
         return httpx2.Response(
             response.status_code,
             # The SDK's client would read where a redirect leads to, and fail where that is no address.
             extensions={"location": headers.pop("location", "")},
             headers=headers,
-            content=self._hide(_decoded(words, coding) if coding else words),
+            content=self._hide(words),
             request=request,
         )
 
@@ -84,11 +88,11 @@ def _coding(response: httpx2.Response) -> str:
     return "" if coding == "identity" else coding
 
 
-def _decoded(said: bytes, coding: str) -> bytes:
-    """The beginning of a coded body, at most as long as an uncoded one may be."""
+def _decoded(said: bytes, coding: str) -> bytes | None:
+    """The beginning of a coded body, at most as long as an uncoded one may be; None where it cannot be read."""
     for wbits in {"gzip": (31,), "x-gzip": (31,), "deflate": (15, -15)}.get(coding, ()):
         try:
             return zlib.decompressobj(wbits).decompress(said, MOST_BODY_BYTES)
         except zlib.error:
             continue
-    return f"(a body coded as {coding})".encode("utf-8", "replace")
+    return None

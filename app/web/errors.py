@@ -9,7 +9,15 @@ import anthropic
 from aiohttp import web
 from multidict import CIMultiDict
 
-from ..errors import InternalError, MethodNotAllowed, NotFound, SluicewayError, UpstreamRefused
+from ..errors import (
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+    SluicewayError,
+    UpstreamCut,
+    UpstreamGarbled,
+    UpstreamRefused,
+)
 from ..upstream.headers import headers_down
 from ..wire.messages import error_body
 from .slashes import one_slash
@@ -36,6 +44,10 @@ def error_response(error: SluicewayError, path: str) -> web.Response:
     headers = {"Cache-Control": "no-store"}
     if error.retry_after_s is not None:
         headers["Retry-After"] = f"{error.retry_after_s:.0f}"
+    began = isinstance(error, UpstreamCut | UpstreamGarbled | UpstreamRefused)
+    if began and not isinstance(cause, anthropic.APIStatusError):
+        # An answer had begun, so asking again would buy a second one: the SDKs would, on their own, at this status.
+        headers["x-should-retry"] = "false"
     body = error_body(error) if one_slash(path).startswith("/v1/") else error.as_dict()
     return web.json_response(body, status=error.status, headers=headers)
 

@@ -20,7 +20,6 @@ from ..answer.decoding import EventDecoder
 from ..answer.events import ClaudeEvent
 from ..answer.reading import TooDeep, read_json
 from ..errors import UpstreamGarbled
-from ..money.ledger import Account
 from ..upstream.headers import headers_down
 from ..wire.messages import MessagesFormat, events_of
 from .entrance import BODY, Body, Route
@@ -57,13 +56,18 @@ class MessagesApi:
             return await self.opener.open_stream(request, wanted)
         async with self.opener.streams.whole(asked.model, asked.max_tokens) as account:
             answer = await self._ask(request)
-            _book(account, answer)
-        return _response(answer)
+            events, error = _events_of(answer)
+            for event in events:
+                account.see(event)
+            account.delivered_all()
+        # What an error says may hold a key; what an answer says is as Claude wrote it.
+        return _response(answer, self.opener.claude.hide(answer.content) if error else answer.content)
 
     async def count_tokens(self, request: web.Request) -> web.Response:
         """`POST /v1/messages/count_tokens`."""
         parse_messages_request(request[BODY])
-        return _response(await self._ask(request))
+        answer = await self._ask(request)
+        return _response(answer, answer.content)
 
     async def _ask(self, request: web.Request) -> httpx2.Response:
         up = self.opener.headers_up.of(request.headers.items(), as_client=True)
@@ -71,29 +75,24 @@ class MessagesApi:
         return await self.opener.claude.fetch(f"{path}?{query}" if query else path, up, request.pop(BODY))
 
 
-def _response(answer: httpx2.Response) -> web.Response:
+def _response(answer: httpx2.Response, body: bytes) -> web.Response:
     headers = CIMultiDict(headers_down(answer.headers.multi_items()))
-    return web.Response(status=answer.status_code, body=answer.content, headers=headers)
+    return web.Response(status=answer.status_code, body=body, headers=headers)
 
 
-def _book(account: Account, answer: httpx2.Response) -> None:
-    """Enters a whole answer into the ledger. Raises UpstreamGarbled if it is none."""
-    for event in _events_of(answer):
-        account.see(event)
-    account.delivered_all()
-
-
-def _events_of(answer: httpx2.Response) -> Iterable[ClaudeEvent]:
+def _events_of(answer: httpx2.Response) -> tuple[Iterable[ClaudeEvent], bool]:
+    """The events that a whole answer stands for, and whether an error is among them. Raises UpstreamGarbled if it is none."""
     if answer.headers.get("content-type", "").startswith("text/event-stream"):
         # Its `stream` was neither true nor false, and whoever answered took it for true.
-        return EventDecoder().feed(answer.content)
+        decoder = EventDecoder()
+        return decoder.feed(answer.content), decoder.error is not None
     try:
         message = read_json(answer.content)
     except TooDeep:
         log.warning("an answer is nested too deeply to be read: it is passed on, and its usage is not known")
-        return []  # Claude gave it, and it was paid: the client may read it all the same
+        return [], False  # Claude gave it, and it was paid: the client may read it all the same
     except ValueError as error:
         raise UpstreamGarbled("Claude's side answered with something that is no JSON") from error
     if not isinstance(message, dict):
         raise UpstreamGarbled("Claude's side answered with something that is no message")
-    return events_of(message)
+    return events_of(message), False
