@@ -67,7 +67,7 @@ class Streams:
         self._worker = worker
         self._tasks = asyncio.TaskGroup()
         self._watcher: asyncio.Task[None] | None = None
-        self._whole: set[asyncio.Timeout] = set()  # one for each answer that is asked for whole
+        self._whole: set[asyncio.Timeout] = set()  # one for each answer that is asked for whole, or passes
         self._replaying: set[Connection] = set()  # readers of streams that have ended
         self._idle = asyncio.Event()  # set while nothing runs, is asked for whole, or is read again
         self._idle.set()
@@ -127,7 +127,7 @@ class Streams:
         Raises:
             Draining: none is started any more. Overloaded: there is no room for one more.
         """
-        self.check_accepting()
+        self._check_accepting()
         if terms.name:
             self._claim_name(terms)
         replay = self._archive.replay(terms.policy)
@@ -150,7 +150,7 @@ class Streams:
             Draining: none is asked for any more. Overloaded: there is no room for one more.
             ShuttingDown: the drain time is over. InternalError: the block failed with what was not foreseen.
         """
-        self.check_accepting()
+        self._check_accepting()
         page = self._books.open(model, max_tokens)
         outcome = Outcome.INTERNAL_ERROR
         limit = asyncio.timeout(None)
@@ -176,6 +176,29 @@ class Streams:
             self._whole.discard(limit)
             self._check_idle()
             page.settle(outcome)
+
+    @asynccontextmanager
+    async def passing(self) -> AsyncIterator[None]:
+        """Keeps a place for a request that passes and is not booked: the drain waits for it, and ends it at last.
+
+        Raises:
+            Draining: none passes any more. Overloaded: there is no room for one more.
+            ShuttingDown: the drain time is over.
+        """
+        self._check_accepting()
+        limit = asyncio.timeout(None)
+        self._whole.add(limit)
+        self._idle.clear()
+        try:
+            async with limit:
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise ShuttingDown("the service is shutting down", retry_after_s=1.0) from None
+        finally:
+            self._whole.discard(limit)
+            self._check_idle()
 
     async def resume(self, stream_id: str, caller: str, connection: Connection) -> Session | None:
         """Gives the reader on `connection` every frame after its `sent_id`, then what is still to come.
@@ -270,8 +293,7 @@ class Streams:
         for connection in self._replaying:
             connection.abort()
 
-    def check_accepting(self) -> None:
-        """Whether something new may be started. Raises ShuttingDown, Overloaded."""
+    def _check_accepting(self) -> None:
         if not self.accepting:
             raise Draining("the service is shutting down", retry_after_s=1.0)
         self._admit(len(self.live) + len(self._whole))

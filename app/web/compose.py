@@ -59,6 +59,9 @@ from .siblings import Siblings
 
 log = logging.getLogger(__name__)
 
+# In a request of the Messages API. To find its three fields that matter all others are passed over, on the event loop: of
+# so many values that takes some 50 ms. More are not in what the largest context, a million tokens, can hold.
+_MOST_VALUES = 4_000_000
 # What `reread()` takes from settings that were read again.
 REREAD = ("api_keys", "prices_file")
 
@@ -266,7 +269,7 @@ def _body_bounds(settings: Settings) -> dict[Body, BodyBound]:
     timeout_s = settings.body_timeout_s
     return {
         Body.QUESTION: BodyBound(settings.max_body_bytes, timeout_s, "max_body_bytes"),
-        Body.MESSAGES: BodyBound(settings.max_messages_bytes, timeout_s, "max_messages_bytes"),
+        Body.MESSAGES: BodyBound(settings.max_messages_bytes, timeout_s, "max_messages_bytes", _MOST_VALUES),
     }
 
 

@@ -24,6 +24,8 @@ from .slashes import DoubledSlashes
 # A control request's body holds a number or a token.
 _CONTROL_BYTES = 4096
 _CONTROL_S = 10.0
+# What stands before each value of JSON but the first.
+_BEFORE_VALUES = b",:[{"
 
 
 class Who(Enum):
@@ -69,6 +71,7 @@ class BodyBound:
 
     Attributes:
         max_bytes: its largest size.
+        max_values: the most commas, colons and opening brackets in it, about as many as it has values; 0 for any number.
         timeout_s: how long it may take to arrive, in seconds.
         setting: the setting that the bound comes from, if it comes from one.
     """
@@ -76,6 +79,7 @@ class BodyBound:
     max_bytes: int
     timeout_s: float
     setting: str = ""
+    max_values: int = 0
 
 
 # The caller's name, as `Keys` gives it; empty where none is known.
@@ -151,7 +155,11 @@ class Entrance:
         except Unauthorized as error:
             refusal = error
         request[BODY] = await read_body(request, bound)
-        token = _token_in(request[BODY])
+        try:
+            token = _token_in(request[BODY])
+        except BadRequest:
+            if refusal is None:
+                raise
         if token is not None:
             request[CALLER], request[STOP_TOKEN] = "", token
         elif refusal is not None:
@@ -170,18 +178,24 @@ async def read_body(request: web.Request, bound: BodyBound) -> bytes:
     if (request.content_length or 0) > bound.max_bytes:
         raise too_large(bound)
     await give_leave(request)
-    body = bytearray()
+    pieces: list[bytes] = []
+    size_bytes = values = 0
     try:
         async with asyncio.timeout(bound.timeout_s):
             while piece := await request.content.readany():
-                body += piece
-                if len(body) > bound.max_bytes:
+                pieces.append(piece)
+                size_bytes += len(piece)
+                if size_bytes > bound.max_bytes:
                     raise too_large(bound)
+                # Counted as it comes: once it is whole, telling how long it takes to read would take as long.
+                values += len(piece) - len(piece.translate(None, _BEFORE_VALUES)) if bound.max_values else 0
+                if values > bound.max_values:
+                    raise BadRequest(f"the body holds more than {bound.max_values} values")
     except TimeoutError:
         raise SlowBody(f"the body did not come within {bound.timeout_s:g} s") from None
     except web.RequestPayloadError as error:
         raise BadRequest("the body broke off, or its framing is not HTTP's") from error
-    return bytes(body)
+    return b"".join(pieces)
 
 
 def too_large(bound: BodyBound) -> TooLarge:

@@ -141,9 +141,7 @@ class Opener:
     def _ask(self, request: web.Request, wanted: Wanted, connection: SseConnection) -> Source:
         up = self.headers_up.of(request.headers.items(), as_client=wanted.as_client)
         if wanted.betas:
-            up["anthropic-beta"] = ", ".join(
-                (*([up["anthropic-beta"]] if "anthropic-beta" in up else []), *wanted.betas)
-            )
+            up["anthropic-beta"] = ", ".join(filter(None, (up.get("anthropic-beta"), *wanted.betas)))
         if wanted.as_client:
             # The caller's SDK retries by itself: one request of its is one request to Claude.
             answer = self.claude.pass_on(request.pop(BODY), up, request.rel_url.raw_query_string, retry=NEVER)

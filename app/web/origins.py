@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Collection
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 
-_METHODS = "GET, POST, DELETE, OPTIONS"
-# What the SDKs, the AI SDK and our own client.js send; a preflight's own wish is not echoed.
+_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+# What the SDKs, the AI SDK and our own client.js send; a preflight's own wish is not echoed. The last is any other one:
+# a header that Claude learns tomorrow, or that `forward_headers` names. It does not stand for `authorization`.
 _REQUEST_HEADERS = ", ".join(
     (
         "accept", "authorization", "content-type", "last-event-id", "user-agent", "x-api-key", "x-stop-token",
@@ -18,6 +19,7 @@ _REQUEST_HEADERS = ", ".join(
             "arch", "async", "helper", "helper-method", "lang", "os", "package-version", "poll-helper", "raw-response",
             "read-timeout", "retry-count", "runtime", "runtime-version", "stream-helper", "timeout",
         )),
+        "*",
     )
 )  # fmt: skip
 _RATE_LIMITS = (f"ratelimit-{kind}" for kind in ("requests", "tokens", "input-tokens", "output-tokens"))
@@ -27,6 +29,7 @@ _EXPOSED = ", ".join(
         "request-id", "retry-after", "x-stream-id", "x-stop-token", "x-resumable", "x-should-retry",
         "anthropic-organization-id", "anthropic-workspace-id",
         *(f"anthropic-{budget}-{part}" for budget in _BUDGETS for part in ("limit", "remaining", "reset")),
+        "*",
     )
 )  # fmt: skip
 _PREFLIGHT_S = 7200  # the longest that Chromium remembers one

@@ -7,6 +7,7 @@ the other side wait. A client that leaves ends the request to Claude.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
@@ -24,25 +25,25 @@ from .entrance import Body, BodyBound, Route, give_leave, too_large
 from .readers import SendBuffers, bound_buffers
 from .slashes import one_slash
 
+log = logging.getLogger(__name__)
+
 # Not the paths that are served here in their own way.
 _PATH = r"{path:(?!messages$|messages/count_tokens$)[^/]+(?:/[^/]+)*/?}"
 # Towards the client: as much as Claude's side may be ahead of it, beside the piece between them. Linux doubles the first.
 _BUFFERS = SendBuffers(send_buffer_bytes=262_144, notsent_lowat_bytes=131_072)
-# So many at once, each of which takes up to some 2 MB of the kernel's buffers.
-_MOST_AT_ONCE = 100
 # A batch says where its results are, by an address at Claude's own host: an SDK would go there with the caller's key.
 _RESULTS_URL = re.compile(rb'("results_url"\s*:\s*")https?://[^/"]*(?:/[^"]*?)?(/v1/messages/batches/)')
 # A list of a thousand batches is some 1 MB.
 _MOST_BATCHES_BYTES = 4_194_304
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class PassThrough:
     """What the handler works with.
 
     Attributes:
         passing: the way to Claude.
-        streams: tell whether the service takes anything new.
+        streams: among which it has a place while it passes.
         headers_up: chooses which of a request's headers go to Claude.
         allowed: the paths that pass, each with everything below it.
         bound: of a body; its time is what the next piece may take, in either direction.
@@ -53,7 +54,6 @@ class PassThrough:
     headers_up: HeadersUp
     allowed: Iterable[str]
     bound: BodyBound
-    _running: int = 0
 
     def routes(self) -> list[Route]:
         """Whatever is below `/v1/` and is not served in another way."""
@@ -67,23 +67,17 @@ class PassThrough:
         """
         path = allowed_path(one_slash(request.rel_url.raw_path), self.allowed)
         query = request.rel_url.raw_query_string
-        self.streams.check_accepting()
-        if self._running >= _MOST_AT_ONCE:
-            raise Overloaded(f"{_MOST_AT_ONCE} requests are passing already", retry_after_s=1.0)
         if (request.content_length or 0) > self.bound.max_bytes:
             raise too_large(self.bound)
-        self._running += 1
-        try:
-            method = hdrs.METH_GET if request.method == hdrs.METH_HEAD else request.method
-            up = self.headers_up.of(request.headers.items(), as_client=True, with_body=True)
-            body = self._pieces(request) if request.body_exists else None
+        method = hdrs.METH_GET if request.method == hdrs.METH_HEAD else request.method
+        up = self.headers_up.of(request.headers.items(), as_client=True, with_body=True)
+        body = self._pieces(request) if request.body_exists else None
+        async with self.streams.passing():
             passed = await self.passing.send(method, f"{path}?{query}" if query else path, up, body)
             try:
                 return await self._answer(request, path, passed)
             finally:
                 await passed.close()
-        finally:
-            self._running -= 1
 
     async def _pieces(self, request: web.Request) -> AsyncGenerator[bytes, None]:
         await give_leave(request)
@@ -107,26 +101,30 @@ class PassThrough:
         headers = CIMultiDict(headers_down(passed.headers))
         length = next((int(value) for name, value in passed.headers if name.lower() == "content-length"), None)
         if path.startswith("/v1/messages/batches") and "json" in headers.get(hdrs.CONTENT_TYPE, ""):
-            return await _batches(passed, headers, length)
+            return await _batches(passed, headers)
         response = web.StreamResponse(status=passed.status, headers=headers)
         response.content_length = length
         bound_buffers(request, _BUFFERS)
         await response.prepare(request)
         if request.method == hdrs.METH_HEAD:
             return response
+        whole = False
         try:
             async with aclosing(passed.pieces()) as pieces:
                 async for piece in pieces:
                     async with asyncio.timeout(self.bound.timeout_s):
                         await response.write(piece)
-        except (SluicewayError, TimeoutError):
-            # Claude's side broke off, or the client takes no more: an end that does not look like one.
-            if request.transport is not None:
+            whole = True
+        except (SluicewayError, TimeoutError) as error:
+            log.info("an answer that passed broke off: %s", error or "its client took no more")
+        finally:
+            # Not written to its end: it must not look as if it were.
+            if not whole and request.transport is not None:
                 request.transport.abort()
         return response
 
 
-async def _batches(passed: Passed, headers: CIMultiDict[str], length: int | None) -> web.Response:
+async def _batches(passed: Passed, headers: CIMultiDict[str]) -> web.Response:
     """Batches, with the addresses of their results on this service: a path alone, which SDKs resolve as their own."""
     said = bytearray()
     async with aclosing(passed.pieces()) as pieces:

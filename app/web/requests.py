@@ -30,6 +30,10 @@ _LARGE_BYTES = 262_144
 # The most lists, objects and fields in such a body: they decode in some 0.1 s. The largest context, a million tokens,
 # is some 4 MB of text or code, which hold less; what makes a body larger are files in base64, which hold none.
 _MOST_VALUES = 250_000
+# The most fields of a question; the Messages API has some thirty. Each that is unknown is compared with our own.
+_MOST_FIELDS = 200
+# A larger prompt than this is not decoded to see whether it is blank.
+_BLANK_BYTES = 65_536
 # What is taken for a number at all: below 2**53, so that it is the same in every language.
 _LONGEST_NUMBER = 15
 
@@ -152,10 +156,13 @@ def parse_question(raw: bytes, defaults: Defaults) -> tuple[Question, bytes]:
 def question_of(fields: Mapping[str, Raw], defaults: Defaults) -> tuple[Question, bytes]:
     """Checks the fields of a question, as `parse_question` does. Raises BadRequest."""
     sent: dict[str, Raw | Any] = {name: value for name, value in fields.items() if name not in defaults.ignored}
+    if len(sent) > _MOST_FIELDS:
+        raise BadRequest(f"the body has more than {_MOST_FIELDS} fields")
+    prompt = sent.pop("prompt", None)
     own = {name: _value(sent.pop(name)) for name in OWN_FIELDS if name in sent}
     for name in sent:
         _check_name(name)
-    sent["messages"] = _messages(own.get("prompt"), sent.get("messages"))
+    sent["messages"] = _messages(prompt, sent.get("messages"))
     model = _model(sent.get("model"), defaults)
     max_tokens = _max_tokens(sent.get("max_tokens"), defaults)
     _check_types(sent)
@@ -236,17 +243,18 @@ def _check_name(name: str) -> None:
         raise BadRequest(f"unknown field {name}; did you mean {near[0]}?", field=name)
 
 
-def _messages(prompt: Any, messages: Raw | None) -> Raw | list[dict[str, str]]:
-    if messages is not None and _begins(messages, b"n"):
-        messages = None
+def _messages(prompt: Raw | None, messages: Raw | None) -> Raw:
+    prompt, messages = (None if field is None or _begins(field, b"n") else field for field in (prompt, messages))
     if prompt is None and messages is None:
         raise BadRequest("prompt is missing: send either prompt (a string) or messages (a list)", field="prompt")
     if prompt is not None and messages is not None:
         raise BadRequest("prompt and messages exclude each other: send one of them", field="prompt")
     if messages is None:
-        if not isinstance(prompt, str) or not prompt.strip():
+        assert prompt is not None, "one of them is there"
+        small = memoryview(prompt).nbytes <= _BLANK_BYTES
+        if not _begins(prompt, b'"') or (small and not _value(prompt).strip()):
             raise BadRequest("prompt must be a string that is not blank", field="prompt")
-        return [{"role": "user", "content": prompt}]
+        return Raw(b'[{"role":"user","content":%b}]' % bytes(prompt))
     try:
         if not _messages_of(messages):
             raise BadRequest("messages must be a list of at least one message", field="messages")

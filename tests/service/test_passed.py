@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import json
@@ -476,3 +477,74 @@ async def test_an_unreachable_claude_is_an_error(claude: OtherPaths, client: aio
     async with in_front_of(claude) as service, client.get(f"{service.url}/v1/models") as response:
         assert response.status == 502
         assert (await response.json())["error"]["details"] == {"error_code": "upstream_unreachable"}
+
+
+@pytest.mark.parametrize("drain_s", [0.2, 30.0])
+async def test_a_drain_waits_for_what_passes_and_ends_it_at_last(drain_s: float, claude: OtherPaths) -> None:
+    async with in_front_of(claude, drain_s=drain_s) as service:
+        reader = await Reader.connect(service.url, rcvbuf_bytes=65_536)
+        await reader.send(reader.request(b"", method="GET", path=f"/v1/files/{8 * MEGABYTE}/content", headers={}))
+        assert await reader.head() == 200
+        draining = asyncio.create_task(service.drain())
+        if drain_s > 1:
+            assert len(await reader.rest()) == 8 * MEGABYTE
+            await draining
+        else:
+            await draining
+            await claude.asked[0].gone.wait()
+            with contextlib.suppress(ConnectionError):
+                await reader.rest()
+            assert not reader.ended
+        reader.leave()
+
+
+# --- our own protocols ---------------------------------------------------------------------------------------------
+
+PARTS = [{"type": "text", "text": "x"}]
+ASKED: dict[str, dict[str, Any]] = {
+    "/api/stream": {"prompt": "x"},
+    "/api/chat": {"id": "c", "messages": [{"id": "u", "role": "user", "parts": PARTS}], "trigger": "submit-message"},
+}
+
+
+@pytest.mark.parametrize("path", ASKED)
+async def test_fields_and_betas_that_are_claudes_go_up_and_the_pages_own_stay(
+    path: str, claude: OtherPaths, client: aiohttp.ClientSession
+) -> None:
+    more = {"top_k": 5, "mcp_servers": [{"url": "x"}], "context_management": {"a": 1.50}, "betas": ["one", "two"]}
+    pages = {"user_id": 7, "webSearch": True}
+    async with in_front_of(claude, ignore_fields=("user_id", "webSearch")) as service:
+        headers = {
+            "anthropic-beta": "zero",
+            "anthropic-workspace-id": "w",
+            "User-Agent": "Mozilla/5.0",
+            "Cookie": "a=b",
+        }
+        async with client.post(f"{service.url}{path}", json=ASKED[path] | more | pages, headers=headers) as response:
+            assert response.status == 400, "as Claude says"
+            assert (await response.json())["error"] == "Not here."
+
+    (asked,) = claude.asked
+    up = json.loads(asked.body)
+    assert {name: up.get(name) for name in (*more, *pages, "id", "trigger", "stream")} == more | {
+        "betas": None, "user_id": None, "webSearch": None, "id": None, "trigger": None, "stream": True,
+    }  # fmt: skip
+    sent = dict(asked.headers)
+    assert sent["anthropic-beta"] == "zero, one, two"
+    assert sent["anthropic-workspace-id"] == "w"
+    assert sent["user-agent"].startswith("sluiceway/")
+    assert sent["anthropic-version"]
+    assert sent["content-type"] == "application/json"
+    assert "cookie" not in sent
+    assert not [name for name in sent if name.startswith("x-stainless-")]
+
+
+@pytest.mark.parametrize("path", ASKED)
+async def test_a_slip_in_a_field_of_ours_is_named_here(
+    path: str, claude: OtherPaths, through: Running, client: aiohttp.ClientSession
+) -> None:
+    async with client.post(f"{through.url}{path}", json=ASKED[path] | {"resumabel": True}) as response:
+        told = await response.json()
+    assert (response.status, told["field"]) == (400, "resumabel")
+    assert "did you mean resumable" in told["error"]
+    assert not claude.asked

@@ -28,6 +28,7 @@ class Asked:
         raw_path: with its query, encoded.
         headers: in their order, by names in lower case.
         size_bytes, digest: of the body, so far.
+        body: its beginning.
         gone: set when its client was gone before the answer had ended.
     """
 
@@ -36,6 +37,7 @@ class Asked:
     headers: list[tuple[str, str]]
     size_bytes: int = 0
     digest: str = ""
+    body: bytes = b""
     sent_bytes: int = 0
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -83,6 +85,7 @@ class OtherPaths:
         seen = hashlib.sha256()
         while await self.may_read.wait() and (piece := await request.content.readany()):
             asked.size_bytes += len(piece)
+            asked.body = (asked.body + piece)[:10_000]
             seen.update(piece)
         asked.digest = seen.hexdigest()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import gzip
+import io
 import json
 from collections.abc import AsyncIterator
 
@@ -87,6 +88,20 @@ async def test_a_body_above_its_bound_is_told_the_setting(
     async with client.post(f"{bare}/declared", data=data, headers=JSON) as response:
         assert response.status == 413
         assert "above some_setting, 10 bytes" in (await response.json())["error"]
+
+
+async def test_a_body_of_too_many_values_is_refused_before_it_is_read(
+    serve: Serve, client: aiohttp.ClientSession
+) -> None:
+    service = await serve()
+    for piece, status in ((b"[],", 400), (b'"",', 400), (b"wor", 200)):
+        body = (
+            b'{"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "{{tokens=1}}"}], "metadata": ['
+        )
+        body += piece * 4_000_000 + b"1]}" if status == 400 else b'"' + piece * 4_000_000 + b'"]}'
+        async with client.post(f"{service.url}/v1/messages", data=io.BytesIO(body), headers=JSON) as response:
+            assert response.status == status
+            assert status == 200 or "more than 4000000 values" in await response.text()
 
 
 POSTS = [

@@ -333,6 +333,16 @@ def test_a_large_body_of_nothing_but_brackets_is_not_decoded(piece: bytes) -> No
     assert parse_messages_request(raw[:1] + b'"max_tokens": 7, ' + raw[1:]).max_tokens == 7  # Claude's affair
 
 
+def test_a_question_has_no_more_fields_than_claude_could_ever_have() -> None:
+    with pytest.raises(BadRequest, match="200 fields"):
+        parsed({"prompt": "a"} | {f"field{n}": n for n in range(200)})
+
+
+def test_a_large_prompt_goes_up_as_it_came() -> None:
+    raw = json.dumps({"prompt": "é\n\ud83d\ude00" * 100_000}).encode()
+    assert raw[11:-1] in parse_question(raw, DEFAULTS)[1]
+
+
 def test_a_large_body_of_text_and_files_is_taken() -> None:
     code = "if (a[i] == {b: c}) return;\n" * 60_000
     file = {"type": "document", "source": {"type": "base64", "data": "QUJD" * 1_000_000}}
