@@ -10,7 +10,7 @@ PORT   ?= 8080
 DEBIAN := nginx:nginx-light chromium:chromium prometheus:prometheus ip:iproute2 openssl:openssl
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test soak check cover bench load audit lock clean
+.PHONY: help setup run test soak clients check cover bench load audit lock clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,22 @@ test: $(VENV)/.tests system ## Check the code and run every test (some minutes)
 soak: $(VENV)/.tests system ## Run the tests that take longer than `make test` may
 	$(BIN)/python -m pytest -m soak --timeout 1800
 
+# The clients, each as its own lock in tests/clients/matrix has it: too heavy for .venv.
+build/clients/.py: $(VENV)/.tests tests/clients/matrix/requirements.lock
+	$(PYTHON) -m venv --clear build/clients/py
+	build/clients/py/bin/python -m pip install --quiet --no-deps --only-binary :all: --require-hashes -r tests/clients/matrix/requirements.lock
+	@touch $@
+
+build/clients/.js: $(VENV)/.tests tests/clients/matrix/package-lock.json
+	mkdir -p build/clients/js
+	cp tests/clients/matrix/package.json tests/clients/matrix/package-lock.json tests/clients/matrix/.npmrc build/clients/js/
+	cd build/clients/js && PATH="$(abspath $(BIN)):$$PATH" npm ci --ignore-scripts --silent
+	@touch $@
+
+clients: build/clients/.py build/clients/.js ## Drive real clients straight and through; renew their table in the README (some minutes)
+	$(BIN)/python -m pytest -m clients --timeout 900 tests/clients/matrix
+	$(BIN)/python -m tests.clients.matrix.table
+
 check: $(VENV)/.tests ## Lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -77,6 +93,7 @@ lock: ## Pin what pyproject.toml asks for, with hashes, for every Python; ARGS=-
 	build/lock/bin/python -m pip install --quiet uv
 	$(COMPILE) $(ARGS) -o requirements.lock pyproject.toml
 	$(COMPILE) $(ARGS) --extra test -c requirements.lock -o tests/requirements.lock pyproject.toml
+	$(COMPILE) $(ARGS) -o tests/clients/matrix/requirements.lock tests/clients/matrix/requirements.in
 
 COMPILE = build/lock/bin/uv pip compile --quiet --python build/lock/bin/python --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"

