@@ -56,12 +56,12 @@ soak: $(VENV)/.tests system ## Run the tests that take longer than `make test` m
 	$(BIN)/python -m pytest -m soak --timeout 1800
 
 # The clients, each as its own lock in tests/clients/matrix has it: too heavy for .venv.
-build/clients/.py: $(VENV)/.tests tests/clients/matrix/requirements.lock
+build/clients/.py: tests/clients/matrix/requirements.lock | $(VENV)/.tests
 	$(PYTHON) -m venv --clear build/clients/py
 	build/clients/py/bin/python -m pip install --quiet --no-deps --only-binary :all: --require-hashes -r tests/clients/matrix/requirements.lock
 	@touch $@
 
-build/clients/.js: $(VENV)/.tests tests/clients/matrix/package-lock.json
+build/clients/.js: tests/clients/matrix/package-lock.json | $(VENV)/.tests
 	mkdir -p build/clients/js
 	cp tests/clients/matrix/package.json tests/clients/matrix/package-lock.json tests/clients/matrix/.npmrc build/clients/js/
 	cd build/clients/js && PATH="$(abspath $(BIN)):$$PATH" npm ci --ignore-scripts --silent
