@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ipaddress
 import socket
 import ssl
 import urllib.request
@@ -102,6 +103,8 @@ class Ways:
             self._sessions[way] = session
 
     async def _lookup(self, host: str, port: int) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+        if (family := _family_of(host)) is not None:  # an address is no name: it needs no thread to be looked up
+            return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
         loop = asyncio.get_running_loop()
         asked_at, addresses = self._addresses.get((host, port), (0.0, []))
         if not addresses or loop.time() > asked_at + ADDRESSES_S:
@@ -128,6 +131,14 @@ class Ways:
             if hasattr(socket, name):
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), seconds)
         return sock
+
+
+def _family_of(host: str) -> socket.AddressFamily | None:
+    """The family of an address; None for a name."""
+    try:
+        return socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+    except ValueError:
+        return None
 
 
 def proxy_headers(way: Way) -> list[tuple[bytes, bytes]]:

@@ -150,7 +150,7 @@ def test_an_answer_that_came_whole_is_not_repeated_in_an_error() -> None:
 @pytest.mark.parametrize(
     ("location", "address"),
     [
-        ("https://user:word@api.example:8443/v1/messages?key=word#word", "https://api.example/v1/messages"),
+        ("https://user:word@api.example:8443/v1/messages?key=word#word", "https://api.example:8443/v1/messages"),
         ("/elsewhere?key=word", "/elsewhere"),
         ("http://[broken", "no address"),
         ("", "no address"),
