@@ -145,7 +145,7 @@ def test_a_cap_that_is_reached_on_the_way_ends_the_experiment() -> None:
     async def scene() -> None:
         # Four fifths of the rest: the border between two verdicts, where no amount of data decides.
         async with provider(on_abort="late", on_pause="late", late_s=3.0) as one:
-            found = await one.examined(cap_usd=0.1)
+            found = await one.examined(cap_usd=0.2)
             assert verdicts(found) == (Verdict.UNCLEAR, Verdict.UNCLEAR)
             assert found.blocks >= 3
             assert "does not pay for another trial" in found.why[0]
