@@ -70,6 +70,7 @@ class UiFormat:
         last: list[Chunk]
         left = [chunk for delta in self._runs.rest() for chunk in self._chunks(delta)]
         if error is None:
+            left += [chunk for block in self._blocks.values() for chunk in block.close()]  # whose ends did not come
             reason = FINISH_REASONS.get(self._tally.stop_reason or "", "other")
             last = [{"type": "finish-step"}, {"type": "finish", "finishReason": reason}]
         elif isinstance(error, Stopped | TakenOver):

@@ -449,3 +449,15 @@ def test_no_character_is_lost(pieces: list[tuple[DeltaKind, str]]) -> None:
     for kind, type in (("text", "text-delta"), ("thinking", "reasoning-delta"), ("input_json", "tool-input-delta")):
         sent = "".join(text for made, text in pieces if made == kind)
         assert "".join(str(c.get("delta", c.get("inputTextDelta"))) for c in chunks if c["type"] == type) == sent
+
+
+def test_blocks_whose_ends_never_came_end_with_a_whole_answer() -> None:
+    wire = UiFormat("ui_1")
+    wire.encode(
+        [start(0, "text"), Delta(0, "text", "a"), start(1, "tool_use", id="t", name="n"), Delta(1, "input_json", "{}")]
+    )
+    told_last = [json.loads(frame[6:]) for frame in wire.end(None)[:-1]]
+    assert told_last[:2] == [
+        {"type": "text-end", "id": "0"},
+        {"type": "tool-input-available", "toolCallId": "t", "toolName": "n", "input": {}},
+    ]
