@@ -51,7 +51,7 @@ CLIENTS: Final = (
 FAILED: Final = frozenset({"raised", "status", "said", "body", "error", "refused", "result", "turns"})
 
 _ERROR: Final = "a cut is the typed error `upstream_cut`, where straight the connection breaks"
-_WHOLE: Final = "a whole answer cut in its middle is a 502, and the client asks as often as it does after a 502"
+_WHOLE: Final = "a whole answer cut in its middle is a 502 that says not to ask again, as a begun answer is paid for"
 _AGAIN: Final = "on the plain protocol the service itself asks again after a 529, and tells the last"
 _ALONE: Final = "straight, the cut makes the client post again; through, it is told the error and posts once"
 

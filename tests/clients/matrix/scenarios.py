@@ -222,3 +222,6 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "unknown": Scenario("unknown event, block, delta, fields", unknown),
     "slow": Scenario("2.8 s to the first token", slow),
 }
+
+# Where Claude answers well, so that a client which fails is one that is driven wrongly.
+GOOD: Final = frozenset({"text", "structured", "tools", "thinking", "slow"})

@@ -5,7 +5,7 @@ export const MODEL = "claude-opus-4-8";
 export const KEY = "the-caller's-own-key";
 export const WHOLE = ["text", "tools", "thinking", "invalid", "refused", "overloaded", "recovers", "cut", "unknown"];
 export const STREAMED = [...WHOLE, "breaks", "slow"];
-export const STRUCTURED = ["structured", "refused", "recovers"];
+export const STRUCTURED = ["structured", "refused"];
 
 export function add(saw, name, piece) {
   saw[name] = (saw[name] ?? "") + (piece ?? "");

@@ -20,7 +20,7 @@ STREAMED = (
     "slow",
 )
 WHOLE = ("text", "tools", "thinking", "invalid", "refused", "overloaded", "recovers", "cut", "unknown")
-STRUCTURED = ("structured", "refused", "recovers")
+STRUCTURED = ("structured", "refused")
 
 
 class Ask:

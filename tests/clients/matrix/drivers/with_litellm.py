@@ -1,10 +1,8 @@
-"""LiteLLM's SDK: its OpenAI shape, and its pass through the Messages API."""
+"""LiteLLM's SDK, in its OpenAI shape. Its pass through the Messages API needs all that its proxy does, so it is left out."""
 
 import os
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # or it asks the net for its prices
-
-import json
 
 import litellm
 from drive import KEY, MODEL, STREAMED, WHOLE, add, drive, plain
@@ -67,27 +65,8 @@ async def retried(ask):
     return told(await litellm.acompletion(num_retries=2, **asked(ask)))
 
 
-async def messages(ask):
-    """The Messages API's own events, the deltas joined."""
-    given = asked(ask)
-    given.pop("tools", None)
-    answer = await litellm.anthropic.messages.acreate(stream=True, **given)
-    raw = b""
-    async for piece in answer:
-        raw += piece if isinstance(piece, bytes) else str(piece).encode()
-    lines = [line[5:].strip() for line in raw.decode().splitlines() if line.startswith("data:")]
-    for data in map(json.loads, lines):
-        kind = data.get("type")
-        if kind == "content_block_delta" and data["delta"]["type"] in ("text_delta", "thinking_delta"):
-            name = data["delta"]["type"].removesuffix("_delta")
-            add(ask.saw, name, data["delta"][name])
-        elif kind != "ping":
-            ask.saw.setdefault("events", []).append(data)
-
-
 drive(
     completion=(completion, WHOLE),
     stream=(stream, STREAMED),
     retried=(retried, ("refused", "overloaded", "recovers")),
-    messages=(messages, [name for name in STREAMED if name != "tools"]),
 )
