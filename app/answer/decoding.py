@@ -6,7 +6,7 @@ the number of deltas in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -120,33 +120,26 @@ class EventDecoder:
             blocks = self._sse.feed(chunk)
         except EventTooLarge as error:
             raise UpstreamGarbled(f"Claude's stream could not be read: {error}") from error
-        run: list[tuple[bytes, bytes]] = []
-        for name, data in blocks:
-            if not data:
-                continue  # the specification dispatches it; the SDK drops it, and there is nothing in it
+        begin = 0
+        for at, (name, data) in enumerate(blocks):
             if name in _LIKELY:
-                run.append((name, data))
                 continue
-            yield from self._run(run)
-            run = []
-            if not self.ended:
-                yield from self._one(name, data)
-        yield from self._run(run)
+            yield from self._run(blocks[begin:at])
+            begin = at + 1
+            yield from self._one(name, data)
+        yield from self._run(blocks[begin:])
 
-    def _run(self, run: list[tuple[bytes, bytes]]) -> Iterator[ClaudeEvent]:
+    def _run(self, run: list[tuple[bytes, bytes]]) -> Iterable[ClaudeEvent]:
         if not run or self.ended:
-            return
+            return ()
         try:
-            decoded = _decode_deltas(b"[" + b",".join([data for _, data in run]) + b"]")
+            decoded = _decode_deltas(b"[%b]" % b",".join([data for _, data in run]))
         except _NOT_A_DELTA:
             decoded = []
         if len(decoded) == len(run):
-            yield from self._joined(decoded)
-            return
+            return self._joined(decoded)
         # One of them is of another shape, or only a comma between two made JSON of it.
-        for name, data in run:
-            if not self.ended:
-                yield from self._one(name, data)
+        return (event for name, data in run for event in self._one(name, data))
 
     def _joined(self, deltas: list[_BlockDelta]) -> list[ClaudeEvent]:
         self._began = True
@@ -159,6 +152,8 @@ class EventDecoder:
 
     def _one(self, name: bytes, raw: bytes) -> Iterator[ClaudeEvent]:
         """What one event of the wire is, with what stands on it."""
+        if self.ended or not raw:
+            return  # the specification dispatches one without data; the SDK drops it, and there is nothing in it
         data = _object(raw)
         if data is None:
             if name == b"ping":
@@ -210,6 +205,12 @@ class EventDecoder:
 
 
 def _runs(deltas: list[_BlockDelta]) -> Iterator[ClaudeEvent]:
+    if len(deltas) > 1:
+        first = deltas[0].index
+        alike = [item.delta.text for item in deltas if type(item.delta) is _TextDelta and item.index == first]
+        if len(alike) == len(deltas) and len(text := "".join(alike)) <= MAX_JOINED_CHARS:
+            yield Delta(first, "text", text, len(alike))  # as a read mostly is, at half the cost of what follows
+            return
     texts: list[str] = []
     chars, index, kind = 0, -1, "text"
     for item in deltas:

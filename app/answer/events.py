@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from ..errors import SluicewayError
+from .surrogates import has_halves
 
 DeltaKind = Literal["text", "thinking", "input_json"]
 
@@ -42,7 +43,7 @@ class Delta(msgspec.Struct, frozen=True, gc=False):
     @property
     def chars(self) -> int:
         """How many characters it brings; the second half of a surrogate pair is none, wherever the pair was split."""
-        return len(self.text) if self.text.isascii() else len(self.text) - len(_second_halves(self.text))
+        return len(self.text) - (len(_second_halves(self.text)) if has_halves(self.text) else 0)
 
     @property
     def text_bytes(self) -> int:

@@ -121,8 +121,9 @@ class Tally:
             if event.text.isascii():  # a flag of the string, not a scan
                 self.chars[event.kind] += len(event.text)
             else:
-                self.chars[event.kind] += event.chars
-                self.wide_chars += event.chars - len(event.text.encode("ascii", "ignore"))
+                chars = event.chars
+                self.chars[event.kind] += chars
+                self.wide_chars += chars - len(event.text.encode("ascii", "ignore"))
             self.deltas[event.kind] += event.count
             self.phase = _PHASE_OF_KIND[event.kind]
             self.since_usage = True

@@ -71,9 +71,7 @@ class Batch:
         if len(self._texts) > 1:
             run = self._events[-1]
             assert isinstance(run, Delta), "only deltas open a run"
-            text = "".join(self._texts)
-            if not text.isascii():
-                text = paired(text)
+            text = paired("".join(self._texts))
             self._events[-1] = Delta(run.index, run.kind, text, self._count)
         self._texts.clear()
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from ..answer.blocks import index_of
 from ..answer.events import ClaudeEvent, Delta, DeltaKind
-from ..answer.surrogates import ends_in_half, paired
+from ..answer.surrogates import ends_in_half, has_halves, paired
 
 
 class Runs:
@@ -22,7 +22,7 @@ class Runs:
 
     def of(self, events: list[ClaudeEvent]) -> Iterable[ClaudeEvent]:
         """One batch, in order, with neighbouring deltas of one block and kind joined."""
-        if len(events) == 1 and not self._halves and isinstance(events[0], Delta) and events[0].text.isascii():
+        if len(events) == 1 and not self._halves and isinstance(events[0], Delta) and not has_halves(events[0].text):
             return events  # as it mostly is
         return self._joined(events)
 
@@ -51,7 +51,7 @@ class Runs:
     def _whole(self, run: list[Delta]) -> Delta:
         first = run[0]
         text = first.text if len(run) == 1 else "".join([delta.text for delta in run])
-        if text.isascii() and not self._halves:
+        if not self._halves and not has_halves(text):
             return first if len(run) == 1 else Delta(first.index, first.kind, text)
         key = (first.index, first.kind)
         text = paired(self._halves.pop(key, "") + text)
