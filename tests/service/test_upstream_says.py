@@ -6,13 +6,10 @@ import gzip
 import json
 import logging
 import zlib
-from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 import pytest
 
-from app.web.runner import Running
 from tests.support.raw_upstream import (
     CLOSE,
     HELLO,
@@ -29,46 +26,10 @@ from tests.support.raw_upstream import (
     stream,
     stream_head,
 )
+from tests.support.ways import WAYS, Said, asked
 
-ASKED = {"model": "claude-opus-4-8", "max_tokens": 9, "messages": [{"role": "user", "content": "Go."}]}
-CHAT = {"id": "c", "messages": [{"id": "u", "role": "user", "parts": [{"type": "text", "text": "Go."}]}]}
-# How each protocol asks: its path and its body. The last is a whole message.
-WAYS: dict[str, tuple[str, dict[str, Any]]] = {
-    "plain": ("/api/stream", {"prompt": "Go."}),
-    "chat": ("/api/chat", CHAT),
-    "messages": ("/v1/messages", ASKED | {"stream": True}),
-    "whole": ("/v1/messages", ASKED),
-}
 JSON = {"content_type": "application/json"}
 OVERLOADED = b'{"type":"error","error":{"type":"overloaded_error","message":"Come back later"}}'
-
-
-@dataclass
-class Said:
-    """What a caller was answered."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def error(self) -> dict[str, Any]:
-        """The error, in any protocol's shape: the whole body's, or the last event's."""
-        lines = [line[6:] for line in self.body.split(b"\n") if line.startswith(b"data: ") and line[6:7] == b"{"]
-        told: dict[str, Any] = json.loads(lines[-1] if lines else self.body)
-        return told
-
-    @property
-    def words(self) -> str:
-        error = self.error
-        inner = error.get("error")
-        return str(inner["message"] if isinstance(inner, dict) else inner or error.get("errorText"))
-
-
-async def asked(service: Running, way: str) -> Said:
-    path, body = WAYS[way]
-    async with aiohttp.ClientSession() as client, client.post(service.url + path, json=body) as answer:
-        return Said(answer.status, {name.lower(): value for name, value in answer.headers.items()}, await answer.read())
 
 
 async def answer_to(way: str, *plays: Play, **settings: object) -> tuple[Said, int]:
