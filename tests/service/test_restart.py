@@ -147,6 +147,32 @@ async def instance(
         yield service
 
 
+@pytest.mark.nginx
+async def test_of_fifteen_restarts_in_a_row_nobody_meets_an_error_that_is_not_ours(
+    path: Path, simulator: Simulator, tmp_path: Path
+) -> None:
+    """Each instance is told to end as soon as the next one serves, while requests are on their way to it."""
+    port, enough, told = free_port(), asyncio.Event(), list[Newcomer]()
+
+    async def one_after_the_other(url: str) -> None:
+        while not enough.is_set():
+            told.append(await newcomer(url))
+
+    async with AsyncExitStack() as every:
+        old = await every.enter_async_context(instance(simulator, path))
+        url = await every.enter_async_context(nginx(tmp_path, shipped(tmp_path, old.url, port), port))
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(8):
+                tasks.create_task(one_after_the_other(url))
+            for _ in range(15):
+                new = await every.enter_async_context(instance(simulator, path, take_over=True))
+                await old.drain()
+                old = new
+            enough.set()
+    assert {one.status for one in told} <= {200, 503}
+    assert all("done" in one.last if one.status == 200 else one.last["retryable"] for one in told)
+
+
 async def answered(url: str, method: str, path: str, **body: object) -> tuple[int, Any]:
     raw = json.dumps(body).encode() if body else b""
     reader = await call(url, method, path, JSON, raw)
