@@ -49,7 +49,7 @@ async def detach(url: str, room: asyncio.Semaphore) -> None:
 
 
 def all_held(streams: list[dict[str, Any]]) -> bool:
-    return all(stream["reader"] == "lost" and stream["paused"] for stream in streams)
+    return all(stream["reader"] == "held" and stream["paused"] for stream in streams)
 
 
 async def measure(simulator: HasUrl, count: int) -> None:
