@@ -20,6 +20,7 @@ at the edge that meets them. No message holds a key or a prompt.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any, Literal
 
@@ -154,11 +155,16 @@ class WrongMediaType(CallerError):
 
 
 class UpstreamError(SluicewayError):
-    """The way to Claude, or Claude itself, failed."""
+    """The way to Claude, or Claude itself, failed.
+
+    Attributes:
+        headers: of the good response that turned out to be this error; none where there was none.
+    """
 
     status = 502
     retryable = True
     source = "upstream"
+    headers: Sequence[tuple[str, str]] = ()
 
 
 class UpstreamRefused(UpstreamError):

@@ -107,8 +107,10 @@ def refusal(said: bytes, status: int | None = None, headers: Mapping[str, str] |
     kind = said_type or _TYPE_OF_STATUS.get(status or 0, "api_error")
     details = error.get("details")
     spent = isinstance(details, dict) and details.get("error_code") in _SPENT
-    known_status = status or STATUS_OF_TYPE.get(kind, 500)
-    retryable = known_status in RETRYABLE_STATUSES and not spent
+    # In mid-stream a code that is not known says nothing on whether trying again may help.
+    told_status = status or STATUS_OF_TYPE.get(said_type)
+    known_status = told_status or 500
+    retryable = told_status in RETRYABLE_STATUSES and not spent
     callers = known_status in _CALLERS_STATUSES or (known_status == 404 and said_type in _CALLERS_TYPES)
     request_id = headers.get("request-id") or body.get("request_id")
     return UpstreamRefused(
@@ -143,6 +145,20 @@ def no_stream(said: bytes, status: int, headers: Mapping[str, str], location: st
     return UpstreamGarbled(
         f"Claude's side answered {status} with {media_type}, not with a stream of events{told_words}"
     )
+
+
+def came_with(error: UpstreamError, headers: Mapping[str, str]) -> None:
+    """Gives an error what the head of the good response said that it came with; what it says itself stands.
+
+    Args:
+        error: what the response turned out to be.
+        headers: the response's, by names in lower case.
+    """
+    error.headers = tuple(headers.items())
+    if error.retry_after_s is None:
+        error.retry_after_s = _retry_after_s(headers)
+    if isinstance(error, UpstreamRefused) and error.request_id is None:
+        error.request_id = headers.get("request-id")
 
 
 def _parsed(said: bytes) -> dict[str, Any]:

@@ -11,6 +11,23 @@ NO_NAME = b"message"
 _BOM = b"\xef\xbb\xbf"
 
 
+# How a line begins that is neither a comment nor empty (section 9.2.6).
+_FIELDS = (b"event:", b"data:", b"id:", b"retry:")
+
+
+def begins_stream(said: bytes) -> bool | None:
+    """Whether a body is a stream of events, by its first line that says anything; None while that line is not here."""
+    rest = said[len(_BOM) :] if said.startswith(_BOM) else said
+    lines = rest.replace(b"\r", b"\n").split(b"\n")
+    for number, line in enumerate(lines):
+        if line and not line.startswith(b":"):
+            whole = number < len(lines) - 1
+            if line.startswith(_FIELDS):
+                return True
+            return None if not whole and any(field.startswith(line) for field in (*_FIELDS, _BOM)) else False
+    return None
+
+
 class EventTooLarge(ValueError):
     """An event passed the decoder's bound without an end."""
 

@@ -21,8 +21,9 @@ import httpx2
 
 from ..answer.decoding import EventDecoder
 from ..answer.events import ClaudeEvent, Delta
-from ..answer.refusals import MOST_BODY_BYTES, no_stream
-from ..errors import SluicewayError, UpstreamCut, UpstreamRefused, UpstreamTimeout
+from ..answer.refusals import MOST_BODY_BYTES, came_with, no_stream
+from ..answer.sse import begins_stream
+from ..errors import SluicewayError, UpstreamCut, UpstreamError, UpstreamTimeout
 from .exchange import Body
 from .failures import FAILURES, described, translated
 from .options import UpstreamOptions
@@ -75,7 +76,7 @@ class Answer:
         self._request_headers = headers
         self._body: Body | None = None  # once the answer's head is here
         self._decoder = EventDecoder(claude.hide)
-        self._body_began = False  # bytes of an answer have come: from here on, asking again would buy another one
+        self._body_began = False  # bytes of its body have come: from here on, asking again may buy another one
         self._ready: list[ClaudeEvent] = []  # read by open(), not handed out yet
         self._reading_since: float | None = None  # set while a read waits
         self._read_left_s = 0.0  # what that read may wait
@@ -99,6 +100,7 @@ class Answer:
         while True:
             attempt += 1
             try:
+                self.headers = {}
                 await self._ask()
                 self._ready = await self.read()
                 if not self._ready:
@@ -108,9 +110,10 @@ class Answer:
                 if self._body is not None:
                     self._body.abort()
                     self._body = None  # nothing of it is an answer that closing would have to count
+                if self.headers and isinstance(error, UpstreamError):
+                    came_with(error, self.headers)
                 delay_s = self._retry.delay_s(error, attempt, random.random())
-                # An error that Claude itself tells as its first event is its word that there is no answer.
-                if delay_s is None or (self._body_began and not isinstance(error, UpstreamRefused)):
+                if delay_s is None or self._body_began:
                     log.warning("Claude failed before the first event: %s", described(error))
                     raise
                 log.info("Claude failed before the first event: %s; trying again in %.2f s", described(error), delay_s)
@@ -202,13 +205,29 @@ class Answer:
                 self._body = body = raw.extensions["body"]
                 self.headers = raw.headers
                 self.request_id = raw.headers.get("request-id")
-                if raw.headers.get("content-type", "").partition(";")[0].strip().lower() != "text/event-stream":
-                    said = await _beginning(body)
-                    raise no_stream(self._claude.hide(said), raw.status_code, raw.headers)
+                if not is_event_stream(raw.headers.get("content-type", "")):
+                    await self._check_beginning(body, raw)
         except TimeoutError as error:
             raise UpstreamTimeout(f"Claude sent nothing for {self._options.idle_timeout_s:g} s") from error
         except FAILURES as error:
             raise translated(error) from error
+
+    async def _check_beginning(self, body: Body, raw: httpx2.Response) -> None:
+        """Whatever a body is called: one that begins as a stream of events is one. Raises what it is otherwise."""
+        said = b""
+        try:
+            while (begins := begins_stream(said)) is None and len(said) < MOST_BODY_BYTES and not body.complete:
+                if not (chunk := body.take(_READ_BYTES)):
+                    await body.readable()
+                said += chunk
+        except httpx2.TransportError:
+            begins = False  # what has come says enough
+        finally:
+            self._body_began = bool(said)
+        body.put_back(said)
+        if not begins:
+            said = await _beginning(body)
+            raise no_stream(self._claude.hide(said), raw.status_code, raw.headers)
 
     async def _read_chunk(self, body: Body) -> bytes:
         """What came while the socket rested, or the next that comes; nothing at the end."""
@@ -269,6 +288,11 @@ class Answer:
                 size_bytes += len(chunk)
                 events += self._decoder.feed(chunk)
         return events
+
+
+def is_event_stream(content_type: str) -> bool:
+    """Whether the header's value names a stream of events, whatever its case and its parameters."""
+    return content_type.partition(";")[0].strip().lower() == "text/event-stream"
 
 
 async def _read_tail(body: Body) -> None:

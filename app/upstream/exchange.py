@@ -149,6 +149,10 @@ class Body(httpx2.AsyncByteStream):
             self._give_back()
         return body if data else b""
 
+    def put_back(self, taken: bytes) -> None:
+        """What was taken last comes again with the next `take`, all of it at once."""
+        self._early = taken + self._early
+
     async def readable(self) -> None:
         """Returns when there may be something to `take`. Cancelling is safe."""
         if self.socket is not None and not self._early:

@@ -7,7 +7,7 @@ import ssl
 import anthropic
 import httpx2
 
-from ..answer.refusals import no_stream, refusal
+from ..answer.refusals import came_with, no_stream, refusal
 from ..errors import SluicewayError, UpstreamError, UpstreamGarbled, UpstreamUnreachable
 from .ways import ProxyRefused
 
@@ -21,7 +21,9 @@ def translated(error: Exception) -> UpstreamError:
         response = error.response
         if response.is_redirect:
             location = str(response.extensions.get("location", ""))
-            return no_stream(response.content, response.status_code, response.headers, location)
+            redirected = no_stream(response.content, response.status_code, response.headers, location)
+            came_with(redirected, response.headers)
+            return redirected
         return refusal(response.content, response.status_code, response.headers)
     cause = error.__cause__ if isinstance(error, anthropic.APIConnectionError) else error
     if isinstance(cause, httpx2.DecodingError):

@@ -15,6 +15,7 @@ from ..errors import (
     NotFound,
     SluicewayError,
     UpstreamCut,
+    UpstreamError,
     UpstreamGarbled,
     UpstreamRefused,
 )
@@ -41,14 +42,19 @@ def error_response(error: SluicewayError, path: str) -> web.Response:
         said = cause.response
         passed = CIMultiDict(headers_down(said.headers.multi_items()))
         return web.Response(status=said.status_code, body=said.content, headers=passed)
-    headers = {"Cache-Control": "no-store"}
+    headers = CIMultiDict({"Cache-Control": "no-store"})
     if error.retry_after_s is not None:
         headers["Retry-After"] = f"{error.retry_after_s:.0f}"
     began = isinstance(error, UpstreamCut | UpstreamGarbled | UpstreamRefused)
     if began and not isinstance(cause, anthropic.APIStatusError):
         # An answer had begun, so asking again would buy a second one: the SDKs would, on their own, at this status.
         headers["x-should-retry"] = "false"
-    body = error_body(error) if one_slash(path).startswith("/v1/") else error.as_dict()
+    if not one_slash(path).startswith("/v1/"):
+        return web.json_response(error.as_dict(), status=error.status, headers=headers)
+    of_head = error.headers if isinstance(error, UpstreamError) else ()
+    ours = {*map(str.lower, headers), "content-type"}  # the head spoke of another body
+    headers.extend((name, value) for name, value in headers_down(of_head) if name.lower() not in ours)
+    body = error_body(error)
     return web.json_response(body, status=error.status, headers=headers)
 
 

@@ -19,7 +19,10 @@ from multidict import CIMultiDict
 from ..answer.decoding import EventDecoder
 from ..answer.events import ClaudeEvent
 from ..answer.reading import TooDeep, read_json
+from ..answer.refusals import came_with
+from ..answer.sse import begins_stream
 from ..errors import UpstreamGarbled
+from ..upstream.answer import is_event_stream
 from ..upstream.headers import headers_down
 from ..wire.messages import MessagesFormat, events_of
 from .entrance import BODY, Body, Route
@@ -82,7 +85,7 @@ def _response(answer: httpx2.Response, body: bytes) -> web.Response:
 
 def _events_of(answer: httpx2.Response) -> tuple[Iterable[ClaudeEvent], bool]:
     """The events that a whole answer stands for, and whether an error is among them. Raises UpstreamGarbled if it is none."""
-    if answer.headers.get("content-type", "").startswith("text/event-stream"):
+    if is_event_stream(answer.headers.get("content-type", "")) or begins_stream(answer.content):
         # Its `stream` was neither true nor false, and whoever answered took it for true.
         decoder = EventDecoder()
         return decoder.feed(answer.content), decoder.error is not None
@@ -91,8 +94,10 @@ def _events_of(answer: httpx2.Response) -> tuple[Iterable[ClaudeEvent], bool]:
     except TooDeep:
         log.warning("an answer is nested too deeply to be read: it is passed on, and its usage is not known")
         return [], False  # Claude gave it, and it was paid: the client may read it all the same
-    except ValueError as error:
-        raise UpstreamGarbled("Claude's side answered with something that is no JSON") from error
+    except ValueError:
+        message = None
     if not isinstance(message, dict):
-        raise UpstreamGarbled("Claude's side answered with something that is no message")
+        garbled = UpstreamGarbled("Claude's side answered with something that is no message in JSON")
+        came_with(garbled, answer.headers)
+        raise garbled
     return events_of(message), False

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.answer.sse import EventTooLarge, SseDecoder, numbered
+from app.answer.sse import EventTooLarge, SseDecoder, begins_stream, numbered
 
 # Pieces that matter to the grammar, so that random streams are full of near misses.
 PIECES = [
@@ -157,3 +157,27 @@ def test_the_bound_counts_what_is_held_after_a_byte_order_mark_and_whole_events(
 def test_a_frame_is_numbered_in_front_and_still_one_event() -> None:
     assert numbered(7, b"data: a\n\n") == b"id: 7\ndata: a\n\n"
     assert decoded([numbered(7, b"data: a\n\n")]) == [(b"message", b"a")]
+
+
+@pytest.mark.parametrize(
+    ("said", "begins"),
+    [
+        (b"", None),
+        (b"\n\r\n", None),
+        (b": hello", None),
+        (b": hello\ndat", None),
+        (b"\xef\xbb", None),
+        (b"\xef\xbb\xbfdata", None),
+        (b"data:", True),
+        (b": hello\rid: 1", True),
+        (b"retry: 9", True),
+        (b"\xef\xbb\xbf\n\nevent: x", True),
+        (b"data\n", False),
+        (b"database: gone", False),
+        (b" data: x", False),
+        (b'{"data": 1}', False),
+        (b": hello\n\n<html>", False),
+    ],
+)
+def test_a_body_is_a_stream_by_its_first_line_that_says_anything(said: bytes, begins: bool | None) -> None:
+    assert begins_stream(said) is begins

@@ -193,7 +193,7 @@ async def test_pings_keep_a_long_silence_of_thinking_alive(serve: Serve) -> None
 
 
 @pytest.mark.parametrize(
-    "fault", ["http_429 retry_after_s=0.1", "http_529", "http_500", "error_first", "cut after=0", "no_message_stop"]
+    "fault", ["http_429 retry_after_s=0.1", "http_529", "http_500", "cut after=0", "no_message_stop"]
 )
 async def test_a_failure_before_the_first_event_is_tried_again(fault: str, serve: Serve, simulator: Simulator) -> None:
     service = await serve()
@@ -207,6 +207,15 @@ async def test_a_failure_before_the_first_event_is_tried_again(fault: str, serve
 
     assert (status, text, last.get("done")) == (200, numbered_text(5), True)
     assert [book.attempt for book in simulator.books] == [1, 2]
+
+
+async def test_an_error_as_the_first_event_is_told_and_not_tried_again(serve: Serve, simulator: Simulator) -> None:
+    """Bytes of an answer have come: asking again may buy a second one."""
+    service = await serve()
+    status, _, error, _ = await outcome(service, "tokens=5 fault=error_first fault_times=1")
+
+    assert (status, error["type"], error["retryable"]) == (529, "overloaded_error", True)
+    assert len(simulator.books) == 1
 
 
 async def test_retries_are_bounded(serve: Serve, simulator: Simulator) -> None:

@@ -210,7 +210,9 @@ async def test_a_drain_refuses_new_streams_by_type_and_serves_those_that_run(
     leaves.leave()
     async with client.get(where, headers={"Last-Event-ID": "1"}) as back:
         assert back.status == 200
-        while (line := await back.content.readline()).startswith(b":"):  # a sign of life, where nothing new was there yet
+        while (line := await back.content.readline()).startswith(
+            b":"
+        ):  # a sign of life, where nothing new was there yet
             pass
         assert line == b"id: 2\n"
         async with client.get(f"{where}/gauges") as response:

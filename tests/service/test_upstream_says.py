@@ -79,7 +79,9 @@ async def test_what_stands_in_an_answers_place_is_told(
         (response(b'{"error":{"message":"context overflow","type":"BadRequest"}}', **JSON), 500, "context overflow"),
         (response(b"please log in", content_type="text/plain"), 502, "please log in"),
         (response(HTML, content_type="text/html"), 502, "No healthy upstream"),
-        (response(HELLO), 502, "no content type"),
+        (response(b"Hello"), 502, "no content type"),
+        (response(b"data", content_type="text/plain"), 502, "data"),
+        (response(b"database: gone", content_type="text/plain"), 502, "database: gone"),
         (response(b"", 204), 502, "204"),
         (stream(event(OVERLOADED)), 529, "Come back later"),
         (stream(b'data: {"error": {"message": "context overflow"}}\n\n'), 500, "context overflow"),
@@ -180,6 +182,96 @@ async def test_words_that_would_break_the_log_are_escaped(caplog: pytest.LogCapt
     assert "\x1b" not in caplog.text
 
 
+CALLED = {
+    "text": "text/plain", "bytes": "application/octet-stream", "json": "application/json",
+    "charset": "text/event-stream;charset=UTF-8", "case": "Text/Event-Stream ; x=y", "nothing": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "begins",
+    [
+        b"",
+        b": hello\n\n",
+        b"\r\n: hello\r\n\r\n",
+        b"retry: 9\n\n",
+        b"id: 1\n",
+        b"\xef\xbb\xbf",
+        b"event:ping\ndata:{}\n\n",
+    ],
+)
+@pytest.mark.parametrize("called", list(CALLED))
+async def test_a_stream_of_events_is_one_whatever_it_is_called(called: str, begins: bytes) -> None:
+    play = stream(begins + HELLO, content_type=CALLED[called])
+    if not CALLED[called]:
+        play = play.replace(b"content-type: \r\n", b"")
+    for way in ("plain", "messages", "chat", "whole"):
+        said, requests = await answer_to(way, [play])
+
+        assert (said.status, requests) == (200, 1)
+        assert b"Hello" in said.body
+
+
+async def test_what_a_stream_is_called_does_not_hold_it_back() -> None:
+    """Piece by piece, and with silence before its first event, which the words of an error are not waited for."""
+    beyond_the_wait_s = 1.2
+    head = stream_head(content_type="text/plain") + chunk(b": hello\n")
+    pieces: Play = [head, beyond_the_wait_s, *(chunk(HELLO[at : at + 1]) for at in range(9)), chunk(HELLO[9:])]
+    said, _ = await answer_to("plain", [*pieces, chunk(b"")])
+
+    assert (said.status, said.error.get("done")) == (200, True)
+
+
+HEAD = {
+    "request_id": "req_7",
+    "anthropic_organization_id": "org_1",
+    "retry_after": "7",
+    "x_new": "1",
+    "set_cookie": "a=b",
+}
+
+
+@pytest.mark.parametrize(
+    ("way", "play"),
+    [
+        ("messages", stream(event(OVERLOADED), **HEAD)),
+        ("messages", response(OVERLOADED, **JSON, **HEAD)),
+        ("messages", stream(b"data: no JSON\n\n", **HEAD)),
+        ("messages", response(HTML, content_type="text/html", **HEAD)),
+        ("messages", response(b"moved", 307, location="/login", **HEAD)),
+        ("whole", response(b"no JSON", **HEAD)),
+        ("whole", response(OVERLOADED, 529, **JSON, **HEAD)),
+    ],
+)
+async def test_what_claudes_head_said_comes_down_with_the_error_that_its_body_was(way: str, play: bytes) -> None:
+    said, _ = await answer_to(way, [play])
+
+    assert said.status >= 500
+    told = {name: said.headers.get(name.replace("_", "-")) for name in HEAD}
+    assert told == HEAD | {"set_cookie": None}
+    assert said.headers["content-type"].startswith("application/json")
+
+
+@pytest.mark.parametrize("way", ["plain", "chat"])
+async def test_claudes_retry_after_is_told_with_an_error_that_its_body_was(way: str) -> None:
+    said, _ = await answer_to(way, [stream(event(OVERLOADED), **HEAD)])
+
+    assert (said.status, said.headers["retry-after"]) == (529, "7")
+
+
+@pytest.mark.parametrize(
+    ("error", "retryable"),
+    [({"message": "m"}, False), ({"type": "brand_new_error"}, False), ({"type": "overloaded_error"}, True)],
+)
+@pytest.mark.parametrize("before", [b"", START])
+async def test_an_error_in_a_stream_is_retryable_only_where_its_type_says_so(
+    error: dict[str, str], retryable: bool, before: bytes
+) -> None:
+    said, _ = await answer_to("plain", [stream(before + event({"type": "error", "error": error}))])
+
+    assert said.error["retryable"] is retryable
+
+
 # --- within an answer ----------------------------------------------------------------------------------------------
 
 ODD = b'{"type": "error",  "error": {"type":"brand_new_error","message":"m","details":{"a":[1.50]},"new":null},"x":"\\u00e9"}'
@@ -223,13 +315,23 @@ async def test_an_error_without_a_type_within_an_answer_ends_it_with_its_words(w
         [response(b"{}", **JSON)],
     ],
 )
-async def test_nothing_is_asked_again_once_bytes_of_an_answer_have_come(play: Play) -> None:
-    said, requests = await answer_to("plain", play, retries=2)
+@pytest.mark.parametrize("way", ["plain", "chat"])
+async def test_nothing_is_asked_again_once_bytes_of_an_answer_have_come(way: str, play: Play) -> None:
+    said, requests = await answer_to(way, play, [stream(HELLO)], retries=2)
 
     assert (said.status, requests) == (502, 1)
 
 
-@pytest.mark.parametrize("play", [[CLOSE], [RESET], [stream_head(), CLOSE], [stream(event(OVERLOADED))]])
+@pytest.mark.parametrize("play", [stream(event(OVERLOADED)), response(OVERLOADED, **JSON), response(OVERLOADED)])
+@pytest.mark.parametrize("way", ["plain", "chat", "messages"])
+async def test_an_error_in_the_body_of_a_good_status_is_told_and_not_asked_again(way: str, play: bytes) -> None:
+    said, requests = await answer_to(way, [play], [stream(HELLO)], retries=2)
+
+    assert (said.status, requests) == (529, 1)
+    assert said.words == "Come back later"
+
+
+@pytest.mark.parametrize("play", [[CLOSE], [RESET], [stream_head(), CLOSE]])
 async def test_what_came_to_nothing_is_asked_again(play: Play) -> None:
     said, requests = await answer_to("plain", play, [stream(HELLO)], retries=1)
 
