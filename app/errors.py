@@ -2,7 +2,7 @@
 
     SluicewayError
     ├── CallerError             theirs: the request
-    │   ├── BadRequest 400 · Unauthorized 401 · Forbidden 403 · NotFound 404 · NotServed 404
+    │   ├── BadRequest 400 · Malformed 400 · Unauthorized 401 · Forbidden 403 · NotFound 404 · NotServed 404
     │   └── MethodNotAllowed 405 · SlowBody 408 · TooLarge 413 · WrongMediaType 415
     ├── UpstreamError           Claude's side; keeps the status it came with
     │   ├── UpstreamRefused     an error status, or an `error` event in mid-stream
@@ -152,6 +152,12 @@ class WrongMediaType(CallerError):
 
     status = 415
     refusal = Refusal.MEDIA_TYPE
+
+
+class Malformed(CallerError):
+    """It is no HTTP request as this server takes it."""
+
+    refusal = Refusal.MALFORMED
 
 
 class UpstreamError(SluicewayError):

@@ -75,12 +75,14 @@ class Service:
         app: what readers reach.
         admin: the paths of the admin port.
         streams: its streams.
+        refusals: hears of what is turned away.
     """
 
     settings: Settings
     app: web.Application
     admin: web.Application
     streams: Streams
+    refusals: Refusals
     _keys: Keys
     _prices: Prices
     _metrics: Metrics
@@ -165,14 +167,12 @@ async def composed(settings: Settings, credentials: Credentials, place: Place) -
                 entrance.middleware,
                 *siblings.middlewares,
             ],
-            # aiohttp would unpack a compressed body before anyone has asked whose it is.
-            handler_args={"logger": refusals.server_log, "auto_decompress": False},
         )
         entrance.install(app, [*_routes(opener, settings, prices, page), *passed.routes()])
         cors.install(app)
         admin = web.Application()
         admin.add_routes(admin_routes(streams, registry))
-        yield Service(settings, app, admin, streams, keys, prices, metrics, page)
+        yield Service(settings, app, admin, streams, refusals, keys, prices, metrics, page)
 
 
 @asynccontextmanager

@@ -22,7 +22,9 @@ from ..fleet.unix_path import UnixPath
 from ..settings import Settings, SettingsError
 from ..streams.registry import Streams
 from .compose import Service, beside, composed
+from .connection import Runner
 from .credentials import Credentials
+from .refusals import Refusals
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +106,7 @@ async def running(
         service.app.on_response_prepare.append(_announced_close(service.streams))
         admin_url = await _serve_admin(stack, service, place, may_wait=take_over or bool(place.older))
         own = _unix_path(stack, place.socket_of(place.number)) if place.folder else None
-        runner = await _runner(stack, service.app)
+        runner = await _runner(stack, service.app, service.refusals)
         if own is not None:
             await _site(runner, own.sock)
             own.publish()
@@ -221,7 +223,7 @@ async def _serve_admin(stack: AsyncExitStack, service: Service, place: Place, *,
     """Serves the admin port, at once or when the service that is replaced has left it."""
     host, port = service.settings.admin_host, service.settings.admin_port
     port = port and port + place.number
-    runner = await _runner(stack, service.admin)
+    runner = await _runner(stack, service.admin, service.refusals)
 
     def listen() -> list[socket.socket]:
         return tcp_sockets(host, port, names=("admin_host", "admin_port"))[0]
@@ -252,16 +254,14 @@ async def _serve_admin(stack: AsyncExitStack, service: Service, place: Place, *,
     return url_of(host, sockets[0])
 
 
-async def _runner(stack: AsyncExitStack, app: web.Application) -> web.AppRunner:
-    # handler_cancellation: without it a handler that waits is not told of a disconnect; aiohttp's test server sets
-    # it by itself, so that tests with that one prove nothing. access_log: one line a stream is logged by the session.
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
+async def _runner(stack: AsyncExitStack, app: web.Application, refusals: Refusals) -> Runner:
+    runner = Runner(app, refusals)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     return runner
 
 
-async def _site(runner: web.AppRunner, sock: socket.socket) -> web.BaseSite:
+async def _site(runner: Runner, sock: socket.socket) -> web.BaseSite:
     site = web.SockSite(runner, sock, backlog=BACKLOG)
     await site.start()
     return site

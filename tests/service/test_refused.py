@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -201,25 +202,53 @@ async def test_a_defect_within_a_whole_answer_is_its_outcome_and_not_refused_too
     assert found.by("refused_total", "reason") == {}
 
 
+HEAD = b"POST %b HTTP/1.1\r\nHost: x\r\nCookie: session=secret\r\n"
+TYPE = b"Content-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize("path", ["/api/stream", "/v1/messages", "//v1/messages", "/api/chat"])
 @pytest.mark.parametrize(
-    "raw",
+    ("raw", "field"),
     [
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
-        b"POST /api/stream HTTP/1.1\r\nHost: x\r\nCookie: session=secret\r\nno colon\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\nCookie: " + b"session=secret" * 2000 + b"\r\n\r\n",
-        b"POST /api/stream HTTP/1.1\r\nHost: x\r\nContent-Length: secret\r\n\r\n",
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", None),
+        (HEAD + b"no colon\r\n\r\n", None),
+        (HEAD + b"X: " + b"secret" * 2000 + b"\r\n\r\n", None),
+        (HEAD + b"X: secret\r\n" * 200 + b"\r\n", None),
+        (HEAD + b"Content-Length: secret\r\n\r\n", "Content-Length"),
+        (HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n", "Content-Length"),
+        (HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n", "Transfer-Encoding"),
+        (HEAD + TYPE + TYPE + b"Content-Length: 2\r\n\r\n{}", "Content-Type"),
+        (HEAD + b"Host: y\r\n\r\n", "Host"),
+        (b"POST %b HTTP/1.1\r\nCookie: secret\r\n\r\n", "Host"),
     ],
-    ids=["TLS", "a line without a colon", "a head too large", "no length"],
-)
-async def test_what_is_no_http_is_counted_and_nothing_of_it_is_logged(
-    raw: bytes, service: Running, caplog: pytest.LogCaptureFixture
+    ids=[
+        "TLS", "no colon", "long line", "many lines", "no length", "two lengths", "length and chunks", "two types",
+        "two hosts", "no host",
+    ],
+)  # fmt: skip
+async def test_what_is_no_http_is_refused_with_a_typed_error_and_nothing_of_it_is_said(
+    raw: bytes, field: str | None, path: str, service: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     reader = await Reader.connect(service.url)
-    await reader.send(raw)
+    await reader.send(raw.replace(b"%b", path.encode()))
     assert await reader.head() == 400
+    body = await reader.rest()
+    reader.leave()
+    told = json.loads(body)
+    error = told["error"] if "v1" in path and b"%b" in raw else told
+    assert error["type"] == "invalid_request_error"
+    assert told.get("field") == (field if error is told else None)
+    assert (field or "") in str(told)
     assert await refused(service) == {"malformed": 1}
     assert "turned a request away: malformed" in caplog.messages
-    assert "secret" not in caplog.text
+    assert "secret" not in caplog.text + body.decode()
     assert "Traceback" not in caplog.text
+
+
+async def test_the_admin_port_refuses_what_is_no_http_alike(service: Running) -> None:
+    reader = await Reader.connect(service.admin_url)
+    await reader.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n")
+    assert await reader.head() == 400
+    assert json.loads(await reader.rest())["field"] == "Host"
     reader.leave()
