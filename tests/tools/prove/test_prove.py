@@ -79,18 +79,19 @@ def verdicts(found: Findings) -> tuple[Verdict, Verdict]:
 # --- the whole of it -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("accounts", [5, pytest.param(20, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("manner", ["stops", "late", "never"])
-def test_twenty_accounts_are_never_judged_wrongly_and_seldom_not_at_all(manner: str) -> None:
+def test_accounts_are_never_judged_wrongly_and_seldom_not_at_all(manner: str, accounts: int) -> None:
     async def scene() -> None:
         seen: Counter[tuple[Verdict, Verdict]] = Counter()
         async with provider(on_abort=manner, on_pause=manner) as one:
-            for seed in range(20):
+            for seed in range(accounts):
                 account = replace(ACCOUNT, seed=seed)
                 seen[verdicts(await one.examined(account, seed=seed))] += 1
         right, unclear = RIGHT[manner], Verdict.UNCLEAR
         assert all({abort, pause} <= {right, unclear} for abort, pause in seen), seen
-        assert sum(count for pair, count in seen.items() if unclear in pair) <= 4, seen
+        assert sum(count for pair, count in seen.items() if unclear in pair) <= accounts // 5, seen
 
     loopback.run(scene())
 
@@ -145,7 +146,7 @@ def test_a_cap_that_is_reached_on_the_way_ends_the_experiment() -> None:
     async def scene() -> None:
         # Four fifths of the rest: the border between two verdicts, where no amount of data decides.
         async with provider(on_abort="late", on_pause="late", late_s=3.0) as one:
-            found = await one.examined(cap_usd=0.2)
+            found = await one.examined(cap_usd=0.1)
             assert verdicts(found) == (Verdict.UNCLEAR, Verdict.UNCLEAR)
             assert found.blocks >= 3
             assert "does not pay for another trial" in found.why[0]
