@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -173,11 +174,13 @@ async def supervise(
         Whether they could be started; why not, has been said.
 
     Raises:
-        SettingsError: the address cannot be listened on.
+        SettingsError: the address, or one of the admin ports, cannot be listened on.
     """
     path = UnixPath.bind(settings.unix, take_over=take_over) if settings.unix else None
     sockets = [[path.sock]] * count if path is not None else tcp_sockets(settings.host, settings.port, count)
     try:
+        if not take_over:  # else these ports are the older service's until it has ended
+            _check_admin_ports(settings, count)
         with tempfile.TemporaryDirectory(prefix="sluiceway-") as folder:
             older = tuple(path.older) if path is not None else ()
             places = [
@@ -201,6 +204,18 @@ async def supervise(
         if path is not None:
             path.withdraw()
         for sock in {sock for of_one in sockets for sock in of_one}:
+            sock.close()
+
+
+def _check_admin_ports(settings: Settings, count: int) -> None:
+    """Says that one is taken before all workers do, each for itself."""
+    opened: list[socket.socket] = []
+    try:
+        for number in range(count if settings.admin_port else 0):
+            names = ("admin_host", "admin_port")
+            opened += tcp_sockets(settings.admin_host, settings.admin_port + number, names=names)[0]
+    finally:
+        for sock in opened:
             sock.close()
 
 

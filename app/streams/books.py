@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 # A word for a model, or a field, may be anything: so many remarks are made, then none.
 _MOST_REMARKS = 100
+# And so many on one answer, whose usage may name hundreds of models: the others' turn comes with the next answers.
+_MOST_REMARKS_ON_ONE = 3
 
 # Counts an aborted answer's text anew; gives the entry as it is then.
 Recount = Callable[[Entry, Transcript], Coroutine[Any, Any, Entry]]
@@ -163,7 +165,10 @@ class Books:
     def book(self, entry: Entry) -> None:
         """Adds a settled stream to the metrics, and says once what an operator should know of the sums."""
         self.metrics.settled(entry)
-        for remark in entry.remarks:
-            if remark not in self._said and len(self._said) < _MOST_REMARKS:
-                self._said.add(remark)
-                log.warning("%s", remark)
+        new = [remark for remark in dict.fromkeys(entry.remarks) if remark not in self._said]
+        room = min(_MOST_REMARKS_ON_ONE, _MOST_REMARKS - len(self._said))
+        for remark in new[:room]:
+            self._said.add(remark)
+            log.warning("%s", remark)
+        if room and len(new) > room:
+            log.warning("%d more such things in one answer are not told", len(new) - room)

@@ -7,17 +7,19 @@ import json
 import os
 import random
 import signal
+import socket
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
 
-from app.fleet.supervisor import Place, parse_place
+from app.fleet.supervisor import Place, parse_place, supervise
+from app.settings import Settings
 from app.tools.simulator.server import Simulator
 from tests.conftest import ROOT
 from tests.support.scrape import scrape_of
@@ -174,6 +176,52 @@ async def test_a_worker_that_is_killed_is_replaced_and_the_other_ones_streams_go
                 seen.add(r.headers["X-Stream-Id"].partition("_")[0])
                 await r.read()
         assert any("another one starts" in line for line in workers.lines)
+
+
+@pytest.mark.parametrize("taken", [[1], [0, 1], [0]])
+async def test_workers_whose_admin_port_is_taken_end_all_with_one_line(taken: list[int], simulator: Simulator) -> None:
+    with neighbouring_ports(taken) as port:
+        process = await asyncio.create_subprocess_exec(
+            *[sys.executable, "-m", "app", "serve", "--workers", "2", "--port", "0", "--admin-port", str(port)],
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "ANTHROPIC_API_KEY": "sk-ant-workers", "ANTHROPIC_BASE_URL": simulator.url},
+        )
+        told, errors = await process.communicate()
+    assert (process.returncode, told) == (1, b"")
+    line = f"Error: admin_port {port + taken[0]} on admin_host 127.0.0.1: address already in use\n"
+    assert errors.decode() == line
+
+
+async def test_a_worker_that_cannot_start_ends_the_others_which_could(simulator: Simulator) -> None:
+    """Its port was free when its parent looked, and is not any more."""
+    with neighbouring_ports([]) as port:
+        settings = Settings.model_validate({"port": 0, "admin_port": port})
+        environment = {"ANTHROPIC_API_KEY": "sk-ant-workers", "ANTHROPIC_BASE_URL": simulator.url}
+        supervising = asyncio.create_task(supervise(settings, 2, [f"--admin-port={port}", "--port=0"], environment))
+        await asyncio.sleep(0)  # it has looked, and starts them
+        with closing(socket.create_server(("127.0.0.1", port + 1))):
+            assert await supervising is False
+        assert not Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()  # noqa: ASYNC240
+
+
+@contextmanager
+def neighbouring_ports(taken: list[int]) -> Iterator[int]:
+    """The first of two ports side by side, of which these are taken."""
+    while True:
+        with ExitStack() as stack:
+            first = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            port = first.getsockname()[1]
+            try:
+                held = [first, stack.enter_context(socket.create_server(("127.0.0.1", port + 1)))]
+            except (OSError, OverflowError):
+                continue
+            for number, sock in enumerate(held):
+                if number not in taken:
+                    sock.close()
+            yield port
+            return
 
 
 async def test_a_signal_to_the_parent_ends_all_workers(simulator: Simulator, client: ClientSession) -> None:

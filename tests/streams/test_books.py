@@ -12,10 +12,12 @@ from app.answer.outcome import Outcome
 from app.answer.transcript import Transcript
 from app.money.entry import Entry
 from app.money.ledger import Account, Ledger
-from app.money.prices import load_prices
+from app.money.prices import SHIPPED, load_prices
 from app.streams.books import Books, Recount
 from app.streams.terms import Policy
 from app.telemetry.prometheus import Metrics
+from tests.support.books import STOP, end, start
+from tests.support.books import settled as settled_entry
 from tests.support.clock import jumping, settled
 from tests.support.connections import FakeConnection, Page, house
 from tests.support.fakes import Step, event, text
@@ -91,3 +93,23 @@ async def test_an_aborted_answer_is_booked_once_whatever_its_recount_does(fails:
         "sluiceway_output_tokens_total", {"model": "claude-opus-4-8", "basis": "estimated"}
     )
     assert booked == (entry.generated if fails else 77)
+
+
+async def test_what_has_no_price_is_said_once_and_one_answer_cannot_fill_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ledger, metrics = Ledger(load_prices(SHIPPED)), Metrics(CollectorRegistry(), ["claude-opus-4-8"])
+    advisors = [
+        {"type": "advisor_message", "model": f"m{n}", "input_tokens": 5, "output_tokens": 5} for n in range(300)
+    ]
+    async with Books(ledger, metrics) as books:
+        books.book(settled_entry(ledger, Outcome.COMPLETED, start(), end(9, iterations=advisors[:2] * 9), STOP))
+        assert [message.count("'m0'") for message in caplog.messages] == [1, 0]
+        for _ in range(2):
+            books.book(settled_entry(ledger, Outcome.COMPLETED, start(), end(9, iterations=advisors), STOP))
+        assert len(caplog.messages) == 2 + 2 * 4
+        assert caplog.messages[-1] == f"{300 - 2 - 2 * 3} more such things in one answer are not told"
+        for _ in range(100):
+            books.book(settled_entry(ledger, Outcome.COMPLETED, start(), end(9, iterations=advisors), STOP))
+    assert len(caplog.messages) == 100 + -(-98 // 3)
+    assert len(set(caplog.messages)) == len(caplog.messages)
