@@ -44,7 +44,7 @@ async def serve(simulator: Simulator) -> AsyncIterator[Serve]:
     async with AsyncExitStack() as stack:
 
         async def start(**given: object) -> Running:
-            settings = Settings(**(_DEFAULTS | given))
+            settings = Settings.model_validate(_DEFAULTS | given)
             credentials = Credentials(api_key="sk-ant-secret-of-the-service", base_url=simulator.url, simulated=True)
             return await stack.enter_async_context(running(settings, credentials))
 

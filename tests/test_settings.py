@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,10 @@ import pytest
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from app.settings import Settings, SettingsError, load
+from app.settings import FIELDS, Settings, SettingsError, load
 
 SHIPPED = Path(__file__).resolve().parent.parent / "config" / "sluiceway.toml"
 SECRET = "sk-secret-of-a-caller"
-FIELDS = Settings.model_fields
 DEFAULTS = Settings.model_validate({})
 
 
@@ -72,7 +72,7 @@ def test_the_shipped_file_and_no_file_at_all_give_the_defaults(config: Path | No
 
 def test_the_process_environment_is_read_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLUICEWAY_PORT", "4321")
-    assert load().port == 4321
+    assert load().listening.port == 4321
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -97,7 +97,7 @@ def test_a_number_out_of_bounds_or_none_at_all_is_refused_by_name(name: str) -> 
         with pytest.raises(SettingsError, match=f"^environment: SLUICEWAY_{name.upper()}: "):
             load(environ={f"SLUICEWAY_{name.upper()}": str(value)})
     for value in [high, low + (step if "gt" in bound else 0)]:
-        assert getattr(load(environ={f"SLUICEWAY_{name.upper()}": str(value)}), name) == value
+        assert load(environ={f"SLUICEWAY_{name.upper()}": str(value)}).flat()[name] == value
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,12 @@ def test_a_later_source_wins_file_then_environment_then_command_line(tmp_path: P
     config = written(tmp_path, 'port = 1\nmax_tokens = 1\nmodel = "a"\n')
     environ = {"SLUICEWAY_PORT": "2", "SLUICEWAY_MAX_TOKENS": "2", "PORT": "9", "OTHER": "x"}
     settings = load(config, environ, {"port": 3, "host": None})
-    assert (settings.port, settings.max_tokens, settings.model, settings.host) == (3, 2, "a", "127.0.0.1")
+    assert (
+        settings.listening.port,
+        settings.questions.max_tokens,
+        settings.questions.model,
+        settings.listening.host,
+    ) == (3, 2, "a", "127.0.0.1")
 
 
 def test_what_kubernetes_tells_the_pods_of_a_service_called_sluiceway_is_no_setting() -> None:
@@ -135,7 +140,7 @@ def test_what_kubernetes_tells_the_pods_of_a_service_called_sluiceway_is_no_sett
         "SLUICEWAY_ADMIN_PORT": "tcp://10.0.0.2:9464",
     }
     assert load(environ=links) == DEFAULTS
-    assert load(environ=links | {"SLUICEWAY_PORT": "81", "SLUICEWAY_MODEL": "m"}).port == 81
+    assert load(environ=links | {"SLUICEWAY_PORT": "81", "SLUICEWAY_MODEL": "m"}).listening.port == 81
 
 
 def test_every_setting_can_be_given_by_the_environment_and_on_the_command_line() -> None:
@@ -203,13 +208,13 @@ def test_a_file_that_is_not_there_is_refused_by_its_path(tmp_path: Path) -> None
     ],
 )
 def test_callers_keys_are_a_list_or_divided_by_commas(given: object, keys: tuple[str, ...]) -> None:
-    assert load(environ={}, overrides={"api_keys": given}).api_keys == keys
+    assert load(environ={}, overrides={"api_keys": given}).callers.api_keys == keys
 
 
 @pytest.mark.parametrize("wrong", [SECRET.encode() + b"\xff", {SECRET: 1}, [SECRET, 5], 5])
 def test_no_callers_key_is_in_a_repr_or_in_an_error(wrong: object) -> None:
     settings = load(environ={"SLUICEWAY_API_KEYS": SECRET})
-    assert settings.api_keys == (SECRET,)
+    assert settings.callers.api_keys == (SECRET,)
     for text in (repr(settings), str(settings), f"{settings!r:>10}"):
         assert SECRET not in text
     with pytest.raises(SettingsError) as refused:
@@ -230,4 +235,19 @@ def test_a_value_that_is_refused_is_not_repeated() -> None:
 
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError):
-        DEFAULTS.port = 1  # type: ignore[misc]
+        DEFAULTS.listening = DEFAULTS.listening  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        DEFAULTS.listening.port = 1  # type: ignore[misc]
+
+
+def test_no_two_sections_have_a_setting_of_the_same_name() -> None:
+    """Users know flat names: of two, one could not be set."""
+    held = [field.name for section in DEFAULTS for field in fields(section[1])]
+    assert len(held) == len(set(held))
+    assert set(FIELDS) < set(held)
+
+
+@pytest.mark.parametrize("name", ["backoff_s", "farewell_s", "streams"])
+def test_a_sections_constant_or_its_own_name_is_no_setting(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"unknown setting SLUICEWAY_{name.upper()}"):
+        load(environ={f"SLUICEWAY_{name.upper()}": "1"})

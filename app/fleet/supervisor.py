@@ -176,8 +176,12 @@ async def supervise(
     Raises:
         SettingsError: the address, or one of the admin ports, cannot be listened on.
     """
-    path = UnixPath.bind(settings.unix, take_over=take_over) if settings.unix else None
-    sockets = [[path.sock]] * count if path is not None else tcp_sockets(settings.host, settings.port, count)
+    path = UnixPath.bind(settings.listening.unix, take_over=take_over) if settings.listening.unix else None
+    sockets = (
+        [[path.sock]] * count
+        if path is not None
+        else tcp_sockets(settings.listening.host, settings.listening.port, count)
+    )
     try:
         if not take_over:  # else these ports are the older service's until it has ended
             _check_admin_ports(settings, count)

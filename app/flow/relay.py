@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from ..answer.events import ClaudeEvent, Delta, End
 from ..errors import InternalError, SluicewayError
+from ..settings.sections import Pace
 from .batching import Batch, Window
 from .channel import Channel
 
@@ -91,21 +91,6 @@ async def _close(source: Source, seen: Callable[[ClaudeEvent], None]) -> None:
     except Exception:
         # The count lacks something; that must not take the reader's last event from it.
         log.exception("the producer failed in closing its source")
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How the consumer writes.
-
-    Attributes:
-        batch_bytes: a batch of this many bytes goes without waiting for its window's end.
-        commit_s: seconds after which silence is broken by a first sign of life, which commits the status.
-        heartbeat_s: seconds of silence between signs of life after that.
-    """
-
-    batch_bytes: int
-    commit_s: float
-    heartbeat_s: float
 
 
 async def consume(channel: Channel, window: Window, reader: Reader, pace: Pace) -> SluicewayError | None:

@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ..errors import Lagging, Overloaded
+from ..settings.sections import AdmissionLimits
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """Who is let in. Pure.
-
-    Attributes:
-        max_streams: the most streams in flight.
-        max_lag_s: no one new comes in while the event loop is later than this, in seconds.
-    """
-
-    max_streams: int
-    max_lag_s: float
-
-    def check(self, in_flight: int, lag_s: float) -> None:
-        """Raises Overloaded, with a time after which trying again makes sense, unless there is room for one more."""
-        if in_flight >= self.max_streams:
-            raise Overloaded(f"all {self.max_streams} streams of this service are in use", retry_after_s=2.0)
-        if lag_s > self.max_lag_s:
-            raise Lagging("this service is at its capacity", retry_after_s=1.0)
+def check_room(limits: AdmissionLimits, in_flight: int, lag_s: float) -> None:
+    """Raises Overloaded, with a time after which trying again makes sense, unless there is room for one more. Pure."""
+    if in_flight >= limits.max_streams:
+        raise Overloaded(f"all {limits.max_streams} streams of this service are in use", retry_after_s=2.0)
+    if lag_s > limits.max_lag_s:
+        raise Lagging("this service is at its capacity", retry_after_s=1.0)
 
 
 class LagMeter:

@@ -8,18 +8,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from ..settings.sections import ReplayBounds
 from .delivery import Frames
 from .replay import Replay, ReplayBudget
 from .terms import Policy, Terms
-
-
-@dataclass(frozen=True, slots=True)
-class ArchiveOptions:
-    """What is kept, and how long; `settings.py` says what each means, in which unit and why."""
-
-    replay_bytes: int
-    replay_total_bytes: int
-    replay_s: float
 
 
 @dataclass(slots=True)
@@ -44,11 +36,11 @@ class Archive:
         budget: that bound, and what of it is used.
     """
 
-    def __init__(self, options: ArchiveOptions) -> None:
-        self._options = options
+    def __init__(self, bounds: ReplayBounds) -> None:
+        self._bounds = bounds
         self._kept: dict[str, Kept] = {}  # oldest first
         self._named: dict[tuple[str, str], Terms] = {}  # the newest stream of each caller's name
-        self.budget = ReplayBudget(options.replay_total_bytes)
+        self.budget = ReplayBudget(bounds.replay_total_bytes)
         self.budget.relieve = self._relieve
 
     @property
@@ -61,7 +53,7 @@ class Archive:
     def replay(self, policy: Policy) -> Replay:
         """Where the frames of a stream of this policy wait; they are kept only where its readers may come back."""
         keeps = policy is not Policy.ABORT and self.has_room
-        return Replay(self._options.replay_bytes if keeps else 0, self.budget)
+        return Replay(self._bounds.replay_bytes if keeps else 0, self.budget)
 
     def append(self, terms: Terms, frames: Frames) -> None:
         """Takes in a stream that has ended; one whose answer did not is known to have expired."""
@@ -69,7 +61,7 @@ class Archive:
         if expired:
             frames.replay.clear()
         self._kept[terms.stream_id] = Kept(terms, frames, expired)
-        asyncio.get_running_loop().call_later(self._options.replay_s, self.forget, terms)
+        asyncio.get_running_loop().call_later(self._bounds.replay_s, self.forget, terms)
 
     def after(self, stream_id: str) -> Kept | None:
         """What is kept of an ended stream; None where nothing is known of it."""

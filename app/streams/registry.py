@@ -24,13 +24,14 @@ from ..errors import (
 )
 from ..flow.relay import Source
 from ..money.ledger import Account
+from ..settings.sections import StreamBounds
 from ..wire import WireFormat
 from .archive import Archive, Kept
 from .books import Books
 from .connection import Connection
 from .delivery import Frames
 from .replay import Replay
-from .session import Asked, Bounds, Session
+from .session import Asked, Session
 from .terms import Policy, Terms, new_stream_id
 from .watch import Watch
 
@@ -56,7 +57,7 @@ class Streams:
         self,
         books: Books,
         archive: Archive,
-        bounds: Bounds,
+        bounds: StreamBounds,
         admit: Callable[[int], None] = lambda _in_flight: None,
         worker: int = 0,
     ) -> None:

@@ -15,7 +15,8 @@ from ..answer.outcome import Outcome
 from ..errors import EndedError, InternalError, SluicewayError
 from ..flow.batching import Window
 from ..flow.channel import Channel
-from ..flow.relay import Pace, Source, consume, produce
+from ..flow.relay import Source, consume, produce
+from ..settings.sections import StreamBounds
 from .books import Page
 from .connection import Connection
 from .delivery import Delivery, Frames
@@ -24,19 +25,6 @@ from .replay import Replay
 from .terms import Policy, Terms
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """The bounds of every stream; `settings.py` says what each means, in which unit and why."""
-
-    queue_items: int
-    queue_bytes: int
-    window_s: float
-    window_max_s: float
-    pace: Pace
-    drain_s: float = 30.0
-    farewell_s: float = 0.5  # what a reader is given to take the typed last event: a drained socket takes milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +57,16 @@ class Session:
         error: it failed before anything was sent; the handler's to answer.
     """
 
-    def __init__(self, terms: Terms, asked: Asked, page: Page, bounds: Bounds) -> None:
+    def __init__(self, terms: Terms, asked: Asked, page: Page, bounds: StreamBounds) -> None:
         self.terms = terms
         self.asked = asked
         self.page = page
         self.lifecycle = Lifecycle()
         self.channel = Channel(bounds.queue_items, bounds.queue_bytes, page.paused)
-        self.delivery = Delivery(asked.frames, self.lifecycle, page, bounds.pace.heartbeat_s, self.channel.nudge)
+        self.delivery = Delivery(asked.frames, self.lifecycle, page, bounds.heartbeat_s, self.channel.nudge)
         self.outcome: Outcome | None = None
         self.error: SluicewayError | None = None
-        self._bounds = bounds
-        self._pace = bounds.pace if terms.commits_early else replace(bounds.pace, commit_s=math.inf)
+        self._bounds = bounds if terms.commits_early else replace(bounds, commit_s=math.inf)
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None  # set while it runs
         self._producer: asyncio.Task[None] | None = None  # set once the session's task has begun
@@ -163,7 +150,7 @@ class Session:
         window = Window(self._bounds.window_s, self._bounds.window_max_s)
         while True:
             try:
-                error = await consume(self.channel, window, self.delivery, self._pace)
+                error = await consume(self.channel, window, self.delivery, self._bounds)
             except SluicewayError as failure:
                 error = self.error = failure.with_traceback(None)
             except Exception:

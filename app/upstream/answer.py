@@ -24,11 +24,11 @@ from ..answer.events import ClaudeEvent, Delta
 from ..answer.refusals import MOST_BODY_BYTES, came_with, no_stream
 from ..answer.sse import begins_stream
 from ..errors import SluicewayError, UpstreamCut, UpstreamError, UpstreamTimeout
+from ..settings.sections import RetryRule, UpstreamOptions
 from .exchange import Body
 from .failures import FAILURES, described, translated
-from .options import UpstreamOptions
 from .pacing import Pacer, ReadPace
-from .retry import RetryRule
+from .retry import retry_delay_s
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class Upstream(Protocol):
     """What all answers share: `Claude`."""
 
     options: UpstreamOptions
+    window_s: float
     pacer: Pacer
     sdk: anthropic.AsyncAnthropic
     on_retry: Callable[[], None]
@@ -83,7 +84,7 @@ class Answer:
         self._watchdog: asyncio.TimerHandle | None = None  # one timer serves many reads; fires at `_watch_at`
         self._watch_at = 0.0
         self._paced = False  # from the first text on: it must never be held back
-        self._pace = ReadPace(self._options.window_s)
+        self._pace = ReadPace(claude.window_s)
         self._resume_at = 0.0  # loop time from which the socket may be read again
         self._without_progress_s = 0.0  # spent waiting in read() since the last event that was no ping
         self._closed = False
@@ -112,7 +113,7 @@ class Answer:
                     self._body = None  # nothing of it is an answer that closing would have to count
                 if self.headers and isinstance(error, UpstreamError):
                     came_with(error, self.headers)
-                delay_s = self._retry.delay_s(error, attempt, random.random())
+                delay_s = retry_delay_s(self._retry, error, attempt, random.random())
                 if delay_s is None or self._body_began:
                     log.warning("Claude failed before the first event: %s", described(error))
                     raise

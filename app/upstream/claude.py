@@ -15,13 +15,12 @@ import httpx2
 from .. import __version__
 from ..answer.refusals import without_secrets
 from ..errors import UpstreamTimeout
+from ..settings.sections import RetryRule, UpstreamOptions
 from .answer import Answer
 from .failures import FAILURES, described, translated
-from .options import UpstreamOptions
 from .pacing import Pacer
 from .pool import Pool
 from .resting_socket import Window
-from .retry import RetryRule
 from .transport import Transport
 
 log = logging.getLogger(__name__)
@@ -36,14 +35,25 @@ class Claude:
 
     Args:
         options: how it is reached.
+        window_s: seconds between two batches of a stream; its socket need not be read more often.
+        api_key: None leaves it to the SDK's own environment variables.
+        base_url: None for Claude's own.
         on_retry: told of every request that is sent again.
 
     Attributes:
         own_headers: what the service says where it asks in its own words.
     """
 
-    def __init__(self, options: UpstreamOptions, on_retry: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        options: UpstreamOptions,
+        window_s: float,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        on_retry: Callable[[], None] = lambda: None,
+    ) -> None:
         self.options = options
+        self.window_s = window_s
         self.on_retry = on_retry
         self.pacer = Pacer()
         self._pool = Pool(Window(options.receive_buffer_bytes), options.connect_timeout_s)
@@ -53,8 +63,8 @@ class Claude:
         for name in ("accept", "accept-encoding", "connection", "user-agent"):
             del http.headers[name]  # who asks says these, or nobody does
         self.sdk = anthropic.AsyncAnthropic(
-            api_key=options.api_key,
-            base_url=options.base_url,
+            api_key=api_key,
+            base_url=base_url,
             http_client=http,
             max_retries=0,
             timeout=httpx2.Timeout(None, connect=options.connect_timeout_s),
@@ -90,7 +100,7 @@ class Claude:
             retry: when it is asked for again; by default as the options say.
         """
         path = f"/v1/messages?{query}" if query else "/v1/messages"
-        return Answer(self, path, body, self.sdk_headers(headers), retry or self.options.retry)
+        return Answer(self, path, body, self.sdk_headers(headers), retry or self.options)
 
     def sdk_headers(self, headers: Mapping[str, str]) -> dict[str, str | anthropic.Omit]:
         """`headers` as the SDK is to send them: with its key, and without the words in which it describes itself."""

@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ..errors import SluicewayError, UpstreamCut, UpstreamRefused, UpstreamUnreachable
+from ..settings.sections import RetryRule
 
 
-@dataclass(frozen=True, slots=True)
-class RetryRule:
-    """Bounded in count and in time.
+def retry_delay_s(rule: RetryRule, error: SluicewayError, attempt: int, jitter: float) -> float | None:
+    """Seconds to wait before the next attempt, or None where the error is to be reported.
 
-    Attributes:
-        retries: how often a request is sent again, at most.
-        retry_after_max_s: a `retry-after` above this many seconds is not waited for: the caller is told instead.
-        backoff_s: the first delay where Claude named none; it doubles with each attempt.
+    Only for errors before the first event: after it, a second request would be a second bill and a second text.
+
+    Args:
+        rule: how often, and how long, a request may be sent again.
+        error: what went wrong.
+        attempt: how many requests have been sent, from 1.
+        jitter: a random number in [0, 1): spreads retries over the upper half of the back-off.
     """
-
-    retries: int
-    retry_after_max_s: float
-    backoff_s: float = 0.5
-
-    def delay_s(self, error: SluicewayError, attempt: int, jitter: float) -> float | None:
-        """Seconds to wait before the next attempt, or None where the error is to be reported.
-
-        Only for errors before the first event: after it, a second request would be a second bill and a second text.
-
-        Args:
-            error: what went wrong.
-            attempt: how many requests have been sent, from 1.
-            jitter: a random number in [0, 1): spreads retries over the upper half of the back-off.
-        """
-        if attempt > self.retries or not error.retryable:
-            return None
-        if not isinstance(error, UpstreamRefused | UpstreamUnreachable | UpstreamCut):
-            return None
-        if error.retry_after_s is not None:
-            return error.retry_after_s if error.retry_after_s <= self.retry_after_max_s else None
-        return min(self.backoff_s * 2.0 ** (attempt - 1) * (0.5 + jitter / 2), self.retry_after_max_s)
+    if attempt > rule.retries or not error.retryable:
+        return None
+    if not isinstance(error, UpstreamRefused | UpstreamUnreachable | UpstreamCut):
+        return None
+    if error.retry_after_s is not None:
+        return error.retry_after_s if error.retry_after_s <= rule.retry_after_max_s else None
+    return min(rule.backoff_s * 2.0 ** (attempt - 1) * (0.5 + jitter / 2), rule.retry_after_max_s)
 
 
 # For callers that retry by themselves, as the SDKs do: their attempts are not to be multiplied by ours.

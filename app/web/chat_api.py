@@ -17,12 +17,13 @@ from ..answer.outcome import Outcome
 from ..errors import BadRequest, Expired, NotFound, Stopped
 from ..money.bill import cost_usd
 from ..money.prices import Prices
+from ..settings.sections import Defaults
 from ..streams.terms import Policy
 from ..wire.ui_messages import continued, preface, to_claude, tool_calls
 from ..wire.ui_stream import CostOf, UiFormat
 from .entrance import BODY, CALLER, Body, Route
 from .opening import Opener, Wanted
-from .requests import Defaults, Question, field_value, parse_fields, question_of
+from .requests import Question, field_value, parse_fields, question_of
 
 # The AI SDK's servers send it; its clients do not look (UI message stream, version 1).
 _MARK = {"X-Vercel-AI-UI-Message-Stream": "v1"}

@@ -20,19 +20,20 @@ def check(settings: Settings) -> Prices:
     _check_exposure(settings)
     _check_ledger_file(settings)
     prices = _read_prices(settings)
-    if settings.upstream not in prices.upstreams:
-        near = difflib.get_close_matches(settings.upstream, prices.upstreams, n=1)
+    if settings.costs.upstream not in prices.upstreams:
+        near = difflib.get_close_matches(settings.costs.upstream, prices.upstreams, n=1)
         hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(prices.upstreams))}"
-        raise SettingsError(f"upstream {settings.upstream}: not in the price table; {hint}")
+        raise SettingsError(f"upstream {settings.costs.upstream}: not in the price table; {hint}")
     return prices
 
 
 def _check_exposure(settings: Settings) -> None:
     """Refuses to serve anyone beyond this machine by mistake."""
-    if settings.unix or settings.api_keys or settings.auth == "none" or _is_loopback(settings.host):
+    listening, callers = settings.listening, settings.callers
+    if listening.unix or callers.api_keys or callers.auth == "none" or _is_loopback(listening.host):
         return
     raise SettingsError(
-        f"host {settings.host} is reachable from elsewhere: set callers' keys (SLUICEWAY_API_KEYS=key,…), "
+        f"host {listening.host} is reachable from elsewhere: set callers' keys (SLUICEWAY_API_KEYS=key,…), "
         "or say SLUICEWAY_AUTH=none to spend for anyone"
     )
 
@@ -46,9 +47,9 @@ def _is_loopback(host: str) -> bool:
 
 
 def _check_ledger_file(settings: Settings) -> None:
-    if not settings.ledger_file:
+    if not settings.costs.ledger_file:
         return
-    path = Path(settings.ledger_file)
+    path = Path(settings.costs.ledger_file)
     if path.is_dir():
         raise SettingsError(f"ledger_file {path}: a directory is there")
     try:
@@ -59,9 +60,9 @@ def _check_ledger_file(settings: Settings) -> None:
 
 def _read_prices(settings: Settings) -> Prices:
     try:
-        return load_prices(SHIPPED, *([Path(settings.prices_file)] if settings.prices_file else []))
+        return load_prices(SHIPPED, *([Path(settings.costs.prices_file)] if settings.costs.prices_file else []))
     except (OSError, ValueError, RecursionError) as error:
-        raise SettingsError(f"prices_file {settings.prices_file!r}: {_reason(error)}") from None
+        raise SettingsError(f"prices_file {settings.costs.prices_file!r}: {_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:

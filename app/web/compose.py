@@ -20,25 +20,21 @@ from .. import __version__
 from ..access.keys import Keys
 from ..answer.transcript import Transcript
 from ..fleet.supervisor import Place
-from ..flow.relay import Pace
 from ..money.entry import Entry, ReconcileLimit
 from ..money.ledger import Ledger
 from ..money.ledger_file import LedgerFile
 from ..money.prices import Prices
 from ..settings import Settings, SettingsError
-from ..streams.admission import Admission, LagMeter
-from ..streams.archive import Archive, ArchiveOptions
+from ..settings.sections import BodyLimits, Callers
+from ..streams.admission import LagMeter, check_room
+from ..streams.archive import Archive
 from ..streams.books import Books
 from ..streams.registry import Streams
-from ..streams.session import Bounds
-from ..streams.terms import Policy
 from ..telemetry.prometheus import Metrics
 from ..upstream.claude import Claude
 from ..upstream.headers import HeadersUp
-from ..upstream.options import UpstreamOptions
 from ..upstream.passing import Passing
 from ..upstream.recount import Reconciler
-from ..upstream.retry import RetryRule
 from .admin_api import admin_routes
 from .chat_api import ChatApi
 from .checks import check
@@ -47,14 +43,12 @@ from .entrance import Body, BodyBound, Entrance, Route
 from .errors import errors_as_json
 from .gauges import gauge_routes
 from .messages_api import MessagesApi
-from .opening import Opener, ReaderBounds
+from .opening import Opener
 from .origins import Cors
 from .pages import Pages
 from .passthrough import PassThrough
 from .plain_api import PlainApi
-from .readers import SendBuffers
 from .refusals import Refusals
-from .requests import Defaults
 from .siblings import Siblings
 
 log = logging.getLogger(__name__)
@@ -94,12 +88,13 @@ class Service:
         Raises:
             SettingsError: something of it is wrong; nothing has changed.
         """
-        taken = self.settings.model_copy(update={name: getattr(settings, name) for name in REREAD})
+        new, old = settings.flat(), self.settings.flat()
+        taken = Settings.model_validate(old | {name: new[name] for name in REREAD})
         self._prices.replace(check(taken))
         self._metrics.show_prices(self._prices)
-        self._keys.replace(_keys_of(taken))
+        self._keys.replace(_keys_of(taken.callers))
         self._page["auth"] = bool(self._keys)
-        others = [name for name in Settings.model_fields if getattr(settings, name) != getattr(taken, name)]
+        others = [name for name in new if name not in REREAD and new[name] != old[name]]
         self.settings = taken
         told = f"; {', '.join(others)} changed: that takes a restart" if others else ""
         log.info("keys and prices were read again%s", told)
@@ -120,42 +115,45 @@ async def composed(settings: Settings, credentials: Credentials, place: Place) -
     prices = check(settings)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    metrics = Metrics(registry, dict.fromkeys((settings.model, *prices.models)), simulated=credentials.simulated)
+    metrics = Metrics(
+        registry, dict.fromkeys((settings.questions.model, *prices.models)), simulated=credentials.simulated
+    )
     metrics.show_prices(prices)
-    claude = _claude(_upstream_options(settings, credentials), metrics)
+    claude = _claude(settings, credentials, metrics)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(claude.close)
-        if settings.warm_connections:
-            await stack.enter_async_context(beside(claude.keep_warm(settings.warm_connections)))
+        if settings.claude.warm_connections:
+            await stack.enter_async_context(beside(claude.keep_warm(settings.claude.warm_connections)))
         meter = LagMeter(time.monotonic, metrics.loop_lag)
         await stack.enter_async_context(beside(meter.run()))
         ledger = Ledger(prices)
-        if settings.ledger_file:
-            file = LedgerFile(Path(settings.ledger_file), ledger)
+        if settings.costs.ledger_file:
+            file = LedgerFile(Path(settings.costs.ledger_file), ledger)
             file.load(asyncio.get_running_loop().time())
             await stack.enter_async_context(beside(file.keep()))
-        admission = Admission(settings.max_streams, settings.max_lag_s)
-        books = await stack.enter_async_context(Books(ledger, metrics, settings.upstream, _reconcile(settings, claude)))
+        books = await stack.enter_async_context(
+            Books(ledger, metrics, settings.costs.upstream, _reconcile(settings, claude))
+        )
         streams = await stack.enter_async_context(
             Streams(
                 books,
-                Archive(_archive_options(settings)),
-                _bounds(settings),
-                admit=lambda in_flight: admission.check(in_flight, meter.lag_s),
+                Archive(settings.replay),
+                settings.streams,
+                admit=lambda in_flight: check_room(settings.admission, in_flight, meter.lag_s),
                 worker=place.number,
             )
         )
-        keys = Keys(_keys_of(settings))
+        keys = Keys(_keys_of(settings.callers))
         page = _page(settings, credentials, keys)
-        opener = Opener(claude, streams, _reader_bounds(settings), HeadersUp(settings.forward_headers))
+        opener = Opener(claude, streams, settings.readers, HeadersUp(settings.passing.forward_headers))
         passing = Passing(claude)
         stack.push_async_callback(passing.close)
         await stack.enter_async_context(beside(passing.keep()))
-        bound = BodyBound(settings.max_passed_bytes, settings.stall_timeout_s, "max_passed_bytes")
-        passed = PassThrough(passing, streams, opener.headers_up, settings.pass_through, bound)
-        entrance = Entrance(keys, _body_bounds(settings), settings.cors_origins)
-        cors = Cors(settings.cors_origins)
-        siblings = Siblings(place, opener.bounds.buffers)
+        bound = BodyBound(settings.passing.max_passed_bytes, settings.readers.stall_timeout_s, "max_passed_bytes")
+        passed = PassThrough(passing, streams, opener.headers_up, settings.passing.pass_through, bound)
+        entrance = Entrance(keys, _body_bounds(settings.bodies), settings.callers.cors_origins)
+        cors = Cors(settings.callers.cors_origins)
+        siblings = Siblings(place, settings.readers)
         stack.push_async_callback(siblings.close)
         refusals = Refusals(metrics.refused)
         stack.callback(refusals.close)
@@ -194,9 +192,15 @@ async def beside(coroutine: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await asyncio.wait([task])
 
 
-def _claude(options: UpstreamOptions, metrics: Metrics) -> Claude:
+def _claude(settings: Settings, credentials: Credentials, metrics: Metrics) -> Claude:
     try:
-        claude = Claude(options, metrics.upstream_retry)
+        claude = Claude(
+            settings.claude,
+            settings.streams.window_s,
+            credentials.api_key,
+            credentials.base_url,
+            metrics.upstream_retry,
+        )
     except (anthropic.AnthropicError, OSError, ValueError) as error:
         # What else the SDK, and the TLS below it, take from the environment: profiles, identities, certificates.
         kind = "ANTHROPIC_" if isinstance(error, anthropic.AnthropicError) else "SSL_CERT_"
@@ -208,8 +212,8 @@ def _claude(options: UpstreamOptions, metrics: Metrics) -> Claude:
 
 
 def _routes(opener: Opener, settings: Settings, prices: Prices, page: dict[str, Any]) -> list[Route]:
-    defaults = _defaults(settings)
-    chat_defaults = replace(defaults, policy=Policy(settings.chat_policy))
+    defaults = settings.questions
+    chat_defaults = replace(defaults, policy=defaults.chat_policy)
     return [
         *PlainApi(opener, defaults).routes(),
         *gauge_routes(opener.streams),
@@ -219,8 +223,8 @@ def _routes(opener: Opener, settings: Settings, prices: Prices, page: dict[str, 
     ]
 
 
-def _keys_of(settings: Settings) -> tuple[str, ...]:
-    return () if settings.auth == "none" else settings.api_keys
+def _keys_of(callers: Callers) -> tuple[str, ...]:
+    return () if callers.auth == "none" else callers.api_keys
 
 
 def _page(settings: Settings, credentials: Credentials, keys: Keys) -> dict[str, Any]:
@@ -228,74 +232,19 @@ def _page(settings: Settings, credentials: Credentials, keys: Keys) -> dict[str,
         "version": __version__,
         "simulated": credentials.simulated,
         "auth": bool(keys),
-        "model": settings.model,
-        "window_ms": round(settings.window_s * 1000),
+        "model": settings.questions.model,
+        "window_ms": round(settings.streams.window_s * 1000),
     }
 
 
 def _reconcile(settings: Settings, claude: Claude) -> Callable[[Entry, Transcript], Coroutine[Any, Any, Entry]] | None:
-    if not settings.reconcile_per_minute:
+    if not settings.costs.reconcile_per_minute:
         return None
-    return Reconciler(claude.sdk, ReconcileLimit(settings.reconcile_per_minute)).reconcile
+    return Reconciler(claude.sdk, ReconcileLimit(settings.costs.reconcile_per_minute)).reconcile
 
 
-def _upstream_options(settings: Settings, credentials: Credentials) -> UpstreamOptions:
-    return UpstreamOptions(
-        api_key=credentials.api_key,
-        base_url=credentials.base_url,
-        window_s=settings.window_s,
-        receive_buffer_bytes=settings.receive_buffer_bytes,
-        connect_timeout_s=settings.connect_timeout_s,
-        idle_timeout_s=settings.idle_timeout_s,
-        progress_timeout_s=settings.progress_timeout_s,
-        retry=RetryRule(settings.retries, settings.retry_after_max_s),
-    )
-
-
-def _defaults(settings: Settings) -> Defaults:
-    return Defaults(
-        model=settings.model,
-        max_tokens=settings.max_tokens,
-        thinking=settings.thinking,
-        max_tokens_limit=settings.max_tokens_limit,
-        policy=Policy(settings.policy),
-        grace_s=settings.grace_s,
-        grace_max_s=max(settings.grace_s, settings.grace_max_s),
-        ignored=frozenset(settings.ignore_fields),
-    )
-
-
-def _body_bounds(settings: Settings) -> dict[Body, BodyBound]:
-    timeout_s = settings.body_timeout_s
+def _body_bounds(limits: BodyLimits) -> dict[Body, BodyBound]:
     return {
-        Body.QUESTION: BodyBound(settings.max_body_bytes, timeout_s, "max_body_bytes"),
-        Body.MESSAGES: BodyBound(settings.max_messages_bytes, timeout_s, "max_messages_bytes", _MOST_VALUES),
+        Body.QUESTION: BodyBound(limits.max_body_bytes, limits.body_timeout_s, "max_body_bytes"),
+        Body.MESSAGES: BodyBound(limits.max_messages_bytes, limits.body_timeout_s, "max_messages_bytes", _MOST_VALUES),
     }
-
-
-def _reader_bounds(settings: Settings) -> ReaderBounds:
-    return ReaderBounds(
-        buffers=SendBuffers(settings.send_buffer_bytes, settings.notsent_lowat_bytes),
-        stall_s=settings.stall_timeout_s,
-        vanish_s=settings.vanish_timeout_s,
-        credit_bytes=settings.credit_bytes,
-    )
-
-
-def _archive_options(settings: Settings) -> ArchiveOptions:
-    return ArchiveOptions(
-        replay_bytes=settings.replay_bytes,
-        replay_total_bytes=settings.replay_total_bytes,
-        replay_s=settings.replay_s,
-    )
-
-
-def _bounds(settings: Settings) -> Bounds:
-    return Bounds(
-        queue_items=settings.queue_items,
-        queue_bytes=settings.queue_bytes,
-        window_s=settings.window_s,
-        window_max_s=settings.window_max_s,
-        pace=Pace(settings.batch_bytes, settings.commit_s, settings.heartbeat_s),
-        drain_s=settings.drain_s,
-    )

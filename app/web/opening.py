@@ -10,6 +10,7 @@ from aiohttp import hdrs, web
 from ..answer.events import ClaudeEvent
 from ..errors import SluicewayError
 from ..flow.relay import Source
+from ..settings.sections import ReaderBounds
 from ..streams.credits import Credits
 from ..streams.liveness import Liveness
 from ..streams.registry import Streams
@@ -21,23 +22,7 @@ from ..upstream.headers import HeadersUp, headers_down
 from ..upstream.retry import NEVER
 from ..wire import WireFormat
 from .entrance import BODY, CALLER
-from .readers import SendBuffers, SseConnection
-
-
-@dataclass(frozen=True, slots=True)
-class ReaderBounds:
-    """What every reader's connection is bounded by.
-
-    Attributes:
-        buffers: the bounds below each.
-        stall_s, vanish_s: when a reader counts as stalled, and as vanished, in seconds.
-        credit_bytes: how far to run ahead of a page that acknowledges.
-    """
-
-    buffers: SendBuffers
-    stall_s: float
-    vanish_s: float
-    credit_bytes: int
+from .readers import SseConnection
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +138,8 @@ class Opener:
     ) -> SseConnection:
         bounds = self.bounds
         allowed = Credits(bounds.credit_bytes, sent_id) if credits else None
-        liveness = Liveness(bounds.stall_s, bounds.vanish_s)
-        return SseConnection(request, headers, bounds.buffers, liveness, sent_id, allowed)
+        liveness = Liveness(bounds.stall_timeout_s, bounds.vanish_timeout_s)
+        return SseConnection(request, headers, bounds, liveness, sent_id, allowed)
 
     async def _serve(self, connection: SseConnection, session: Session | None) -> web.StreamResponse:
         try:

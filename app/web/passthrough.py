@@ -18,11 +18,12 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
 from ..errors import BadRequest, NotServed, Overloaded, SlowBody, SluicewayError
+from ..settings.sections import SendBuffers
 from ..streams.registry import Streams
 from ..upstream.headers import HeadersUp, headers_down
 from ..upstream.passing import Passed, Passing
 from .entrance import Body, BodyBound, Route, give_leave, too_large
-from .readers import SendBuffers, bound_buffers
+from .readers import bound_buffers
 from .slashes import one_slash
 
 log = logging.getLogger(__name__)

@@ -8,12 +8,13 @@ from aiohttp import web
 
 from ..answer.outcome import Outcome
 from ..errors import BadRequest, Stopped
+from ..settings.sections import Defaults
 from ..streams.session import Session
 from ..streams.terms import Policy
 from ..wire.plain import PlainFormat
 from .entrance import BODY, CALLER, STOP_TOKEN, Body, Route, Who
 from .opening import Opener, Wanted
-from .requests import Defaults, frame_number, parse_fields, parse_question
+from .requests import frame_number, parse_fields, parse_question
 
 
 @dataclass(frozen=True, slots=True)

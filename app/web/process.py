@@ -66,10 +66,10 @@ def serve(command: Command, workers: int, worker: str | None) -> bool:
     """
     loaded = command.read()
     check(loaded)
-    if command.take_over and not loaded.unix:
+    if command.take_over and not loaded.listening.unix:
         raise SettingsError("--take-over: it needs unix, the path of the socket to take over")
     logging.basicConfig(
-        level=loaded.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+        level=loaded.logs.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     # The SDK's and httpx2's own request lines say nothing that our one line a stream does not.
     logging.getLogger("httpx2").setLevel(logging.WARNING)

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
@@ -21,23 +21,11 @@ from aiohttp.web_request import BaseRequest
 from aiohttp_sse import EventSourceResponse
 
 from ..errors import SluicewayError
+from ..settings.sections import SendBuffers
 from ..streams.connection import Interrupted
 from ..streams.credits import Credits
 from ..streams.liveness import Finding, Liveness
 from .reader_socket import sample_of
-
-
-@dataclass(frozen=True, slots=True)
-class SendBuffers:
-    """The bounds of what may wait for a reader below us.
-
-    Attributes:
-        send_buffer_bytes: `SO_SNDBUF`; Linux doubles it for its own book-keeping.
-        notsent_lowat_bytes: `TCP_NOTSENT_LOWAT`, how much of it may be unsent before a write waits.
-    """
-
-    send_buffer_bytes: int
-    notsent_lowat_bytes: int
 
 
 def bound_buffers(request: BaseRequest, buffers: SendBuffers) -> None:

@@ -17,6 +17,7 @@ from anthropic.types import message_create_params
 from msgspec import Raw
 
 from ..errors import BadRequest
+from ..settings.sections import Defaults
 from ..streams.terms import Policy
 
 # The fields that the Messages API knows, from the SDK itself, so that a new SDK brings new fields.
@@ -56,29 +57,6 @@ class _Thinking(msgspec.Struct):
 
 _thinking_of = msgspec.json.Decoder(_Thinking).decode
 _messages_of = msgspec.json.Decoder(list[_Message]).decode
-
-
-@dataclass(frozen=True, slots=True)
-class Defaults:
-    """What is asked where the request does not say, and the bound of what it may ask.
-
-    Attributes:
-        model, max_tokens: sent as they are.
-        thinking: `adaptive`, `disabled`, or empty to send none.
-        max_tokens_limit: the largest `max_tokens` taken.
-        policy, grace_s: what happens when the reader is lost.
-        grace_max_s: the longest grace period that may be asked for.
-        ignored: the pages' own fields, which go nowhere.
-    """
-
-    model: str
-    max_tokens: int
-    thinking: str
-    max_tokens_limit: int
-    policy: Policy
-    grace_s: float
-    grace_max_s: float
-    ignored: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +133,7 @@ def parse_question(raw: bytes, defaults: Defaults) -> tuple[Question, bytes]:
 
 def question_of(fields: Mapping[str, Raw], defaults: Defaults) -> tuple[Question, bytes]:
     """Checks the fields of a question, as `parse_question` does. Raises BadRequest."""
-    sent: dict[str, Raw | Any] = {name: value for name, value in fields.items() if name not in defaults.ignored}
+    sent: dict[str, Raw | Any] = {name: value for name, value in fields.items() if name not in defaults.ignore_fields}
     if len(sent) > _MOST_FIELDS:
         raise BadRequest(f"the body has more than {_MOST_FIELDS} fields")
     prompt = sent.pop("prompt", None)
@@ -307,7 +285,7 @@ def _whole_number(raw: bytes, name: str, highest: int, *, lowest: int | None = N
 def _policy(own: Mapping[str, Any], defaults: Defaults) -> tuple[Policy, float]:
     """What happens when the reader is lost: `policy`, or `resumable`, or the default."""
     try:
-        policy = Policy(own.get("policy", defaults.policy.value))
+        policy = Policy(own.get("policy", defaults.policy))
     except ValueError:
         raise BadRequest("policy must be abort, grace or drain", field="policy") from None
     for name in ("resumable", "credits"):
@@ -318,8 +296,9 @@ def _policy(own: Mapping[str, Any], defaults: Defaults) -> tuple[Policy, float]:
     grace_s = own.get("grace_s", defaults.grace_s)
     if not isinstance(grace_s, int | float) or isinstance(grace_s, bool):
         raise BadRequest("grace_s must be a number of seconds", field="grace_s")
-    if not 0 <= grace_s <= defaults.grace_max_s:
-        raise BadRequest(f"grace_s must be from 0 to {defaults.grace_max_s:g} seconds", field="grace_s")
+    longest_s = max(defaults.grace_s, defaults.grace_max_s)
+    if not 0 <= grace_s <= longest_s:
+        raise BadRequest(f"grace_s must be from 0 to {longest_s:g} seconds", field="grace_s")
     return policy, float(grace_s)
 
 

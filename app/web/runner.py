@@ -64,7 +64,9 @@ class Running:
         error that says when to try again.
         """
         self.streams.accepting = False
-        log.info("draining: %d streams run, and have %g s", len(self.streams.live), self.service.settings.drain_s)
+        log.info(
+            "draining: %d streams run, and have %g s", len(self.streams.live), self.service.settings.streams.drain_s
+        )
         await self.streams.drain()
         if self.url.startswith("unix:"):
             await asyncio.sleep(_LINGER_S)
@@ -94,12 +96,12 @@ async def running(
         path = None
         if place.listen_fds:
             sockets = [socket.socket(fileno=fd) for fd in place.listen_fds]
-        elif settings.unix:
-            path = _unix_path(stack, settings.unix, take_over=take_over)
+        elif settings.listening.unix:
+            path = _unix_path(stack, settings.listening.unix, take_over=take_over)
             place = replace(place, older=tuple(path.older))
             sockets = [path.sock]
         else:
-            sockets = tcp_sockets(settings.host, settings.port)[0]
+            sockets = tcp_sockets(settings.listening.host, settings.listening.port)[0]
         for sock in sockets:
             stack.enter_context(closing(sock))
         service = await stack.enter_async_context(composed(settings, credentials, place))
@@ -113,7 +115,11 @@ async def running(
         sites = [await _site(runner, sock) for sock in sockets]
         if path is not None:
             path.publish()
-        url = f"unix:{settings.unix}" if settings.unix else url_of(settings.host, sockets[0])
+        url = (
+            f"unix:{settings.listening.unix}"
+            if settings.listening.unix
+            else url_of(settings.listening.host, sockets[0])
+        )
         yield Running(url, admin_url, service, tuple(sites), path)
 
 
@@ -221,7 +227,7 @@ def _announced_close(streams: Streams) -> Callable[[web.Request, web.StreamRespo
 
 async def _serve_admin(stack: AsyncExitStack, service: Service, place: Place, *, may_wait: bool) -> str:
     """Serves the admin port, at once or when the service that is replaced has left it."""
-    host, port = service.settings.admin_host, service.settings.admin_port
+    host, port = service.settings.listening.admin_host, service.settings.listening.admin_port
     port = port and port + place.number
     runner = await _runner(stack, service.admin, service.refusals)
 

@@ -17,9 +17,10 @@ from multidict import CIMultiDict
 
 from ..errors import NotFound, WorkerLost
 from ..fleet.supervisor import Place
+from ..settings.sections import SendBuffers
 from .entrance import BODY
 from .errors import Handler
-from .readers import SendBuffers, bound_buffers
+from .readers import bound_buffers
 from .slashes import one_slash
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ from app.answer.events import ClaudeEvent, Delta, End, Item
 from app.errors import InternalError, SluicewayError, UpstreamCut, UpstreamTimeout
 from app.flow.batching import Window
 from app.flow.channel import Channel
-from app.flow.relay import Pace, consume, produce
+from app.flow.relay import consume, produce
+from app.settings.sections import Pace
 from tests.support.clock import Cancelling, jumping, loop, run, settled
 from tests.support.fakes import ScriptedReader, ScriptedSource, Step, event, joined, text
 

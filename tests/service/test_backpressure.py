@@ -64,7 +64,7 @@ async def test_a_stalled_reader_stops_generation_and_then_gets_every_token_in_or
 
 async def test_a_reader_a_hundred_times_too_slow_holds_claude_still(service: Running, simulator: Simulator) -> None:
     """10 tokens a second of a model that makes 1,000; when it hurries at last, nothing is missing."""
-    bound = Settings.model_validate({}).queue_bytes
+    bound = Settings.model_validate({}).streams.queue_bytes
     reader = await Reader.connect(service.url, rcvbuf_bytes=4096)
     await reader.ask("tokens=6000 rate=1000 text=numbered")
     await reader.head()

@@ -119,7 +119,7 @@ async def test_ten_megabytes_are_refused_by_their_bound(
     assert response.status == 413
     assert error["type"] == "request_too_large"
     assert "max_body_bytes" in error["error"]
-    assert str(Settings.model_validate({}).max_body_bytes) in error["error"]
+    assert str(Settings.model_validate({}).bodies.max_body_bytes) in error["error"]
     assert not simulator.books
 
 

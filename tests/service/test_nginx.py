@@ -255,4 +255,4 @@ def test_nginx_waits_longer_than_the_heartbeat_takes() -> None:
 
     assert found is not None
 
-    assert int(found[1]) >= 3 * Settings.model_validate({}).heartbeat_s
+    assert int(found[1]) >= 3 * Settings.model_validate({}).streams.heartbeat_s

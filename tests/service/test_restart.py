@@ -142,7 +142,7 @@ async def instance(
     simulator: Simulator, path: Path, place: Place | None = None, **given: Any
 ) -> AsyncIterator[Running]:
     take_over = given.pop("take_over", False)
-    settings = Settings(**{"unix": str(path), "admin_port": 0, "max_lag_s": 60.0} | given)
+    settings = Settings.model_validate({"unix": str(path), "admin_port": 0, "max_lag_s": 60.0} | given)
     async with running(settings, Credentials("k", simulator.url, True), place, take_over=take_over) as service:
         yield service
 

@@ -131,14 +131,14 @@ async def test_a_vanished_reader_is_found_within_its_bound(
     directive: str, quick: bool, far: Far, serve: Serve, simulator: Simulator
 ) -> None:
     given: dict[str, float] = {"heartbeat_s": 1.0, "vanish_timeout_s": 2.0} if quick else {}
-    settings = Settings(**given)
-    bound_s = settings.heartbeat_s + settings.vanish_timeout_s + 1
+    settings = Settings.model_validate(given)
+    bound_s = settings.streams.heartbeat_s + settings.readers.vanish_timeout_s + 1
     assert bound_s <= 20
     service = await serve(host=far.host, auth="none", **given)
     reader = await far.reader(int(service.url.rpartition(":")[2]))
     found_s = await vanish(reader, far, simulator, directive, bound_s)
     print(f"vanished: upstream closed {found_s:.2f} s after the cut; bound {bound_s} s")
-    assert found_s >= settings.vanish_timeout_s
+    assert found_s >= settings.readers.vanish_timeout_s
     assert found_s <= bound_s + AT_ONCE_S
     assert await outcomes(service) == {"vanished": 1}
     reader.leave()

@@ -9,25 +9,26 @@ import pytest
 from aiohttp import ClientSession
 
 from app.errors import Overloaded
-from app.streams.admission import Admission, LagMeter
+from app.settings.sections import AdmissionLimits
+from app.streams.admission import LagMeter, check_room
 from tests.conftest import Serve
 
 
 def test_there_is_room_up_to_the_bound_and_not_beyond() -> None:
-    admission = Admission(max_streams=2, max_lag_s=0.5)
-    admission.check(1, 0.0)
+    limits = AdmissionLimits(max_streams=2, max_lag_s=0.5)
+    check_room(limits, 1, 0.0)
     with pytest.raises(Overloaded) as refused:
-        admission.check(2, 0.0)
+        check_room(limits, 2, 0.0)
     assert refused.value.status == 503
     assert refused.value.retry_after_s
     assert "2 streams" in refused.value.message
 
 
 def test_no_one_comes_in_while_the_loop_is_late() -> None:
-    admission = Admission(max_streams=2, max_lag_s=0.5)
-    admission.check(0, 0.5)
+    limits = AdmissionLimits(max_streams=2, max_lag_s=0.5)
+    check_room(limits, 0, 0.5)
     with pytest.raises(Overloaded) as refused:
-        admission.check(0, 0.51)
+        check_room(limits, 0, 0.51)
     assert refused.value.retryable
 
 

@@ -14,25 +14,24 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from app.errors import SluicewayError
-from app.flow.relay import Pace
 from app.money.ledger import Account, Ledger
 from app.money.prices import Prices, load_prices
-from app.streams.archive import Archive, ArchiveOptions
+from app.settings.sections import ReplayBounds, StreamBounds
+from app.streams.archive import Archive
 from app.streams.books import Books
 from app.streams.connection import Interrupted
 from app.streams.credits import Credits
 from app.streams.liveness import Finding
 from app.streams.registry import Streams
-from app.streams.session import Bounds, Session
+from app.streams.session import Session
 from app.streams.terms import Policy, Terms
 from app.telemetry.prometheus import Metrics
 from app.wire import WireFormat
 from app.wire.plain import PlainFormat
 from tests.support.fakes import ScriptedSource, Step
 
-PACE = Pace(batch_bytes=200, commit_s=1.0, heartbeat_s=10.0)
-BOUNDS = Bounds(queue_items=8, queue_bytes=1000, window_s=0.1, window_max_s=1.0, pace=PACE, drain_s=30.0)
-ARCHIVE_OPTIONS = ArchiveOptions(replay_bytes=1_000_000, replay_total_bytes=10_000_000, replay_s=300.0)
+BOUNDS = StreamBounds(batch_bytes=200, queue_items=8, queue_bytes=1000)
+ARCHIVE_OPTIONS = ReplayBounds(replay_bytes=1_000_000, replay_total_bytes=10_000_000, replay_s=300.0)
 
 
 class FakeConnection:
@@ -235,7 +234,7 @@ def _prices() -> Prices:
 
 
 @asynccontextmanager
-async def house(bounds: Bounds = BOUNDS, drain_s: float = 30.0, **archive: Any) -> AsyncIterator[House]:
+async def house(bounds: StreamBounds = BOUNDS, drain_s: float = 30.0, **archive: Any) -> AsyncIterator[House]:
     """Streams; at the end nothing of them is left, and each was settled once."""
     registry = CollectorRegistry()
     metrics = Metrics(registry, ["claude-opus-4-8"])

@@ -22,12 +22,11 @@ import pytest
 
 from app.answer.events import ClaudeEvent, Delta
 from app.errors import SluicewayError, UpstreamCut, UpstreamGarbled, UpstreamRefused, UpstreamTimeout
+from app.settings.sections import UpstreamOptions
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.server import Simulator
 from app.upstream.answer import Answer
 from app.upstream.claude import Claude
-from app.upstream.options import UpstreamOptions
-from app.upstream.retry import RetryRule
 from tests.conftest import ROOT
 from tests.support.readers import AT_ONCE_S, Reader, eventually, sockets, steady
 
@@ -41,17 +40,16 @@ async def claude_for(simulator: Simulator) -> AsyncIterator[MakeClaude]:
 
     def make(**given: Any) -> Claude:
         options: dict[str, Any] = {
-            "api_key": "k",
-            "base_url": simulator.url,
-            "window_s": 0.02,
             "receive_buffer_bytes": 8192,
             "connect_timeout_s": 5.0,
             "idle_timeout_s": 5.0,
             "progress_timeout_s": 5.0,
-            "retry": RetryRule(0, 1.0),
+            "retries": 0,
+            "retry_after_max_s": 1.0,
         }
         retried = given.pop("on_retry", lambda: None)
-        made.append(Claude(UpstreamOptions(**options | given), retried))
+        window_s, base_url = given.pop("window_s", 0.02), given.pop("base_url", simulator.url)
+        made.append(Claude(UpstreamOptions(**options | given), window_s, "k", base_url, retried))
         return made[-1]
 
     yield make
@@ -238,7 +236,7 @@ async def test_each_failure_is_typed_and_leaves_no_socket(
 
 async def test_every_request_sent_again_is_counted(claude_for: MakeClaude, simulator: Simulator) -> None:
     retried: list[float] = []
-    claude = claude_for(retry=RetryRule(3, 1.0, backoff_s=0.02), on_retry=lambda: retried.append(time.monotonic()))
+    claude = claude_for(retries=3, backoff_s=0.02, on_retry=lambda: retried.append(time.monotonic()))
     answer = ask(claude, "tokens=5 text=numbered fault=http_529 fault_times=2")
     await answer.open()
     events = await read_all(answer)
@@ -250,7 +248,9 @@ async def test_every_request_sent_again_is_counted(claude_for: MakeClaude, simul
 
 
 async def test_a_retry_after_is_obeyed_within_its_bound(claude_for: MakeClaude, simulator: Simulator) -> None:
-    answer = ask(claude_for(retry=RetryRule(1, 0.5)), "tokens=1 fault=http_429 retry_after_s=0.4 fault_times=1")
+    answer = ask(
+        claude_for(retries=1, retry_after_max_s=0.5), "tokens=1 fault=http_429 retry_after_s=0.4 fault_times=1"
+    )
     await answer.open()
     await answer.close()
 

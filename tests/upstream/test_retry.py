@@ -16,7 +16,8 @@ from app.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from app.upstream.retry import RetryRule
+from app.settings.sections import RetryRule
+from app.upstream.retry import retry_delay_s
 
 RULE = RetryRule(retries=2, retry_after_max_s=10)
 
@@ -35,14 +36,14 @@ errors = st.sampled_from(
 def test_no_error_is_retried_too_often_or_waited_for_too_long(
     error: SluicewayError, retries: int, attempt: int, longest_s: float, jitter: float
 ) -> None:
-    delay_s = RetryRule(retries, longest_s).delay_s(error, attempt, jitter)
+    delay_s = retry_delay_s(RetryRule(retries, longest_s), error, attempt, jitter)
     assert delay_s is None or (attempt <= retries and error.retryable and 0 <= delay_s <= longest_s)
 
 
 @settings(deadline=None)
 @given(st.integers(1, 6), st.floats(0, 1, exclude_max=True))
 def test_the_back_off_doubles_and_is_spread_over_its_upper_half(attempt: int, jitter: float) -> None:
-    delay_s = RetryRule(10, 1000, backoff_s=0.5).delay_s(UpstreamUnreachable("m"), attempt, jitter)
+    delay_s = retry_delay_s(RetryRule(10, 1000, backoff_s=0.5), UpstreamUnreachable("m"), attempt, jitter)
     assert delay_s == pytest.approx(0.5 * 2 ** (attempt - 1) * (0.5 + jitter / 2))
 
 
@@ -68,8 +69,8 @@ def test_the_back_off_doubles_and_is_spread_over_its_upper_half(attempt: int, ji
     ],
 )
 def test_what_is_retried_and_when(error: SluicewayError, attempt: int, delay_s: float | None) -> None:
-    assert RULE.delay_s(error, attempt, jitter=0.0) == delay_s
+    assert retry_delay_s(RULE, error, attempt, jitter=0.0) == delay_s
 
 
 def test_without_retries_every_error_is_reported() -> None:
-    assert RetryRule(0, 10).delay_s(refused(retry_after_s=0), 1, 0.0) is None
+    assert retry_delay_s(RetryRule(0, 10), refused(retry_after_s=0), 1, 0.0) is None

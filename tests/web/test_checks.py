@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,10 @@ from app.settings import Settings, SettingsError
 from app.web.checks import check
 
 UPSTREAM = '[upstream.{name}]\nbills = "until_abort"\nsource = "a contract"\ndate = 2026-01-01\n'
+
+
+def settings(**given: Any) -> Settings:
+    return Settings.model_validate(given)
 
 
 def test_the_defaults_pass() -> None:
@@ -26,7 +31,7 @@ def refused(**given: object) -> str:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
 def test_this_machine_is_served_without_keys(host: str) -> None:
-    check(Settings(host=host))
+    check(settings(host=host))
 
 
 @pytest.mark.parametrize(
@@ -34,9 +39,9 @@ def test_this_machine_is_served_without_keys(host: str) -> None:
 )
 def test_anyone_else_is_not(host: str) -> None:
     assert refused(host=host).startswith(f"host {host} is reachable from elsewhere")
-    check(Settings(host=host, api_keys=("a-key",)))
-    check(Settings(host=host, auth="none"))
-    check(Settings(host=host, unix="/run/s.sock"))
+    check(settings(host=host, api_keys=("a-key",)))
+    check(settings(host=host, auth="none"))
+    check(settings(host=host, unix="/run/s.sock"))
 
 
 def test_an_upstream_that_has_no_prices_is_refused_with_the_nearest_that_has() -> None:
@@ -47,7 +52,7 @@ def test_an_upstream_that_has_no_prices_is_refused_with_the_nearest_that_has() -
 def test_an_upstream_of_the_operators_own_prices_is_taken(tmp_path: Path) -> None:
     prices = tmp_path / "prices.toml"
     prices.write_text(UPSTREAM.format(name="our-own"), "utf-8")
-    check(Settings(upstream="our-own", prices_file=str(prices)))
+    check(settings(upstream="our-own", prices_file=str(prices)))
 
 
 @pytest.mark.parametrize(
@@ -81,5 +86,5 @@ def test_a_ledger_that_cannot_be_written_is_refused(path: str) -> None:
 
 
 def test_looking_whether_a_ledger_can_be_written_leaves_nothing(tmp_path: Path) -> None:
-    check(Settings(ledger_file=str(tmp_path / "ledger.json")))
+    check(settings(ledger_file=str(tmp_path / "ledger.json")))
     assert not list(tmp_path.iterdir())

@@ -72,7 +72,7 @@ async def reads(client: aiohttp.ClientSession, service: Running, key: str) -> bo
 
 
 def again(service: Running, **changed: object) -> Settings:
-    return service.service.settings.model_copy(update=changed)
+    return Settings.model_validate(service.service.settings.flat() | changed)
 
 
 async def test_new_keys_are_taken_and_old_ones_forgotten(serve: Serve, client: aiohttp.ClientSession) -> None:

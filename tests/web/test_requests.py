@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import BadRequest
+from app.settings.sections import Defaults
 from app.streams.terms import Policy
 from app.web.requests import (
     CLAUDE_FIELDS,
     OWN_FIELDS,
-    Defaults,
     Question,
     field_value,
     frame_number,
@@ -31,7 +31,7 @@ DEFAULTS = Defaults(
     max_tokens=64_000,
     thinking="adaptive",
     max_tokens_limit=128_000,
-    policy=Policy.ABORT,
+    policy="abort",
     grace_s=30.0,
     grace_max_s=600.0,
 )
@@ -102,7 +102,7 @@ def test_what_is_claudes_passes_as_it_is() -> None:
     ],
 )
 def test_thinking_is_asked_by_default_and_shown_on_request(
-    asked: object, default: str, goes_up: object, shown: bool
+    asked: object, default: Literal["adaptive", "disabled", ""], goes_up: object, shown: bool
 ) -> None:
     defaults = replace(DEFAULTS, thinking=default)
     question, up = both({"prompt": "x"} | ({"thinking": asked} if asked else {}), defaults)
@@ -124,7 +124,7 @@ def test_thinking_is_asked_by_default_and_shown_on_request(
 def test_what_happens_when_the_reader_is_lost_is_as_asked_or_as_configured(
     asked: dict[str, Any], policy: Policy, grace_s: float
 ) -> None:
-    question, up = both({"prompt": "a"} | asked, replace(DEFAULTS, policy=Policy.DRAIN))
+    question, up = both({"prompt": "a"} | asked, replace(DEFAULTS, policy="drain"))
     assert (question.policy, question.grace_s) == (policy, grace_s)
     assert not up.keys() & {"policy", "grace_s", "resumable", "credits"}
 
@@ -270,7 +270,7 @@ def test_a_field_unknown_here_goes_up_as_it_came(name: str) -> None:
 
 
 def test_the_pages_own_fields_stay_here_where_they_were_declared() -> None:
-    defaults = replace(DEFAULTS, ignored=frozenset({"user_id", "resumabel", "webSearch"}))
+    defaults = replace(DEFAULTS, ignore_fields=("user_id", "resumabel", "webSearch"))
     _, up = both({"prompt": "a", "user_id": 5, "resumabel": True, "webSearch": {}, "top_k": 3}, defaults)
     assert up.keys() == {"messages", "model", "max_tokens", "thinking", "top_k"}
 

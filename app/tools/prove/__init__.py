@@ -18,9 +18,8 @@ from pathlib import Path
 import click
 
 from ...money.prices import SHIPPED, Prices, load_prices
+from ...settings.sections import UpstreamOptions
 from ...upstream.claude import Claude
-from ...upstream.options import UpstreamOptions
-from ...upstream.retry import RetryRule
 from .design import CannotPlan
 from .experiment import Experiment, Findings, Options
 from .report import as_json, words
@@ -29,20 +28,15 @@ from .usage_report import REPORT_DELAY_S, Reported, ReportError, fetch
 # Small on purpose: what a paused stream can still take in on our side.
 _RECEIVE_BUFFER_BYTES = 16_384
 _CONNECT_TIMEOUT_S, _IDLE_TIMEOUT_S = 10.0, 60.0
-
-
-def upstream_options(api_key: str | None, base_url: str | None) -> UpstreamOptions:
-    """How the experiment reaches Claude: unpaced, with small buffers, and nothing sent twice."""
-    return UpstreamOptions(
-        api_key=api_key,
-        base_url=base_url,
-        window_s=0.0,
-        receive_buffer_bytes=_RECEIVE_BUFFER_BYTES,
-        connect_timeout_s=_CONNECT_TIMEOUT_S,
-        idle_timeout_s=_IDLE_TIMEOUT_S,
-        progress_timeout_s=_IDLE_TIMEOUT_S,
-        retry=RetryRule(retries=0, retry_after_max_s=0.0),
-    )
+# Nothing is sent twice.
+UPSTREAM = UpstreamOptions(
+    retries=0,
+    retry_after_max_s=0.0,
+    receive_buffer_bytes=_RECEIVE_BUFFER_BYTES,
+    connect_timeout_s=_CONNECT_TIMEOUT_S,
+    idle_timeout_s=_IDLE_TIMEOUT_S,
+    progress_timeout_s=_IDLE_TIMEOUT_S,
+)
 
 
 def command() -> click.Command:
@@ -101,7 +95,7 @@ def command() -> click.Command:
         base_url = os.environ.get("ANTHROPIC_BASE_URL") or None
 
         async def run() -> tuple[Findings, Reported | None]:
-            claude = Claude(upstream_options(key, base_url))
+            claude = Claude(UPSTREAM, 0.0, key, base_url)
             try:
                 return await examine(
                     chosen,

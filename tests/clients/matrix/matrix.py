@@ -91,7 +91,7 @@ async def drive(client: Client, place: Place) -> dict[str, Cell]:
     Raises:
         AssertionError: a driver failed of itself.
     """
-    settings = Settings(port=0, admin_port=0, max_lag_s=60.0, warm_connections=0)
+    settings = Settings.model_validate({"port": 0, "admin_port": 0, "max_lag_s": 60.0, "warm_connections": 0})
     async with (
         claude() as near,
         claude() as far,

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.money.prices import SHIPPED, ModelPrice, PriceFile, Prices, Rate, load_prices
-from app.tools.prove import command, examine, upstream_options
+from app.tools.prove import UPSTREAM, command, examine
 from app.tools.prove.design import CannotPlan, CapReached, Pace, Purse, plan
 from app.tools.prove.experiment import Experiment, Findings, Options
 from app.tools.prove.inference import ALPHA, Share, Verdict, share, student_quantile, trustworthy
@@ -65,7 +65,7 @@ class Provider:
 @asynccontextmanager
 async def provider(**knobs: Any) -> AsyncIterator[Provider]:
     async with Simulator(TALKATIVE.with_knobs(knobs), sndbuf_bytes=8192) as simulator:
-        claude = Claude(upstream_options("k", simulator.url))
+        claude = Claude(UPSTREAM, 0.0, "k", simulator.url)
         try:
             yield Provider(simulator, claude)
         finally:
