@@ -215,9 +215,9 @@ def _check_admin_ports(settings: Settings, count: int) -> None:
     """Says that one is taken before all workers do, each for itself."""
     opened: list[socket.socket] = []
     try:
-        for number in range(count if settings.admin_port else 0):
+        for number in range(count if settings.listening.admin_port else 0):
             names = ("admin_host", "admin_port")
-            opened += tcp_sockets(settings.admin_host, settings.admin_port + number, names=names)[0]
+            opened += tcp_sockets(settings.listening.admin_host, settings.listening.admin_port + number, names=names)[0]
     finally:
         for sock in opened:
             sock.close()
