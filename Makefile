@@ -10,7 +10,7 @@ PORT   ?= 8080
 DEBIAN := nginx:nginx-light chromium:chromium prometheus:prometheus ip:iproute2 openssl:openssl
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test soak clients check cover bench load audit lock clean
+.PHONY: help setup run test unit soak clients check cover bench load audit lock clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,8 +49,11 @@ run: $(VENV)/.service ## Serve on http://127.0.0.1:8080, with a simulated Claude
 	$(BIN)/python -m app serve --simulate --config config/sluiceway.toml --host $(HOST) --port $(PORT)
 
 test: $(VENV)/.tests system ## Check the code and run every test (some minutes)
-	$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(MAKE) --no-print-directory check unit
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not unit and not soak and not clients"
+
+unit: $(VENV)/.tests ## Run the tests that need neither socket, server, browser nor other program (seconds)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m unit
 
 soak: $(VENV)/.tests system ## Run the tests that take longer than `make test` may
 	$(BIN)/python -m pytest -m soak --timeout 1800

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from app.web.credentials import Credentials
 from app.web.runner import Running, running
 from tests.support import process
 from tests.support.answers import ANSWERS
+from tests.support.sealed import sealed
 
 # Time is measured in benchmarks, not by a test's deadline on a shared machine.
 hypothesis.settings.register_profile("sluiceway", deadline=None)
@@ -24,6 +25,38 @@ hypothesis.settings.load_profile("sluiceway")
 
 ROOT = Path(__file__).resolve().parent.parent
 Serve = Callable[..., Awaitable[Running]]
+
+# What makes a test one of real parts; every other that is not slow is in the unit lane, which is sealed against network
+# and programs.
+_REAL_FOLDERS = ("bench/", "clients/", "grafana/", "service/", "tools/prove/")
+_REAL_FIXTURES = {"browser", "chrome", "client", "page", "prometheus", "serve", "service", "simulator", "site", "start"}
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out what the unit lane would only import to leave it out."""
+    real = collection_path.is_dir() and f"{collection_path.relative_to(ROOT / 'tests').as_posix()}/" in _REAL_FOLDERS
+    return True if real and config.option.markexpr == "unit" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks each test `unit` or `real`: by its folder, by the fixtures it asks for, or as its module says."""
+    for item in items:
+        path = item.path.relative_to(ROOT / "tests").as_posix()
+        values = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        asked = set(getattr(item, "fixturenames", ())) - set(values)  # a value may be called as a fixture is
+        if path.startswith(_REAL_FOLDERS) or asked & _REAL_FIXTURES:
+            item.add_marker("real")
+        elif not any(map(item.get_closest_marker, ("real", "slow", "soak"))):
+            item.add_marker("unit")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Seals a test of the unit lane while it runs."""
+    if item.get_closest_marker("unit") is None:
+        return (yield)
+    with sealed():
+        return (yield)
 
 
 @pytest.fixture

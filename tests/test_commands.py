@@ -15,6 +15,7 @@ from tests.support.process import ROOT
 HEAVY = ("aiohttp", "anthropic", "asyncio", "pydantic", "uvloop")
 
 
+@pytest.mark.real
 def test_the_help_imports_nothing_that_only_a_command_needs() -> None:
     script = (
         "import sys; from app.commands import main; main(['--help'], standalone_mode=False); "

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.real
+
 ROOT = Path(__file__).resolve().parent.parent
 # In the order in which they are made: each is newer than what it is made from.
 STAMPS = (f".venv/.python-{platform.python_version()}", ".venv/.service", ".venv/.tests")

@@ -21,6 +21,8 @@ from app.money.prices import SHIPPED, load_prices
 from app.tools.simulator.answer import numbered_text
 from tests.support.locks import HERE, holds, read
 
+pytestmark = pytest.mark.real
+
 ROOT = Path(__file__).resolve().parent.parent
 ELSEWHERE = Path("/")
 # A tool for this repository, which draws with what the tests ask for.

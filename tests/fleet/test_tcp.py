@@ -11,6 +11,8 @@ import pytest
 from app.fleet.tcp import PortTaken, tcp_sockets, url_of
 from app.settings import SettingsError
 
+pytestmark = pytest.mark.real
+
 
 @contextmanager
 def listening(*given: object) -> Iterator[list[list[socket.socket]]]:

@@ -13,6 +13,8 @@ import pytest
 from app.fleet.unix_path import LONGEST_BYTES, UnixPath
 from app.settings import SettingsError
 
+pytestmark = pytest.mark.real
+
 OPEN: list[socket.socket] = []
 
 

@@ -195,6 +195,7 @@ def test_what_is_old_in_the_file_fades_as_it_does_in_memory(path: Path) -> None:
     assert finished == pytest.approx(80 / 4 + 10, rel=0.01)
 
 
+@pytest.mark.real
 def test_processes_that_save_at_once_keep_every_answer(path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from tests.money.test_ledger_file import Worker\n"

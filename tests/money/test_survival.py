@@ -175,6 +175,7 @@ def test_interval_of_one_answer_is_the_middle_of_the_curve() -> None:
     assert (remaining.low, remaining.high) == (1, 19)
 
 
+@pytest.mark.slow
 def test_interval_of_a_total_covers_the_truth_as_often_as_it_says() -> None:
     rng, covered = random.Random(7), 0
     for _ in range(100):

@@ -129,6 +129,7 @@ def test_it_says_where_it_stands() -> None:
     assert repr(Lifecycle()) == "<Lifecycle reader attached, upstream asking>"
 
 
+@pytest.mark.real
 def test_the_readme_shows_the_diagram_that_the_table_makes() -> None:
     printed = subprocess.run(
         [sys.executable, "-m", "app.streams.lifecycle"], cwd=ROOT, check=True, capture_output=True, text=True

@@ -137,9 +137,8 @@ class Visitor:
                 session.delivery.shown(connection.sent_id)
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_cut_anywhere_and_resumed_anywhere_the_text_is_the_uncut_one(seed: int) -> None:
-    """A thousand streams a seed, a hundred at a time; `house` holds that each is settled once."""
+def cut_and_resumed(seed: int, hundreds: int) -> None:
+    """So many hundred streams, a hundred at a time; `house` holds that each is settled once."""
 
     async def scene(hundred: int) -> int:
         async with house() as opened, asyncio.TaskGroup() as tasks:
@@ -150,8 +149,19 @@ def test_cut_anywhere_and_resumed_anywhere_the_text_is_the_uncut_one(seed: int) 
                 tasks.create_task(visitor.read())
         return sum(visitor.connections for visitor in visitors)
 
-    connections = sum(run(scene(hundred)) for hundred in range(10))
-    assert connections > 2500, "the streams were hardly cut"
+    connections = sum(run(scene(hundred)) for hundred in range(hundreds))
+    assert connections > 250 * hundreds, "the streams were hardly cut"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_cut_anywhere_and_resumed_anywhere_the_text_is_the_uncut_one(seed: int) -> None:
+    cut_and_resumed(seed, 1)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(10))
+def test_cut_anywhere_and_resumed_anywhere_a_thousand_times_the_text_is_the_uncut_one(seed: int) -> None:
+    cut_and_resumed(seed, 10)
 
 
 @jumping

@@ -53,26 +53,25 @@ def _script(whole: bool) -> list[Step]:
 def test_a_stream_that_ends_at_any_turn_of_the_loop_is_settled_once(
     end: Callable[[Session, FakeConnection], None], policy: Policy, whole: bool
 ) -> None:
-    async def scene(turn: int) -> tuple[Session, ScriptedSource]:
-        async with house(replay_s=1.0) as opened:
-            session, source = await _ended_at(opened, turn)
-        # House has made sure that nothing is left, and that the books were closed once.
-        return session, source
-
-    async def _ended_at(opened: House, turn: int) -> tuple[Session, ScriptedSource]:
+    async def ended_at(opened: House, turn: int) -> None:
         connection = FakeConnection()
-        session, source = opened.start(_script(whole), connection, policy=policy, grace_s=1.0)
+        session, source = opened.start(_script(whole), connection, policy=policy, grace_s=1.0, stream_id=f"st_{turn}")
+        ended[turn] = session, source
         for _ in range(turn // 4):
             await asyncio.sleep(0.02)  # of the jumping clock
         for _ in range(turn % 4):
             await asyncio.sleep(0)  # and the single turns after it
         end(session, connection)
-        return session, source
 
-    outcomes = set()
-    for turn in range(TURNS):
-        session, source = run(scene(turn))
-        assert session.outcome is not None
-        assert source.closed or not source.opened
-        outcomes.add(session.outcome)
-    assert len(outcomes) >= 2, "it was ended in mid-stream, and at its own end"
+    async def scene() -> None:
+        # All in one house, side by side: it makes sure that nothing is left, and that each one's books were closed once.
+        async with house(replay_s=1.0) as opened, asyncio.TaskGroup() as tasks:
+            for turn in range(TURNS):
+                tasks.create_task(ended_at(opened, turn))
+
+    ended: dict[int, tuple[Session, ScriptedSource]] = {}
+    run(scene())
+    for turn, (session, source) in ended.items():
+        assert session.outcome is not None, turn
+        assert source.closed or not source.opened, turn
+    assert len({session.outcome for session, _ in ended.values()}) >= 2, "ended in mid-stream, and at its own end"

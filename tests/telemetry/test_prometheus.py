@@ -190,6 +190,7 @@ def test_simulated_money_is_marked() -> None:
         assert value(registry, "simulated") == simulated
 
 
+@pytest.mark.real
 def test_promtool_finds_nothing_to_say(registry: CollectorRegistry, metrics: Metrics) -> None:
     promtool = shutil.which("promtool")
     assert promtool, "promtool is missing: it is in Debian's package prometheus"

@@ -30,6 +30,8 @@ from app.upstream.claude import Claude
 from tests.conftest import ROOT
 from tests.support.readers import AT_ONCE_S, Reader, eventually, sockets, steady
 
+pytestmark = pytest.mark.real
+
 MakeClaude = Callable[..., Claude]
 
 

@@ -23,6 +23,8 @@ from tests.support.raw_upstream import CLOSE, RESET, chunk, head, raw_upstream, 
 from tests.support.readers import eventually
 from tests.support.tls import certificate, server_side
 
+pytestmark = pytest.mark.real
+
 OK = response(b"fine")
 
 

@@ -18,6 +18,8 @@ from tests.conftest import Serve
 from tests.support.books import PRICES, settled, start, text
 from tests.support.raw_upstream import raw_upstream, response
 
+pytestmark = pytest.mark.real
+
 
 def test_a_transcript_keeps_what_it_sees_in_order() -> None:
     transcript = Transcript()

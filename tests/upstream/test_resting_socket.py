@@ -16,6 +16,8 @@ from app.upstream.resting_socket import RestingSocket, Window
 from tests.support.readers import eventually
 from tests.support.tls import certificate, client_side, server_side
 
+pytestmark = pytest.mark.real
+
 NEAR = Window(near_bytes=8192)
 both_ways = pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
 

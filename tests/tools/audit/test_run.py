@@ -46,6 +46,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
     assert simulate(KINDS[0], 200, 3) != simulate(KINDS[0], 200, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.assumption_holds], ids=lambda kind: kind.name)
 def test_a_few_repetitions_are_near_the_truth_and_beat_the_naive(kind: Kind) -> None:
     verdict = judge(kind, [simulate(kind, 800, seed) for seed in range(4)])
@@ -76,6 +77,7 @@ def test_targets_are_met_only_by_good_estimates() -> None:
     assert judge(kind, [replace(run, naive=1001.0) for run in good]).passed is False, "the naive one is better"
 
 
+@pytest.mark.slow
 def test_recordings_are_estimated_by_the_others_and_exact_when_usage_came() -> None:
     recordings = leave_one_out(ANSWERS.values())
     assert [recording.name for recording in recordings] == [path.name for path in ANSWERS.values()]
@@ -83,6 +85,7 @@ def test_recordings_are_estimated_by_the_others_and_exact_when_usage_came() -> N
     assert [r.name for r in recordings if r.broken] == [ANSWERS[name].name for name in BEGIN_TWICE]
 
 
+@pytest.mark.real
 def test_the_program_writes_report_figures_and_picture(tmp_path: Path) -> None:
     """Two small repetitions miss the target for coverage, as they must, and the exit says so."""
     folder = WRITTEN["long"].parent

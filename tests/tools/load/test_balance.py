@@ -7,6 +7,7 @@ import contextlib
 import random
 from collections.abc import AsyncIterator
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,8 @@ from app.tools.load.plan import Kind, Plan
 from app.tools.load.protocols import PLAIN, Question
 from app.tools.load.report import reader_columns, reader_rows
 from app.tools.load.run import run
+
+pytestmark = pytest.mark.real
 
 HEAD = b"HTTP/1.1 200 OK\r\nX-Stream-Id: st0_x\r\nTransfer-Encoding: chunked\r\n\r\n"
 REFUSAL = b'HTTP/1.1 %d X\r\nretry-after: 0\r\ncontent-length: 13\r\n\r\n{"error":"x"}'

@@ -298,6 +298,7 @@ async def test_a_wrong_key_is_rejected_and_the_right_one_is_sent(serve: Serve) -
         assert ends(found, Kind.FAST) == {end: 1}
 
 
+@pytest.mark.real
 async def test_a_service_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
     target = Target.of(f"unix:{tmp_path}/nobody")
     question = Question(PROTOCOLS["plain"], target.host, "x", None, 9)
@@ -372,6 +373,7 @@ def refused(*options: str) -> str:
     return result.output
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -396,6 +398,7 @@ def test_the_command_refuses_what_is_no_url(url: str) -> None:
     assert "is neither" in result.output
 
 
+@pytest.mark.real
 def test_the_command_does_not_spend_money_unasked() -> None:
     """A service that does not say that its Claude is simulated may have a real one; and here nobody can be asked."""
     told = refused("--streams", "7", "--model", "claude-opus-4-8", "--max-tokens", "1000000")

@@ -107,6 +107,7 @@ def test_the_level_never_passes_its_limit_and_every_token_is_reported_once(
     assert sum(account.usage["output"].values()) - own == pytest.approx(account.noise_tokens, rel=0.01, abs=1)
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(
     ("manner", "consumed"), [("stops", range(50, 80)), ("late", range(150, 180)), ("never", range(1000, 1001))]
 )
@@ -127,6 +128,7 @@ def test_the_books_say_what_was_consumed_after_the_reader_left(manner: str, cons
     loopback.run(scene())
 
 
+@pytest.mark.real
 @pytest.mark.parametrize(("manner", "ahead"), [("stops", 0), ("late", 60), ("never", None)])
 def test_the_books_say_what_was_consumed_while_nobody_read(manner: str, ahead: int | None) -> None:
     async def scene() -> None:

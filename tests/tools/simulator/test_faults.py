@@ -17,6 +17,8 @@ from app.tools.simulator.server import Simulator
 from tests.support.peer import Peer, body_of, eventually, simulated, streamed, text_of, with_jumping_clock
 from tests.support.readers import AT_ONCE_S, steady
 
+pytestmark = pytest.mark.real
+
 # --- faults in the middle ------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,8 @@ from app.tools.simulator.server import Simulator, command
 from tests.support.answers import ANSWERS, NAMES, events_in
 from tests.support.peer import Peer, body_of, events_of, simulated, streamed, text_of
 
+pytestmark = pytest.mark.real
+
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
