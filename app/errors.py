@@ -21,6 +21,7 @@ at the edge that meets them. No message holds a key or a prompt.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal
 
@@ -160,17 +161,33 @@ class Malformed(CallerError):
     refusal = Refusal.MALFORMED
 
 
+@dataclass(frozen=True, slots=True)
+class ErrorResponse:
+    """A response of Claude's side that was no good one, as it came; secrets are taken out.
+
+    Attributes:
+        headers: as pairs.
+        body: its beginning, where it was a long one.
+    """
+
+    status: int
+    headers: Sequence[tuple[str, str]]
+    body: bytes
+
+
 class UpstreamError(SluicewayError):
     """The way to Claude, or Claude itself, failed.
 
     Attributes:
         headers: of the good response that turned out to be this error; none where there was none.
+        response: the one that said so with its status; None where there was none, or it was a good one.
     """
 
     status = 502
     retryable = True
     source = "upstream"
     headers: Sequence[tuple[str, str]] = ()
+    response: ErrorResponse | None = None
 
 
 class UpstreamRefused(UpstreamError):

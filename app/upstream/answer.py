@@ -1,4 +1,4 @@
-"""One streamed answer: the official SDK asks, and the answer's bytes are read here, at our own pace.
+"""One streamed answer, whose bytes are read here, at our own pace.
 
 1. The SDK's models are passed by: they cost five times the reading (facts of the SDK's own decoding).
 2. The socket rests until the next `read()` (`resting_socket.py`), which comes after a pause, so that one wake-up takes
@@ -14,9 +14,8 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
-import anthropic
 import httpx2
 
 from ..answer.decoding import EventDecoder
@@ -26,7 +25,7 @@ from ..answer.sse import begins_stream
 from ..errors import SluicewayError, UpstreamCut, UpstreamError, UpstreamTimeout
 from ..settings.sections import RetryRule, UpstreamOptions
 from .exchange import Body
-from .failures import FAILURES, described, translated
+from .failures import described
 from .pacing import Pacer, ReadPace
 from .retry import retry_delay_s
 
@@ -44,8 +43,9 @@ class Upstream(Protocol):
     options: UpstreamOptions
     window_s: float
     pacer: Pacer
-    sdk: anthropic.AsyncAnthropic
     on_retry: Callable[[], None]
+
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> httpx2.Response: ...
 
     def hide(self, said: bytes) -> bytes: ...
 
@@ -57,7 +57,7 @@ class Answer:
         claude: what all answers share.
         path: below the base URL, with its query.
         asked: the Messages API's request, in JSON.
-        headers: of the request, as the SDK takes them.
+        headers: all that goes up beside the key.
         retry: when it is asked for again.
 
     Attributes:
@@ -65,9 +65,7 @@ class Answer:
         headers: the response's headers, once it has begun.
     """
 
-    def __init__(
-        self, claude: Upstream, path: str, asked: bytes, headers: Mapping[str, str | anthropic.Omit], retry: RetryRule
-    ) -> None:
+    def __init__(self, claude: Upstream, path: str, asked: bytes, headers: Mapping[str, str], retry: RetryRule) -> None:
         self._claude = claude
         self._options = claude.options
         self._retry = retry
@@ -193,16 +191,7 @@ class Answer:
         assert self._asked is not None, "an answer is opened once"
         try:
             async with asyncio.timeout(self._options.idle_timeout_s):
-                # Not `messages.create()`, which would read the body and write it anew. The SDK hands on a `Response`
-                # as it is, not yet read, though its types promise a stream of the SDK's own.
-                raw: Any = await self._claude.sdk.post(
-                    self._path,
-                    cast_to=httpx2.Response,
-                    content=self._asked,
-                    options={"headers": self._request_headers},
-                    stream=True,
-                    stream_cls=anthropic.AsyncStream[Any],
-                )
+                raw = await self._claude.post(self._path, self._asked, self._request_headers)
                 self._body = body = raw.extensions["body"]
                 self.headers = raw.headers
                 self.request_id = raw.headers.get("request-id")
@@ -210,8 +199,6 @@ class Answer:
                     await self._check_beginning(body, raw)
         except TimeoutError as error:
             raise UpstreamTimeout(f"Claude sent nothing for {self._options.idle_timeout_s:g} s") from error
-        except FAILURES as error:
-            raise translated(error) from error
 
     async def _check_beginning(self, body: Body, raw: httpx2.Response) -> None:
         """Whatever a body is called: one that begins as a stream of events is one. Raises what it is otherwise."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..answer.refusals import without_secrets
 from ..errors import UpstreamTimeout
 from ..settings.sections import RetryRule, UpstreamOptions
 from .answer import Answer
-from .failures import FAILURES, described, translated
+from .failures import FAILURES, described, refused, translated
 from .pacing import Pacer
 from .pool import Pool
 from .resting_socket import Window
@@ -59,7 +60,8 @@ class Claude:
         self._pool = Pool(Window(options.receive_buffer_bytes), options.connect_timeout_s)
         # One caller's cookies would go up with another's request.
         no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
-        http = httpx2.AsyncClient(transport=Transport(self._pool, self.hide), cookies=no_cookies)
+        self._transport = Transport(self._pool, self.hide)
+        http = httpx2.AsyncClient(transport=self._transport, cookies=no_cookies)
         for name in ("accept", "accept-encoding", "connection", "user-agent"):
             del http.headers[name]  # who asks says these, or nobody does
         self.sdk = anthropic.AsyncAnthropic(
@@ -100,7 +102,53 @@ class Claude:
             retry: when it is asked for again; by default as the options say.
         """
         path = f"/v1/messages?{query}" if query else "/v1/messages"
-        return Answer(self, path, body, self.sdk_headers(headers), retry or self.options)
+        return Answer(self, path, body, headers, retry or self.options)
+
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> httpx2.Response:
+        """Sends a request and returns when the head of a good answer is here, with its `Body` in the extensions.
+
+        The SDK says where to and with which key. It carries the request only where its tokens are fetched and renewed:
+        its own way takes as long as all else that a short answer needs (measured: 1.1 of 3.4 ms).
+
+        Args:
+            path: below the base URL, with its query.
+            body: what to POST, as it goes up.
+            headers: all that goes up beside the key.
+
+        Raises:
+            UpstreamError: there was none. Cancelling ends the connection to Claude.
+        """
+        try:
+            if self.sdk.custom_auth is not None:
+                # Not `messages.create()`, which would read the body and write it anew. The SDK hands on a `Response`
+                # as it is, not yet read, though its types promise a stream of the SDK's own.
+                answered: Any = await self.sdk.post(
+                    path,
+                    cast_to=httpx2.Response,
+                    content=body,
+                    options={"headers": self.sdk_headers(headers)},
+                    stream=True,
+                    stream_cls=anthropic.AsyncStream[Any],
+                )
+                response: httpx2.Response = answered
+            else:
+                request = httpx2.Request("POST", self.url(path), headers=self.headers_up(headers), content=body)
+                response = await self._transport.handle_async_request(request)
+        except FAILURES as error:
+            raise translated(error) from error
+        if not response.is_success:
+            raise refused(response)
+        return response
+
+    def url(self, path: str) -> httpx2.URL:
+        """Where `path` is, with its query, below the base URL."""
+        return _below(self.sdk.base_url, path)
+
+    def headers_up(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """`headers` and the key, by lower-case names, as they go up where the SDK does not carry the request."""
+        own = {name.lower(): value for name, value in self.sdk.default_headers.items()}
+        up = own | {name.lower(): value for name, value in self.sdk_headers(headers).items()}
+        return {name: value for name, value in up.items() if not isinstance(value, anthropic.Omit)}
 
     def sdk_headers(self, headers: Mapping[str, str]) -> dict[str, str | anthropic.Omit]:
         """`headers` as the SDK is to send them: with its key, and without the words in which it describes itself."""
@@ -148,3 +196,8 @@ class Claude:
     async def close(self) -> None:
         """Closes the connection pool. Answers must have been closed before."""
         await self.sdk.close()
+
+
+@lru_cache(maxsize=64)  # nearly all requests go to one path, and parsing it anew takes longer than sending it
+def _below(base: httpx2.URL, path: str) -> httpx2.URL:
+    return base.copy_with(raw_path=base.raw_path.rstrip(b"/") + path.encode("ascii"))

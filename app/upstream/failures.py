@@ -8,7 +8,7 @@ import anthropic
 import httpx2
 
 from ..answer.refusals import came_with, no_stream, refusal
-from ..errors import SluicewayError, UpstreamError, UpstreamGarbled, UpstreamUnreachable
+from ..errors import ErrorResponse, SluicewayError, UpstreamError, UpstreamGarbled, UpstreamUnreachable
 from .ways import ProxyRefused
 
 # What a request by the SDK raises where it came to nothing. The second is met in a body that is read at once.
@@ -18,13 +18,7 @@ FAILURES = (anthropic.APIError, httpx2.HTTPError)
 def translated(error: Exception) -> UpstreamError:
     """One of `FAILURES` as what a caller is told."""
     if isinstance(error, anthropic.APIStatusError):
-        response = error.response
-        if response.is_redirect:
-            location = str(response.extensions.get("location", ""))
-            redirected = no_stream(response.content, response.status_code, response.headers, location)
-            came_with(redirected, response.headers)
-            return redirected
-        return refusal(response.content, response.status_code, response.headers)
+        return refused(error.response)
     cause = error.__cause__ if isinstance(error, anthropic.APIConnectionError) else error
     if isinstance(cause, httpx2.DecodingError):
         return UpstreamGarbled(f"Claude's side could not be read: {cause}")
@@ -37,6 +31,19 @@ def translated(error: Exception) -> UpstreamError:
         reason = f": {cause}" if isinstance(cause.__cause__, ssl.SSLError | ProxyRefused) else ""
         return UpstreamUnreachable(f"Claude could not be reached{reason}")
     return UpstreamUnreachable("the connection to Claude broke before its answer was here")
+
+
+def refused(response: httpx2.Response) -> UpstreamError:
+    """A response that is no good one, with its body taken in, as what a caller is told."""
+    status, headers, said = response.status_code, response.headers, response.content
+    error: UpstreamError
+    if response.is_redirect:
+        error = no_stream(said, status, headers, str(response.extensions.get("location", "")))
+        came_with(error, headers)
+    else:
+        error = refusal(said, status, headers)
+    error.response = ErrorResponse(status, headers.multi_items(), said)
+    return error
 
 
 def described(error: SluicewayError) -> str:

@@ -51,8 +51,10 @@ class ReadPace:
 class Pacer:
     """Ends rests at slot boundaries, where all that end in one slot share one timer; and makes them longer under load.
 
+    Few full slots cost a stream less than many: what a wake-up finds cold is then found cold once for all of them. So
+    a long rest ends at one of few slots; a short one, of a fast stream, could not: it would be slowed down.
+
     Args:
-        slot_s: the width of a slot in seconds; a rest ends up to half of it before or after the time asked for.
         cpu_clock: seconds of processor time that the event loop's thread has used.
 
     Attributes:
@@ -60,6 +62,9 @@ class Pacer:
         busy: the share of its processor that the event loop has lately used, 0 to 1.
     """
 
+    # The widths of slots in seconds, and the rest in seconds from which the wide ones serve: a rest ends up to half a
+    # slot before or after the time asked for.
+    SLOT_S, WIDE_SLOT_S, LONG_S = 0.01, 0.05, 0.075
     # A rest grows with the share of the processor in use: by so many times what is above the free share, and by that
     # alone to at most so many times itself.
     BUSY_GROWTH, FREE_SHARE, MOST_BUSY = 1.25, 0.2, 1.3
@@ -70,8 +75,7 @@ class Pacer:
     # A rest also grows by this many times the lag above it; and to at most so many times itself.
     STRETCH, MOST_STRETCHED = 4.0, 3.0
 
-    def __init__(self, slot_s: float = 0.01, cpu_clock: Callable[[], float] = time.thread_time) -> None:
-        self._slot_s = slot_s
+    def __init__(self, cpu_clock: Callable[[], float] = time.thread_time) -> None:
         self._slots: dict[int, list[asyncio.Future[None]]] = {}
         self._cpu_clock = cpu_clock
         self._measured = 0.0, cpu_clock()  # loop time and processor time at the last measurement
@@ -91,11 +95,15 @@ class Pacer:
     def until(self, when: float) -> asyncio.Future[None]:
         """Done at the beginning of the slot nearest to `when` (loop time, s). Cancelling it is safe."""
         rest: asyncio.Future[None] = self._loop.create_future()
-        slot = round(when / self._slot_s)
+        now = self._loop.time()
+        if when - now < self.LONG_S:
+            slot = round(when / self.SLOT_S)
+        else:
+            slot = round(when / self.WIDE_SLOT_S) * round(self.WIDE_SLOT_S / self.SLOT_S)
         rests = self._slots.get(slot)
         if rests is None:
             rests = self._slots[slot] = []
-            due_at = max(slot * self._slot_s, self._loop.time())
+            due_at = max(slot * self.SLOT_S, now)
             self._loop.call_at(due_at, self._tick, slot, due_at)
         rests.append(rest)
         return rest

@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
-import anthropic
 import httpx2
 
 from ..errors import UpstreamCut, UpstreamTimeout
@@ -99,18 +98,13 @@ class Passing:
         Raises:
             UpstreamError: there was no answer; whatever `body` raises.
         """
-        sdk = self._claude.sdk
-        base = sdk.base_url
-        url = base.copy_with(raw_path=base.raw_path.rstrip(b"/") + path.encode("ascii"))
-        own = {name.lower(): value for name, value in sdk.default_headers.items()}
-        up = own | {name.lower(): value for name, value in self._claude.sdk_headers(headers).items()}
-        sent = {name: value for name, value in up.items() if not isinstance(value, anthropic.Omit)}
+        sent = self._claude.headers_up(headers)
         if body is not None and "content-length" not in sent:
             sent["transfer-encoding"] = "chunked"
-        request = httpx2.Request(method, url, headers=sent, content=body)
+        request = httpx2.Request(method, self._claude.url(path), headers=sent, content=body)
         idle_s = self._claude.options.progress_timeout_s
         try:
-            response = await self._http.send(request, stream=True, auth=sdk.custom_auth)
+            response = await self._http.send(request, stream=True, auth=self._claude.sdk.custom_auth)
         except FAILURES as error:
             raise translated(error) from error
         return Passed(response.status_code, response.headers.multi_items(), response, idle_s)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
-import anthropic
 from aiohttp import web
 from multidict import CIMultiDict
 
@@ -33,20 +32,14 @@ def error_response(error: SluicewayError, path: str) -> web.Response:
 
     There an error of Claude's own passes as it came.
     """
-    cause = error.__cause__
-    if (
-        one_slash(path).startswith("/v1/")
-        and isinstance(error, UpstreamRefused)
-        and isinstance(cause, anthropic.APIStatusError)
-    ):
-        said = cause.response
-        passed = CIMultiDict(headers_down(said.headers.multi_items()))
-        return web.Response(status=said.status_code, body=said.content, headers=passed)
+    said = error.response if isinstance(error, UpstreamError) else None
+    if said is not None and isinstance(error, UpstreamRefused) and one_slash(path).startswith("/v1/"):
+        return web.Response(status=said.status, body=said.body, headers=CIMultiDict(headers_down(said.headers)))
     headers = CIMultiDict({"Cache-Control": "no-store"})
     if error.retry_after_s is not None:
         headers["Retry-After"] = f"{error.retry_after_s:.0f}"
     began = isinstance(error, UpstreamCut | UpstreamGarbled | UpstreamRefused)
-    if began and not isinstance(cause, anthropic.APIStatusError):
+    if began and said is None:
         # An answer had begun, so asking again would buy a second one: the SDKs would, on their own, at this status.
         headers["x-should-retry"] = "false"
     if not one_slash(path).startswith("/v1/"):

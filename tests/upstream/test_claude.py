@@ -429,6 +429,7 @@ async def started(certificate: Path, port: int) -> tuple[asyncio.subprocess.Proc
         "ANTHROPIC_BASE_URL": f"https://localhost:{port}",
         "SSL_CERT_FILE": str(certificate),
         "SLUICEWAY_MAX_LAG_S": "60",
+        "SLUICEWAY_WARM_CONNECTIONS": "0",  # sockets are counted
     }
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "app", "serve", "--port", "0", "--admin-port", "0"),
