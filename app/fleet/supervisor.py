@@ -33,13 +33,13 @@ _LONG_LIFE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A worker's place among its siblings.
+class WorkerSpec:
+    """What a worker is told by its parent.
 
     Attributes:
         number: its number, from 0; part of its streams' ids.
         count: how many there are.
-        folder: where each one's unix socket for its siblings lies; empty for a worker alone.
+        folder: where each one's unix socket for the other workers lies; empty for a worker alone.
         listen_fds: the sockets that it is to accept from; empty to open them by the settings.
         tie_fd: what ties it to its parent; None without one.
         older: paths of the unix sockets of those that this service replaces, while they drain.
@@ -53,15 +53,15 @@ class Place:
     older: tuple[str, ...] = ()
 
     def socket_of(self, number: int) -> str:
-        """The path of a sibling's socket."""
-        assert self.folder, "a worker alone has no siblings"
+        """The path of another worker's socket."""
+        assert self.folder, "a worker alone has no others"
         return f"{self.folder}/{number}.sock"
 
 
-def parse_place(text: str) -> Place:
-    """A place as its parent writes it. Raises ValueError or TypeError."""
+def parse_worker(text: str) -> WorkerSpec:
+    """A worker's spec as its parent writes it. Raises ValueError or TypeError."""
     told = json.loads(text)
-    return Place(**told | {"listen_fds": tuple(told["listen_fds"]), "older": tuple(told["older"])})
+    return WorkerSpec(**told | {"listen_fds": tuple(told["listen_fds"]), "older": tuple(told["older"])})
 
 
 @dataclass(slots=True, eq=False)
@@ -187,17 +187,17 @@ async def supervise(
             _check_admin_ports(settings, count)
         with tempfile.TemporaryDirectory(prefix="sluiceway-") as folder:
             older = tuple(path.older) if path is not None else ()
-            places = [
-                Place(number, count, folder, tuple(sock.fileno() for sock in sockets[number]), older=older)
+            specs = [
+                WorkerSpec(number, count, folder, tuple(sock.fileno() for sock in sockets[number]), older=older)
                 for number in range(count)
             ]
-            start = partial(_start, places, arguments, {**os.environ, **environment})
+            start = partial(_start, specs, arguments, {**os.environ, **environment})
             workers = _Workers(count, start)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 asyncio.get_running_loop().add_signal_handler(number, workers.tell, number)
             async with asyncio.TaskGroup() as tasks:
-                for place in places:
-                    tasks.create_task(workers.keep(place.number), name=f"worker {place.number}")
+                for spec in specs:
+                    tasks.create_task(workers.keep(spec.number), name=f"worker {spec.number}")
                 await workers.decided.wait()
                 refused = _publish(path, workers)
                 workers.published.set()
@@ -235,14 +235,14 @@ def _publish(path: UnixPath | None, workers: _Workers) -> SettingsError | None:
 
 
 async def _start(
-    places: Sequence[Place], arguments: Sequence[str], environment: Mapping[str, str], number: int
+    specs: Sequence[WorkerSpec], arguments: Sequence[str], environment: Mapping[str, str], number: int
 ) -> _Worker:
     tie = ParentsEnd()
-    place = asdict(places[number]) | {"tie_fd": tie.theirs.fileno()}
-    command = [sys.executable, "-m", __name__.partition(".")[0], "serve", *arguments, "--worker", json.dumps(place)]
+    spec = asdict(specs[number]) | {"tie_fd": tie.theirs.fileno()}
+    command = [sys.executable, "-m", __name__.partition(".")[0], "serve", *arguments, "--worker", json.dumps(spec)]
     # A session of its own: a terminal's Ctrl-C is for the parent, which passes it on once.
     process = await asyncio.create_subprocess_exec(
-        *command, env=environment, pass_fds=[*place["listen_fds"], tie.theirs.fileno()], start_new_session=True
+        *command, env=environment, pass_fds=[*spec["listen_fds"], tie.theirs.fileno()], start_new_session=True
     )
     tie.theirs.close()
     return _Worker(process, tie)

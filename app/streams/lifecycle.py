@@ -62,7 +62,7 @@ class Action(Enum):
     CLOSE_UPSTREAM = "close the connection to Claude"
 
 
-class Happening(Enum):
+class LifecycleEvent(Enum):
     """What happens to a stream, as (the reader's event, Claude's event)."""
 
     BEGAN = (None, UpstreamEvent.BEGIN)  # Claude's first event came
@@ -137,18 +137,18 @@ class Lifecycle:
         """The answer still comes, or is waited for: the upstream's side has not ended."""
         return self.upstream in (UpstreamState.ASKING, UpstreamState.ANSWERING)
 
-    def happen(self, happening: Happening) -> tuple[Action, ...]:
+    def process(self, event: LifecycleEvent) -> tuple[Action, ...]:
         """Moves both sides and returns what is to be done, Claude's side first: no one is paid while a reader is told.
 
         Raises:
             IllegalEvent: one of the sides cannot take it; neither has moved.
         """
-        reader_event, upstream_event = happening.value
+        reader_event, upstream_event = event.value
         try:
             reader, on_reader = READER[self.reader, reader_event] if reader_event else (self.reader, ())
             upstream, on_upstream = UPSTREAM[self.upstream, upstream_event] if upstream_event else (self.upstream, ())
         except KeyError:
-            raise IllegalEvent(f"{happening.name} cannot happen to {self!r}") from None
+            raise IllegalEvent(f"{event.name} cannot happen to {self!r}") from None
         self.reader, self.upstream = reader, upstream
         return on_upstream + on_reader
 

@@ -46,7 +46,7 @@ class Streams:
         archive: where those that ended can be read again.
         bounds: of every stream.
         admit: given how many streams run, raises where there is no room for one more.
-        worker: this process's number among its siblings; part of every stream's id.
+        worker: this process's number among the workers; part of every stream's id.
 
     Attributes:
         live: the running ones, by id.

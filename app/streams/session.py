@@ -20,7 +20,7 @@ from ..settings.sections import StreamBounds
 from .books import Page
 from .connection import Connection
 from .delivery import Delivery, Frames
-from .lifecycle import Action, Happening, Lifecycle, ReaderState, UpstreamState
+from .lifecycle import Action, Lifecycle, LifecycleEvent, ReaderState, UpstreamState
 from .replay import Replay
 from .terms import Policy, Terms
 
@@ -87,7 +87,7 @@ class Session:
 
     def attach(self, connection: Connection) -> None:
         """A reader came back, or another one takes over. Raises IllegalEvent if the stream is over."""
-        self._happen(Happening.CAME)
+        self._process(LifecycleEvent.CAME)
         self._lost_by = None
         self.page.reader_changed()
         self.delivery.attach(connection)
@@ -109,18 +109,18 @@ class Session:
         waits = known and self.replay.keeps and self.lifecycle.reader is not ReaderState.ENDING
         match self.terms.policy if waits else Policy.ABORT:
             case Policy.ABORT:
-                self._end(Happening.LEFT, outcome)
+                self._end(LifecycleEvent.LEFT, outcome)
             case Policy.GRACE:
                 self._lost_by = outcome
-                self._happen(Happening.LOST)
+                self._process(LifecycleEvent.LOST)
             case Policy.DRAIN:
                 self._lost_by = outcome
-                self._happen(Happening.LEFT_ALONE)
+                self._process(LifecycleEvent.LEFT_ALONE)
 
     def stop(self, outcome: Outcome, error: EndedError) -> None:
         """Ends the stream now; an attached reader gets `error` as its last event. Idempotent."""
         if not self.lifecycle.over and self.lifecycle.reader is not ReaderState.ENDING:
-            self._end(Happening.ENDED, outcome, error)
+            self._end(LifecycleEvent.ENDED, outcome, error)
 
     # The two tasks.
 
@@ -138,11 +138,11 @@ class Session:
         with self.page.upstream_open():
             await produce(self.asked.source, self.channel, self._seen)
         if self.lifecycle.running:
-            self._happen(Happening.ANSWERED)
+            self._process(LifecycleEvent.ANSWERED)
 
     def _seen(self, event: ClaudeEvent) -> None:
         if self.lifecycle.upstream is UpstreamState.ASKING:
-            self._happen(Happening.BEGAN)
+            self._process(LifecycleEvent.BEGAN)
         self.page.see(event)
 
     async def _consume(self) -> None:
@@ -157,7 +157,7 @@ class Session:
                 log.exception("stream %s: the consumer failed", self.terms.stream_id)
                 failed = InternalError("the service failed while it served the answer")
                 if self.lifecycle.reader is not ReaderState.ENDING:  # else it failed in telling just that
-                    self._end(Happening.ENDED, Outcome.INTERNAL_ERROR, failed)
+                    self._end(LifecycleEvent.ENDED, Outcome.INTERNAL_ERROR, failed)
                     continue
                 error = self.error = failed
             break
@@ -166,18 +166,18 @@ class Session:
         else:
             self.outcome = self.outcome or self.page.failed(error)
         if not self.lifecycle.over:
-            self._happen(Happening.SERVED)
+            self._process(LifecycleEvent.SERVED)
         self.delivery.release(self.error)
 
     # Moving through the lifecycle.
 
-    def _end(self, happening: Happening, outcome: Outcome, error: SluicewayError | None = None) -> None:
+    def _end(self, event: LifecycleEvent, outcome: Outcome, error: SluicewayError | None = None) -> None:
         self.outcome = self.outcome or outcome
-        self._happen(happening, error)
+        self._process(event, error)
 
-    def _happen(self, happening: Happening, error: SluicewayError | None = None) -> None:
+    def _process(self, event: LifecycleEvent, error: SluicewayError | None = None) -> None:
         """Moves the lifecycle, and does what its table says; `error` is the last event, where one is to be told."""
-        for action in self.lifecycle.happen(happening):
+        for action in self.lifecycle.process(event):
             match action:
                 case Action.TAKE_OVER:
                     self.delivery.hand_over()
@@ -209,7 +209,7 @@ class Session:
         self._timer = self._loop.call_later(self._bounds.farewell_s, self._time_is_over)
 
     def _time_is_over(self) -> None:
-        self._end(Happening.EXPIRED, Outcome.EXPIRED)
+        self._end(LifecycleEvent.EXPIRED, Outcome.EXPIRED)
 
     def _cancel(self) -> None:
         if self._task is not None:

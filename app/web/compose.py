@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from .. import __version__
 from ..access.keys import Keys
 from ..answer.transcript import Transcript
-from ..fleet.supervisor import Place
+from ..fleet.supervisor import WorkerSpec
 from ..money.entry import Entry, ReconcileLimit
 from ..money.ledger import Ledger
 from ..money.ledger_file import LedgerFile
@@ -41,6 +41,7 @@ from .checks import check
 from .credentials import Credentials
 from .entrance import Body, BodyBound, Entrance, Route
 from .errors import errors_as_json
+from .forwarding import Forwarder
 from .gauges import gauge_routes
 from .messages_api import MessagesApi
 from .opening import Opener
@@ -49,7 +50,6 @@ from .pages import Pages
 from .passthrough import PassThrough
 from .plain_api import PlainApi
 from .refusals import Refusals
-from .siblings import Siblings
 
 log = logging.getLogger(__name__)
 
@@ -101,13 +101,13 @@ class Service:
 
 
 @asynccontextmanager
-async def composed(settings: Settings, credentials: Credentials, place: Place) -> AsyncIterator[Service]:
+async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpec) -> AsyncIterator[Service]:
     """Puts the service together; when the block is left every stream is ended and settled.
 
     Args:
         settings: how it is run.
         credentials: how Claude is reached.
-        place: among the workers of this machine.
+        spec: among the workers of this machine.
 
     Raises:
         SettingsError: it could not be run like this.
@@ -140,7 +140,7 @@ async def composed(settings: Settings, credentials: Credentials, place: Place) -
                 Archive(settings.replay),
                 settings.streams,
                 admit=lambda in_flight: check_room(settings.admission, in_flight, meter.lag_s),
-                worker=place.number,
+                worker=spec.number,
             )
         )
         keys = Keys(_keys_of(settings.callers))
@@ -153,8 +153,8 @@ async def composed(settings: Settings, credentials: Credentials, place: Place) -
         passed = PassThrough(passing, streams, opener.headers_up, settings.passing.pass_through, bound)
         entrance = Entrance(keys, _body_bounds(settings.bodies), settings.callers.cors_origins)
         cors = Cors(settings.callers.cors_origins)
-        siblings = Siblings(place, settings.readers)
-        stack.push_async_callback(siblings.close)
+        forwarder = Forwarder(spec, settings.readers)
+        stack.push_async_callback(forwarder.close)
         refusals = Refusals(metrics.refused)
         stack.callback(refusals.close)
         app = web.Application(
@@ -163,7 +163,7 @@ async def composed(settings: Settings, credentials: Credentials, place: Place) -
                 errors_as_json,
                 refusals.middleware,
                 entrance.middleware,
-                *siblings.middlewares,
+                *forwarder.middlewares,
             ],
         )
         entrance.install(app, [*_routes(opener, settings, prices, page), *passed.routes()])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import settings
-from ..fleet.supervisor import parse_place, supervise
+from ..fleet.supervisor import parse_worker, supervise
 from ..fleet.tie import ParentsEnd
 from ..settings import Settings, SettingsError
 from .checks import check
@@ -59,7 +59,7 @@ def serve(command: Command, workers: int, worker: str | None) -> bool:
     Args:
         command: what the command line said.
         workers: how many processes.
-        worker: this one's place among them, as its parent wrote it.
+        worker: what its parent tells it, in JSON.
 
     Raises:
         SettingsError: it cannot be run like this. OSError: the machine does not let it.
@@ -79,8 +79,8 @@ def serve(command: Command, workers: int, worker: str | None) -> bool:
             return up is not False
         from .runner import serve_until_signal  # takes a second: not for the parent of workers, nor before an error
 
-        place = parse_place(worker) if worker else None
-        _run(serve_until_signal(loaded, credentials, command.read, place, take_over=command.take_over))
+        spec = parse_worker(worker) if worker else None
+        _run(serve_until_signal(loaded, credentials, command.read, spec, take_over=command.take_over))
         return True
 
 

@@ -12,7 +12,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.log import server_logger
 
 from ..errors import Refusal, SluicewayError
-from .siblings import PASSED_ON
+from .forwarding import PASSED_ON
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from aiohttp import hdrs, web
 
 from .. import __version__
 from ..fleet import signals
-from ..fleet.supervisor import Place
+from ..fleet.supervisor import WorkerSpec
 from ..fleet.tcp import BACKLOG, PortTaken, tcp_sockets, url_of
 from ..fleet.tie import Tie
 from ..fleet.unix_path import UnixPath
@@ -78,36 +78,36 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    settings: Settings, credentials: Credentials, place: Place | None = None, *, take_over: bool = False
+    settings: Settings, credentials: Credentials, spec: WorkerSpec | None = None, *, take_over: bool = False
 ) -> AsyncIterator[Running]:
     """Serves until the block is left; then every stream is ended and settled.
 
     Args:
         settings: how it is run.
         credentials: how Claude is reached.
-        place: among the workers of this machine; None for one alone.
+        spec: among the workers of this machine; None for one alone.
         take_over: this is a restart: a live service on the unix socket is replaced once this one serves.
 
     Raises:
         SettingsError: it cannot be run like this, or not be listened on.
     """
-    place = place or Place()
+    spec = spec or WorkerSpec()
     async with AsyncExitStack() as stack:
         path = None
-        if place.listen_fds:
-            sockets = [socket.socket(fileno=fd) for fd in place.listen_fds]
+        if spec.listen_fds:
+            sockets = [socket.socket(fileno=fd) for fd in spec.listen_fds]
         elif settings.listening.unix:
             path = _unix_path(stack, settings.listening.unix, take_over=take_over)
-            place = replace(place, older=tuple(path.older))
+            spec = replace(spec, older=tuple(path.older))
             sockets = [path.sock]
         else:
             sockets = tcp_sockets(settings.listening.host, settings.listening.port)[0]
         for sock in sockets:
             stack.enter_context(closing(sock))
-        service = await stack.enter_async_context(composed(settings, credentials, place))
+        service = await stack.enter_async_context(composed(settings, credentials, spec))
         service.app.on_response_prepare.append(_announced_close(service.streams))
-        admin_url = await _serve_admin(stack, service, place, may_wait=take_over or bool(place.older))
-        own = _unix_path(stack, place.socket_of(place.number)) if place.folder else None
+        admin_url = await _serve_admin(stack, service, spec, may_wait=take_over or bool(spec.older))
+        own = _unix_path(stack, spec.socket_of(spec.number)) if spec.folder else None
         runner = await _runner(stack, service.app, service.refusals)
         if own is not None:
             await _site(runner, own.sock)
@@ -127,7 +127,7 @@ async def serve_until_signal(
     settings: Settings,
     credentials: Credentials,
     read_again: Callable[[], Settings],
-    place: Place | None = None,
+    spec: WorkerSpec | None = None,
     *,
     take_over: bool = False,
 ) -> None:
@@ -137,7 +137,7 @@ async def serve_until_signal(
         settings: how it is run.
         credentials: how Claude is reached.
         read_again: reads the settings anew. Raises SettingsError.
-        place: among the workers of this machine; None for one alone.
+        spec: among the workers of this machine; None for one alone.
         take_over: this is a restart: a live service on the unix socket is replaced.
 
     Raises:
@@ -145,9 +145,9 @@ async def serve_until_signal(
     """
     ends = _Ends()
     ends.listen()
-    fd = place.tie_fd if place is not None else None
+    fd = spec.tie_fd if spec is not None else None
     with closing(Tie(fd)) if fd is not None else nullcontext() as tie:
-        async with running(settings, credentials, place, take_over=take_over) as service:
+        async with running(settings, credentials, spec, take_over=take_over) as service:
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGHUP, _reread, service.service, read_again)
             if signals.hung_up():
@@ -160,9 +160,9 @@ async def serve_until_signal(
             print(f"Sluiceway {__version__} on {service.url} (admin on {service.admin_url})", flush=True)
             await ends.asked.wait()
             await service.drain()
-        if place is not None and tie is not None and tie.is_cut:
+        if spec is not None and tie is not None and tie.is_cut:
             with suppress(OSError):  # the last worker finds it empty; its parent cannot remove it any more
-                os.rmdir(place.folder)
+                os.rmdir(spec.folder)
 
 
 class _Ends:
@@ -225,10 +225,10 @@ def _announced_close(streams: Streams) -> Callable[[web.Request, web.StreamRespo
     return announce
 
 
-async def _serve_admin(stack: AsyncExitStack, service: Service, place: Place, *, may_wait: bool) -> str:
+async def _serve_admin(stack: AsyncExitStack, service: Service, spec: WorkerSpec, *, may_wait: bool) -> str:
     """Serves the admin port, at once or when the service that is replaced has left it."""
     host, port = service.settings.listening.admin_host, service.settings.listening.admin_port
-    port = port and port + place.number
+    port = port and port + spec.number
     runner = await _runner(stack, service.admin, service.refusals)
 
     def listen() -> list[socket.socket]:

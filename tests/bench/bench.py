@@ -56,7 +56,7 @@ class Size:
 QUICK = Size(rounds=1, spare_rounds=0, streams=(20,), tokens=100, alone=40, bulk=(2, 2000), memory=20)
 
 
-class Bench:
+class Benchmark:
     """One run.
 
     Args:
@@ -190,7 +190,7 @@ def main(
         memory=memory_streams or chosen.memory,
     )
     results = Results(datetime.now(UTC).isoformat(timespec="seconds"), quick)
-    Bench(size, results).run(parts or PARTS)
+    Benchmark(size, results).run(parts or PARTS)
     table = results.write(out)
     click.echo(results.table())
     click.echo(f"Written: {table} and beside it")

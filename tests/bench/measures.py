@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.tools.load import new_event_loop
-from app.tools.load.connection import Connection, Target
+from app.tools.load.connection import LoadConnection, Target
 from app.tools.load.figures import Spread
 from app.tools.load.plan import Kind, Plan
 from app.tools.load.protocols import Question
@@ -109,7 +109,7 @@ async def _held(contender: Contender, above: Upstream, state: str, streams: int)
     target, asked = question(contender)
     request = asked.ask("memory", resumable=False)
     before = contender.memory_bytes()
-    connections: list[Connection] = []
+    connections: list[LoadConnection] = []
     try:
         for at in range(0, streams, _CONNECT_AT_ONCE):
             more = min(_CONNECT_AT_ONCE, streams - at)
@@ -130,7 +130,7 @@ async def _held(contender: Contender, above: Upstream, state: str, streams: int)
         await asyncio.sleep(0.2)  # until the sockets are closed
 
 
-async def _begun(target: Target, request: bytes, asked: Question, *, stalls: bool) -> Connection:
+async def _begun(target: Target, request: bytes, asked: Question, *, stalls: bool) -> LoadConnection:
     """A stream that has its first token."""
     began: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.bench.bench import Bench, Size, broken_promises
+from tests.bench.bench import Benchmark, Size, broken_promises
 from tests.bench.measures import one_round
 from tests.bench.processes import Contender, Upstream, nginx, service, upstream
 from tests.bench.ratios import Round
@@ -63,6 +63,6 @@ def test_a_token_costs_no_more_than_the_baseline_says(contenders: list[Contender
 @pytest.mark.timeout(1800)
 def test_the_promised_bounds_are_kept_at_four_hundred_streams() -> None:
     results = Results("2026-01-01", quick=False)
-    Bench(Size(streams=(400,)), results).run(["paced"])
+    Benchmark(Size(streams=(400,)), results).run(["paced"])
     assert 400 in results.paced, results.missing
     assert broken_promises(results) == [], results.table()

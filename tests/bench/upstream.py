@@ -86,7 +86,7 @@ class Upstream:
     def __init__(self) -> None:
         self.knobs = Knobs()
         self.books = Books()
-        self._slots: list[set[Connection]] = [set()]
+        self._slots: list[set[UpstreamConnection]] = [set()]
         self._slot = 0
         self._due = 0.0
 
@@ -100,11 +100,11 @@ class Upstream:
         self._due = asyncio.get_running_loop().time()
         self._tick()
 
-    def enter(self, connection: Connection) -> None:
+    def enter(self, connection: UpstreamConnection) -> None:
         # The slot that is just over: its next turn is a whole period away, as the first token is sent at once.
         self._slots[self._slot - 1].add(connection)
 
-    def leave(self, connection: Connection) -> None:
+    def leave(self, connection: UpstreamConnection) -> None:
         for slot in self._slots:
             slot.discard(connection)
 
@@ -120,7 +120,7 @@ class Upstream:
         loop.call_later(_SLOT_S, self._tick)
 
 
-class Connection(asyncio.Protocol):
+class UpstreamConnection(asyncio.Protocol):
     """One peer, asking one thing after the other."""
 
     def __init__(self, upstream: Upstream) -> None:
@@ -249,7 +249,7 @@ async def main(port: int) -> None:
     upstream.turn({})
     upstream.start()
     listener = socket.create_server(("127.0.0.1", port), backlog=4096)
-    server = await asyncio.get_running_loop().create_server(lambda: Connection(upstream), sock=listener)
+    server = await asyncio.get_running_loop().create_server(lambda: UpstreamConnection(upstream), sock=listener)
     print(f"listening on {listener.getsockname()[1]}", flush=True)
     async with server:
         await server.serve_forever()

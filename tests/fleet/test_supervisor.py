@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession
 
-from app.fleet.supervisor import Place, parse_place, supervise
+from app.fleet.supervisor import WorkerSpec, parse_worker, supervise
 from app.settings import Settings
 from app.tools.simulator.server import Simulator
 from tests.conftest import ROOT
@@ -96,8 +96,8 @@ async def _start(client: ClientSession, url: str, prompt: str) -> tuple[str, str
 
 
 def test_a_place_is_read_as_it_was_written() -> None:
-    place = Place(1, 2, "some/folder", (7, 8), 9, ("/run/s.sock.o1234",))
-    assert parse_place(json.dumps(asdict(place))) == place
+    spec = WorkerSpec(1, 2, "some/folder", (7, 8), 9, ("/run/s.sock.o1234",))
+    assert parse_worker(json.dumps(asdict(spec))) == spec
 
 
 @pytest.mark.parametrize("path", ["/api/chat/unknown/stop", "/api/stream/st0_no/stop", "/api/stream/st1_no/stop"])

@@ -10,7 +10,7 @@ import pytest
 
 from app.settings import Settings
 from app.tools.simulator.answer import numbered_text
-from app.tools.simulator.performance import Book
+from app.tools.simulator.performance import RequestRecord
 from app.tools.simulator.server import Simulator
 from app.web.runner import Running
 from tests.conftest import Serve
@@ -31,7 +31,7 @@ async def stalled(url: str, simulator: Simulator, directive: str, read_bytes: in
     return reader
 
 
-def paused_s(book: Book) -> float:
+def paused_s(book: RequestRecord) -> float:
     """For how long Claude's side has been held still, up to now."""
     return float(book.entry(asyncio.get_running_loop().time())["paused_s"])
 

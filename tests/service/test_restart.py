@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.fleet.supervisor import Place
+from app.fleet.supervisor import WorkerSpec
 from app.fleet.unix_path import UnixPath
 from app.settings import Settings, SettingsError
 from app.tools.simulator.answer import numbered_text
@@ -139,11 +139,11 @@ async def test_a_restart_under_load_cuts_no_one_short_and_answers_everyone(
 
 @asynccontextmanager
 async def instance(
-    simulator: Simulator, path: Path, place: Place | None = None, **given: Any
+    simulator: Simulator, path: Path, spec: WorkerSpec | None = None, **given: Any
 ) -> AsyncIterator[Running]:
     take_over = given.pop("take_over", False)
     settings = Settings.model_validate({"unix": str(path), "admin_port": 0, "max_lag_s": 60.0} | given)
-    async with running(settings, Credentials("k", simulator.url, True), place, take_over=take_over) as service:
+    async with running(settings, Credentials("k", simulator.url, True), spec, take_over=take_over) as service:
         yield service
 
 
@@ -240,8 +240,8 @@ async def test_any_worker_of_the_new_one_finds_a_stream_of_the_old_one(path: Pat
         reader = await begun(old.url, ENDLESS)
         taken = UnixPath.bind(str(path), take_over=True)
         for number in range(2):
-            place = Place(number, 2, str(path.parent), (os.dup(taken.sock.fileno()),), older=tuple(taken.older))
-            await stack.enter_async_context(instance(simulator, path, place))
+            spec = WorkerSpec(number, 2, str(path.parent), (os.dup(taken.sock.fileno()),), older=tuple(taken.older))
+            await stack.enter_async_context(instance(simulator, path, spec))
         taken.publish()
         taken.sock.close()
         for asked in (f"{path.parent}/0.sock", f"{path.parent}/1.sock", path):

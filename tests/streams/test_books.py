@@ -19,7 +19,7 @@ from app.telemetry.prometheus import Metrics
 from tests.support.books import STOP, end, start
 from tests.support.books import settled as settled_entry
 from tests.support.clock import jumping, settled
-from tests.support.connections import FakeConnection, Page, house
+from tests.support.connections import FakeConnection, Page, streams_under_test
 from tests.support.fakes import Step, event, text
 
 SHORT: list[Step] = [[event("message_start")], [text("all of it")], [event("message_stop")]]
@@ -29,7 +29,7 @@ SHORT: list[Step] = [[event("message_start")], [text("all of it")], [event("mess
 @jumping
 async def test_a_booking_that_fails_keeps_nothing_back(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     """As any exception in the ledger or the metrics would: a defect of ours that is to cost one entry, and no more."""
-    async with house() as opened:
+    async with streams_under_test() as opened:
 
         def fails(account: Account, outcome: Outcome, now: float) -> Entry:
             account.settled = True
@@ -54,7 +54,7 @@ async def test_a_booking_that_fails_keeps_nothing_back(policy: Policy, monkeypat
 
 @jumping
 async def test_a_whole_answer_whose_booking_fails_is_given_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with house() as opened:
+    async with streams_under_test() as opened:
 
         def fails(account: Account, outcome: Outcome, now: float) -> Entry:
             raise ZeroDivisionError

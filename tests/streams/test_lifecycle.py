@@ -14,9 +14,9 @@ from app.streams.lifecycle import (
     READER,
     UPSTREAM,
     Action,
-    Happening,
     IllegalEvent,
     Lifecycle,
+    LifecycleEvent,
     ReaderState,
     UpstreamState,
     diagram,
@@ -36,24 +36,24 @@ def state_of(life: Lifecycle) -> tuple[ReaderState, UpstreamState]:
     return life.reader, life.upstream
 
 
-def legal(life: Lifecycle, happening: Happening) -> bool:
-    reader_event, upstream_event = happening.value
+def legal(life: Lifecycle, event: LifecycleEvent) -> bool:
+    reader_event, upstream_event = event.value
     return (reader_event is None or (life.reader, reader_event) in READER) and (
         upstream_event is None or (life.upstream, upstream_event) in UPSTREAM
     )
 
 
 @pytest.mark.parametrize(("reader", "upstream"), EVERY_STATE)
-@pytest.mark.parametrize("happening", list(Happening))
+@pytest.mark.parametrize("event", list(LifecycleEvent))
 def test_an_illegal_event_raises_and_changes_nothing(
-    reader: ReaderState, upstream: UpstreamState, happening: Happening
+    reader: ReaderState, upstream: UpstreamState, event: LifecycleEvent
 ) -> None:
     life = at(reader, upstream)
-    if legal(life, happening):
-        life.happen(happening)
+    if legal(life, event):
+        life.process(event)
         return
-    with pytest.raises(IllegalEvent, match=happening.name):
-        life.happen(happening)
+    with pytest.raises(IllegalEvent, match=event.name):
+        life.process(event)
     assert state_of(life) == (reader, upstream), "not even the side that could have moved"
 
 
@@ -62,24 +62,24 @@ def test_every_state_of_both_sides_is_reached_from_the_start_by_legal_events() -
     while new:
         reached |= new
         found = set()
-        for state, happening in itertools.product(new, Happening):
+        for state, event in itertools.product(new, LifecycleEvent):
             life = at(*state)
-            if legal(life, happening):
-                life.happen(happening)
+            if legal(life, event):
+                life.process(event)
                 found.add(state_of(life))
         new = found - reached
     assert {reader for reader, _ in reached} == set(ReaderState)
     assert {upstream for _, upstream in reached} == set(UpstreamState)
 
 
-@given(st.lists(st.sampled_from(Happening), max_size=30))
-def test_what_is_over_stays_over_and_an_ended_answer_is_never_aborted(happenings: list[Happening]) -> None:
+@given(st.lists(st.sampled_from(LifecycleEvent), max_size=30))
+def test_what_is_over_stays_over_and_an_ended_answer_is_never_aborted(events: list[LifecycleEvent]) -> None:
     life, closed = Lifecycle(), 0
-    for happening in happenings:
+    for event in events:
         before = state_of(life)
         over = life.over
         try:
-            closed += life.happen(happening).count(Action.CLOSE_UPSTREAM)
+            closed += life.process(event).count(Action.CLOSE_UPSTREAM)
         except IllegalEvent:
             assert state_of(life) == before
         if over:
@@ -92,32 +92,32 @@ def test_what_is_over_stays_over_and_an_ended_answer_is_never_aborted(happenings
 
 
 @pytest.mark.parametrize(
-    ("happenings", "actions"),
+    ("events", "actions"),
     [
-        ([Happening.LOST], [Action.START_GRACE]),
-        ([Happening.LOST, Happening.CAME], [Action.STOP_TIMER]),
-        ([Happening.LEFT_ALONE], []),
-        ([Happening.LEFT_ALONE, Happening.CAME], []),
-        ([Happening.LEFT_ALONE, Happening.ENDED], [Action.CLOSE_UPSTREAM, Action.CANCEL]),
-        ([Happening.CAME], [Action.TAKE_OVER]),
-        ([Happening.LEFT], [Action.CLOSE_UPSTREAM, Action.CANCEL]),
-        ([Happening.BEGAN, Happening.LOST, Happening.EXPIRED], [Action.CLOSE_UPSTREAM, Action.CANCEL]),
-        ([Happening.LOST, Happening.ENDED], [Action.CLOSE_UPSTREAM, Action.STOP_TIMER, Action.CANCEL]),
-        ([Happening.ENDED], [Action.CLOSE_UPSTREAM, Action.TELL_END]),
-        ([Happening.ENDED, Happening.CAME], [Action.TAKE_OVER]),
-        ([Happening.ENDED, Happening.LEFT], [Action.STOP_TIMER, Action.CANCEL]),
-        ([Happening.ENDED, Happening.EXPIRED], [Action.CUT_OFF, Action.CANCEL]),
-        ([Happening.ENDED, Happening.SERVED], [Action.STOP_TIMER]),
-        ([Happening.ANSWERED, Happening.LOST, Happening.SERVED], [Action.STOP_TIMER]),
-        ([Happening.ANSWERED, Happening.LEFT], [Action.CANCEL]),
+        ([LifecycleEvent.LOST], [Action.START_GRACE]),
+        ([LifecycleEvent.LOST, LifecycleEvent.CAME], [Action.STOP_TIMER]),
+        ([LifecycleEvent.LEFT_ALONE], []),
+        ([LifecycleEvent.LEFT_ALONE, LifecycleEvent.CAME], []),
+        ([LifecycleEvent.LEFT_ALONE, LifecycleEvent.ENDED], [Action.CLOSE_UPSTREAM, Action.CANCEL]),
+        ([LifecycleEvent.CAME], [Action.TAKE_OVER]),
+        ([LifecycleEvent.LEFT], [Action.CLOSE_UPSTREAM, Action.CANCEL]),
+        ([LifecycleEvent.BEGAN, LifecycleEvent.LOST, LifecycleEvent.EXPIRED], [Action.CLOSE_UPSTREAM, Action.CANCEL]),
+        ([LifecycleEvent.LOST, LifecycleEvent.ENDED], [Action.CLOSE_UPSTREAM, Action.STOP_TIMER, Action.CANCEL]),
+        ([LifecycleEvent.ENDED], [Action.CLOSE_UPSTREAM, Action.TELL_END]),
+        ([LifecycleEvent.ENDED, LifecycleEvent.CAME], [Action.TAKE_OVER]),
+        ([LifecycleEvent.ENDED, LifecycleEvent.LEFT], [Action.STOP_TIMER, Action.CANCEL]),
+        ([LifecycleEvent.ENDED, LifecycleEvent.EXPIRED], [Action.CUT_OFF, Action.CANCEL]),
+        ([LifecycleEvent.ENDED, LifecycleEvent.SERVED], [Action.STOP_TIMER]),
+        ([LifecycleEvent.ANSWERED, LifecycleEvent.LOST, LifecycleEvent.SERVED], [Action.STOP_TIMER]),
+        ([LifecycleEvent.ANSWERED, LifecycleEvent.LEFT], [Action.CANCEL]),
     ],
 )
-def test_what_is_to_be_done(happenings: list[Happening], actions: list[Action]) -> None:
+def test_what_is_to_be_done(events: list[LifecycleEvent], actions: list[Action]) -> None:
     life = Lifecycle()
-    *before, last = happenings
-    for happening in before:
-        life.happen(happening)
-    assert list(life.happen(last)) == actions
+    *before, last = events
+    for event in before:
+        life.process(event)
+    assert list(life.process(last)) == actions
 
 
 def test_every_action_is_of_use() -> None:

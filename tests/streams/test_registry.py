@@ -13,14 +13,14 @@ from app.streams.lifecycle import ReaderState
 from app.streams.liveness import Finding
 from app.streams.terms import Policy, new_stop_token
 from tests.support.clock import jumping, loop, run, settled
-from tests.support.connections import FakeConnection, House, Page, house
+from tests.support.connections import FakeConnection, Page, StreamsUnderTest, streams_under_test
 from tests.support.fakes import Step, event, text
 
 SHORT: list[Step] = [[event("message_start")], [text("all of it")], [event("message_stop")]]
 ENDLESS: list[Step] = [[text("x" * 10)] for _ in range(1000)]
 
 
-async def whole(opened: House, stream_id: str = "st_1", steps: list[Step] = SHORT) -> bytes:
+async def whole(opened: StreamsUnderTest, stream_id: str = "st_1", steps: list[Step] = SHORT) -> bytes:
     """A stream that has ended."""
     opened.start(steps, connection := FakeConnection(), stream_id=stream_id)
     await connection.over.wait()
@@ -31,7 +31,7 @@ async def whole(opened: House, stream_id: str = "st_1", steps: list[Step] = SHOR
 
 @jumping
 async def test_an_ended_stream_is_there_for_its_time_and_then_not() -> None:
-    async with house(replay_s=60.0) as opened:
+    async with streams_under_test(replay_s=60.0) as opened:
         sent = await whole(opened)
         await asyncio.sleep(59.9)
         await opened.resume("st_1", "c", again := FakeConnection())
@@ -44,7 +44,7 @@ async def test_an_ended_stream_is_there_for_its_time_and_then_not() -> None:
 
 @jumping
 async def test_only_the_same_caller_finds_a_stream_living_or_ended() -> None:
-    async with house() as opened:
+    async with streams_under_test() as opened:
         await whole(opened)
         opened.start(ENDLESS, FakeConnection(stalls_at=0), stream_id="st_2")
         await settled()
@@ -76,7 +76,7 @@ class Steering:
 )
 def test_a_stream_is_steered_by_its_caller_or_its_token(steering: Steering) -> None:
     async def scene() -> None:
-        async with house() as opened:
+        async with streams_under_test() as opened:
             session, _ = opened.start(ENDLESS, FakeConnection(stalls_at=0))
             await settled()
             if steering.error is None:
@@ -90,7 +90,7 @@ def test_a_stream_is_steered_by_its_caller_or_its_token(steering: Steering) -> N
 
 @jumping
 async def test_places_that_are_gone_or_not_there_yet_are_refused() -> None:
-    async with house(replay_bytes=400) as opened:
+    async with streams_under_test(replay_bytes=400) as opened:
         steps: list[Step] = []
         for n in range(9):
             steps += [[text(f"{n}" * 90)], 1.0]
@@ -106,7 +106,7 @@ async def test_places_that_are_gone_or_not_there_yet_are_refused() -> None:
 
 @jumping
 async def test_a_stream_that_keeps_nothing_is_not_resumed() -> None:
-    async with house() as opened:
+    async with streams_under_test() as opened:
         opened.start(ENDLESS, FakeConnection(stalls_at=0), policy=Policy.ABORT)
         await settled()
         with pytest.raises(Expired):
@@ -115,7 +115,7 @@ async def test_a_stream_that_keeps_nothing_is_not_resumed() -> None:
 
 @jumping
 async def test_what_ended_longest_ago_makes_room_for_what_runs() -> None:
-    async with house(replay_total_bytes=4000) as opened:
+    async with streams_under_test(replay_total_bytes=4000) as opened:
         for place in range(8):
             await whole(opened, f"st_{place}", [[text("x" * 900)], [event("message_stop")]])
         with pytest.raises(Expired):
@@ -130,7 +130,7 @@ async def test_what_ended_longest_ago_makes_room_for_what_runs() -> None:
 
 @jumping
 async def test_a_stalled_reader_of_an_ended_stream_is_dropped() -> None:
-    async with house() as opened:
+    async with streams_under_test() as opened:
         await whole(opened)
         stalled = FakeConnection(stalls_at=0)
         reading = asyncio.create_task(opened.resume("st_1", "c", stalled))
@@ -145,7 +145,7 @@ async def test_a_stalled_reader_of_an_ended_stream_is_dropped() -> None:
 
 @jumping
 async def test_a_drain_takes_nobody_in_and_ends_who_is_left_when_its_time_is_over() -> None:
-    async with house(drain_s=10.0) as opened:
+    async with streams_under_test(drain_s=10.0) as opened:
         opened.start([*SHORT[:2], 900.0], long := FakeConnection())
         opened.start([[text("y")], 5.0], short := FakeConnection(), stream_id="st_2")
         await asyncio.sleep(1)
@@ -168,13 +168,13 @@ async def test_a_drain_takes_nobody_in_and_ends_who_is_left_when_its_time_is_ove
 
 @jumping
 async def test_a_drain_is_over_when_the_last_stream_is_or_in_a_hurry() -> None:
-    async with house(drain_s=1000.0) as opened:
+    async with streams_under_test(drain_s=1000.0) as opened:
         opened.start([[text("y")], 5.0], FakeConnection())
         await asyncio.sleep(1)
         began = loop().time()
         await opened.streams.drain()
         assert loop().time() - began == pytest.approx(4.0)
-    async with house(drain_s=1000.0) as opened:
+    async with streams_under_test(drain_s=1000.0) as opened:
         opened.start([500.0, [text("y")]], FakeConnection())
         draining = asyncio.create_task(opened.streams.drain())
         await asyncio.sleep(1)
@@ -185,7 +185,7 @@ async def test_a_drain_is_over_when_the_last_stream_is_or_in_a_hurry() -> None:
 
 @jumping
 async def test_a_drain_waits_for_a_lost_reader_which_can_come_back_to_all_of_it() -> None:
-    async with house(drain_s=1000.0) as opened:
+    async with streams_under_test(drain_s=1000.0) as opened:
         steps: list[Step] = [[event("message_start")], *[[text(f"{n} ")] for n in range(500)], [event("message_stop")]]
         session, _ = opened.start(steps, first := FakeConnection(cut_at=100), grace_s=60.0)
         await first.over.wait()
@@ -205,7 +205,7 @@ async def test_a_drain_waits_for_a_lost_reader_which_can_come_back_to_all_of_it(
 
 @jumping
 async def test_a_drain_is_over_with_the_grace_period_of_the_last_held_stream() -> None:
-    async with house(drain_s=1000.0) as opened:
+    async with streams_under_test(drain_s=1000.0) as opened:
         opened.start(ENDLESS, first := FakeConnection(cut_at=100), grace_s=60.0)
         await first.over.wait()
         await settled()
@@ -217,7 +217,7 @@ async def test_a_drain_is_over_with_the_grace_period_of_the_last_held_stream() -
 
 @jumping
 async def test_a_drain_waits_for_a_reader_of_an_ended_stream_and_cuts_it_off_at_its_end() -> None:
-    async with house(drain_s=10.0) as opened:
+    async with streams_under_test(drain_s=10.0) as opened:
         await whole(opened)
         stalled = FakeConnection(stalls_at=0)
         reading = asyncio.create_task(opened.resume("st_1", "c", stalled))
@@ -231,7 +231,7 @@ async def test_a_drain_waits_for_a_reader_of_an_ended_stream_and_cuts_it_off_at_
 
 @jumping
 async def test_leaving_the_store_ends_and_settles_all() -> None:
-    async with house() as opened:
+    async with streams_under_test() as opened:
         for place in range(20):
             opened.start(ENDLESS, FakeConnection(stalls_at=place * 20), stream_id=f"st_{place}")
         await asyncio.sleep(1)

@@ -17,7 +17,7 @@ from app.streams.liveness import Finding
 from app.streams.terms import Policy, new_stream_id
 from app.wire.plain import PlainFormat
 from tests.support.clock import jumping, loop, run, settled
-from tests.support.connections import FakeConnection, House, Page, credits_of, house
+from tests.support.connections import FakeConnection, Page, StreamsUnderTest, credits_of, streams_under_test
 from tests.support.fakes import ScriptedSource, Step, event, text
 
 START, STOP = event("message_start"), event("message_stop")
@@ -41,14 +41,14 @@ class Visitor:
     """A page that reads one stream to its end over as many connections as chance gives it.
 
     Args:
-        house: where the stream lives.
+        under_test: where the stream lives.
         rng: chance.
         stream_id: the stream's.
         grace_s: its grace period, which this page never uses up.
     """
 
-    def __init__(self, house: House, rng: random.Random, stream_id: str, grace_s: float) -> None:
-        self.house = house
+    def __init__(self, under_test: StreamsUnderTest, rng: random.Random, stream_id: str, grace_s: float) -> None:
+        self.under_test = under_test
         self.rng = rng
         self.stream_id = stream_id
         self.grace_s = grace_s
@@ -68,10 +68,10 @@ class Visitor:
         )
 
     async def read(self) -> None:
-        rng, streams = self.rng, self.house.streams
+        rng, streams = self.rng, self.under_test.streams
         steps, whole = answer(rng)
         connection, coming = self.connection(), None
-        self.house.start(steps, connection, stream_id=self.stream_id, grace_s=self.grace_s)
+        self.under_test.start(steps, connection, stream_id=self.stream_id, grace_s=self.grace_s)
         while True:
             await self.stay(connection)
             if coming is not None:
@@ -102,7 +102,7 @@ class Visitor:
         for task in (patience, showing):
             if task is not None:
                 task.cancel()
-        session = self.house.streams.live.get(self.stream_id)
+        session = self.under_test.streams.live.get(self.stream_id)
         if session is not None:
             session.lost(connection)  # as the handler does whenever its connection ends
         tried, before = Page(self.page.text, self.page.last_id), len(connection.received)
@@ -115,7 +115,7 @@ class Visitor:
 
     async def act(self, connection: FakeConnection, after_s: float) -> None:
         await asyncio.sleep(after_s)
-        session = self.house.streams.live.get(self.stream_id)
+        session = self.under_test.streams.live.get(self.stream_id)
         mine = session is not None and session.delivery.connection is connection and not session.lifecycle.over
         match self.rng.randrange(4) if connection.committed and mine else 0:
             case 0:
@@ -124,7 +124,7 @@ class Visitor:
                 connection.finding = self.rng.choice(list(Finding))  # the next look finds it
             case _ if session is not None:  # a second tab, which is closed after a while
                 other = FakeConnection(self.rng.randrange(session.replay.last_id + 1))
-                await self.house.streams.resume(self.stream_id, "c", other)
+                await self.under_test.streams.resume(self.stream_id, "c", other)
                 await asyncio.sleep(self.rng.choice([0.0, 0.1]))
                 session.lost(other)
                 other.break_off()
@@ -132,16 +132,16 @@ class Visitor:
     async def show(self, connection: FakeConnection) -> None:
         while True:
             await asyncio.sleep(self.rng.choice([0.05, 1.0, 20.0]))
-            session = self.house.streams.live.get(self.stream_id)
+            session = self.under_test.streams.live.get(self.stream_id)
             if session is not None and session.delivery.connection is connection:
                 session.delivery.shown(connection.sent_id)
 
 
 def cut_and_resumed(seed: int, hundreds: int) -> None:
-    """So many hundred streams, a hundred at a time; `house` holds that each is settled once."""
+    """So many hundred streams, a hundred at a time; `streams_under_test` holds that each is settled once."""
 
     async def scene(hundred: int) -> int:
-        async with house() as opened, asyncio.TaskGroup() as tasks:
+        async with streams_under_test() as opened, asyncio.TaskGroup() as tasks:
             visitors = [
                 Visitor(opened, random.Random(f"{seed} {hundred} {place}"), f"st_{place}", 30.0) for place in range(100)
             ]
@@ -166,7 +166,7 @@ def test_cut_anywhere_and_resumed_anywhere_a_thousand_times_the_text_is_the_uncu
 
 @jumping
 async def test_a_lost_reader_holds_claude_still_and_the_grace_periods_end_aborts() -> None:
-    async with house() as opened:
+    async with streams_under_test() as opened:
         connection = FakeConnection(cut_at=100)
         session, source = opened.start(ENDLESS, connection, grace_s=12.0)
         await connection.over.wait()
@@ -190,7 +190,7 @@ async def test_a_lost_reader_holds_claude_still_and_the_grace_periods_end_aborts
 @pytest.mark.parametrize("policy", [Policy.ABORT, Policy.GRACE])
 def test_without_a_grace_period_the_end_of_the_reader_is_the_end_of_the_stream(policy: Policy) -> None:
     async def scene() -> None:
-        async with house() as opened:
+        async with streams_under_test() as opened:
             connection = FakeConnection(cut_at=100)
             session, source = opened.start(ENDLESS, connection, policy=policy, grace_s=0.0)
             await connection.over.wait()
@@ -204,7 +204,7 @@ def test_without_a_grace_period_the_end_of_the_reader_is_the_end_of_the_stream(p
 
 @jumping
 async def test_who_leaves_before_the_status_was_sent_cannot_come_back_so_nothing_is_held() -> None:
-    async with house() as opened:
+    async with streams_under_test() as opened:
         connection = FakeConnection()
         session, source = opened.start([5.0, [START]], connection)
         await settled()
@@ -216,7 +216,7 @@ async def test_who_leaves_before_the_status_was_sent_cannot_come_back_so_nothing
 
 @jumping
 async def test_drain_goes_on_without_a_reader_and_stays_readable() -> None:
-    async with house() as opened:
+    async with streams_under_test() as opened:
         connection = FakeConnection(cut_at=50)
         steps: list[Step] = [[START]]
         for n in range(200):
@@ -236,7 +236,7 @@ async def test_drain_goes_on_without_a_reader_and_stays_readable() -> None:
 
 @jumping
 async def test_who_comes_back_to_a_draining_stream_holds_it_again() -> None:
-    async with house() as opened:
+    async with streams_under_test() as opened:
         first = FakeConnection(cut_at=50)
         session, source = opened.start(PACED, first, policy=Policy.DRAIN)
         await first.over.wait()
@@ -255,7 +255,7 @@ async def test_who_comes_back_to_a_draining_stream_holds_it_again() -> None:
 
 @jumping
 async def test_a_second_reader_gets_all_and_the_first_is_told_that_it_was_taken_over() -> None:
-    async with house() as opened:
+    async with streams_under_test() as opened:
         first, second = FakeConnection(), FakeConnection()
         opened.start([[START], [text("one ")], 5.0, [text("two")], [STOP]], first)
         await asyncio.sleep(1)
@@ -273,7 +273,7 @@ async def test_a_second_reader_gets_all_and_the_first_is_told_that_it_was_taken_
 
 @jumping
 async def test_a_stalled_reader_is_taken_over_too_even_in_a_sign_of_life() -> None:
-    async with house() as opened:
+    async with streams_under_test() as opened:
         first = FakeConnection(stalls_at=60)
         session, _ = opened.start([[START], [text("one ")], 100.0, [text("two")], [STOP]], first)
         await asyncio.sleep(50)
@@ -291,7 +291,7 @@ async def test_a_stalled_reader_is_taken_over_too_even_in_a_sign_of_life() -> No
 @pytest.mark.parametrize("after_s", [0.0, 0.5, 1.5, 3.5])
 def test_a_stop_is_the_readers_last_event_and_closes_claude_at_once(after_s: float) -> None:
     async def scene() -> None:
-        async with house() as opened:
+        async with streams_under_test() as opened:
             connection = FakeConnection()
             session, source = opened.start([3.0, [START], *ENDLESS[:5], 100.0], connection)
             await asyncio.sleep(after_s)
@@ -312,7 +312,7 @@ def test_a_stop_is_the_readers_last_event_and_closes_claude_at_once(after_s: flo
 
 @jumping
 async def test_a_stalled_reader_cannot_put_off_a_stop() -> None:
-    async with house() as opened:
+    async with streams_under_test() as opened:
         connection = FakeConnection(stalls_at=20)
         session, source = opened.start(ENDLESS, connection)
         await asyncio.sleep(5)
@@ -326,7 +326,7 @@ async def test_a_stalled_reader_cannot_put_off_a_stop() -> None:
 
 @jumping
 async def test_a_stop_of_a_stream_without_a_reader_ends_its_grace_period() -> None:
-    async with house() as opened:
+    async with streams_under_test() as opened:
         connection = FakeConnection(cut_at=50)
         session, source = opened.start(ENDLESS, connection)
         await asyncio.sleep(5)
@@ -343,7 +343,7 @@ def test_a_failure_of_claudes_side_is_the_last_event_and_the_text_so_far_stays(
     error: SluicewayError, attached: bool
 ) -> None:
     async def scene() -> None:
-        async with house() as opened:
+        async with streams_under_test() as opened:
             first = FakeConnection(cut_at=None if attached else 40)
             session, source = opened.start([[START], [text("so far")], 0.5, [text("."), text("!", 1)], error], first)
             await asyncio.sleep(5)
@@ -366,7 +366,7 @@ def test_a_failure_of_claudes_side_is_the_last_event_and_the_text_so_far_stays(
 @pytest.mark.parametrize("policy", [Policy.ABORT, Policy.GRACE])
 def test_a_stalled_or_vanished_reader_is_lost_by_the_policy(finding: Finding, policy: Policy) -> None:
     async def scene() -> None:
-        async with house() as opened:
+        async with streams_under_test() as opened:
             connection = FakeConnection(stalls_at=200)
             session, source = opened.start(ENDLESS, connection, policy=policy)
             await asyncio.sleep(5.5)
@@ -390,7 +390,7 @@ def test_ids_are_long_and_differ() -> None:
 
 
 async def test_a_session_shows_where_it_stands() -> None:
-    async with house() as opened:
+    async with streams_under_test() as opened:
         session, source = opened.start([[START], 60.0], FakeConnection())
         assert isinstance(source, ScriptedSource)
         shown = session.as_dict()
@@ -420,7 +420,7 @@ class BrokenFormat(PlainFormat):
 @pytest.mark.parametrize("policy", list(Policy), ids=lambda policy: policy.value)
 def test_a_defect_of_our_own_is_the_readers_last_event_and_ends_this_stream_alone(policy: Policy, ends: bool) -> None:
     async def scene() -> None:
-        async with house(replay_s=1.0) as opened:
+        async with streams_under_test(replay_s=1.0) as opened:
             other, _ = opened.start([[START], [text("fine")], 9.0, [STOP]], FakeConnection(), stream_id="st_2")
             connection = FakeConnection()
             steps: list[Step] = [[START], [text("so far")], 1.0, [text("!")], *PACED]
@@ -448,7 +448,7 @@ def test_a_stream_that_ended_is_freed_without_the_collector(way: str) -> None:
         return PACED
 
     async def scene() -> None:
-        async with house() as opened:
+        async with streams_under_test() as opened:
             connection = FakeConnection()
             policy = Policy.ABORT if way == "left" else Policy.GRACE
             session, _ = opened.start(steps(), connection, policy=policy, grace_s=1.0)

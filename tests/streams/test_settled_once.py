@@ -12,7 +12,7 @@ from app.errors import Stopped, UpstreamCut
 from app.streams.session import Session
 from app.streams.terms import Policy
 from tests.support.clock import run
-from tests.support.connections import FakeConnection, House, house
+from tests.support.connections import FakeConnection, StreamsUnderTest, streams_under_test
 from tests.support.fakes import ScriptedSource, Step, event, text
 
 # Four turns in every fiftieth of a second, to beyond a stream's end.
@@ -53,7 +53,7 @@ def _script(whole: bool) -> list[Step]:
 def test_a_stream_that_ends_at_any_turn_of_the_loop_is_settled_once(
     end: Callable[[Session, FakeConnection], None], policy: Policy, whole: bool
 ) -> None:
-    async def ended_at(opened: House, turn: int) -> None:
+    async def ended_at(opened: StreamsUnderTest, turn: int) -> None:
         connection = FakeConnection()
         session, source = opened.start(_script(whole), connection, policy=policy, grace_s=1.0, stream_id=f"st_{turn}")
         ended[turn] = session, source
@@ -65,7 +65,7 @@ def test_a_stream_that_ends_at_any_turn_of_the_loop_is_settled_once(
 
     async def scene() -> None:
         # All in one house, side by side: it makes sure that nothing is left, and that each one's books were closed once.
-        async with house(replay_s=1.0) as opened, asyncio.TaskGroup() as tasks:
+        async with streams_under_test(replay_s=1.0) as opened, asyncio.TaskGroup() as tasks:
             for turn in range(TURNS):
                 tasks.create_task(ended_at(opened, turn))
 

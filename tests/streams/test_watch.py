@@ -6,13 +6,13 @@ import asyncio
 
 from app.streams.liveness import Finding
 from tests.support.clock import jumping
-from tests.support.connections import FakeConnection, House, house
+from tests.support.connections import FakeConnection, StreamsUnderTest, streams_under_test
 from tests.support.fakes import Step, text
 
 ENDLESS: list[Step] = [[text("x" * 10)] for _ in range(1000)]
 
 
-def observed(opened: House) -> tuple[float | None, float | None, float | None]:
+def observed(opened: StreamsUnderTest) -> tuple[float | None, float | None, float | None]:
     """Readers stalled now, stalls that ended, and their seconds in all."""
     value = opened.registry.get_sample_value
     return (
@@ -24,7 +24,7 @@ def observed(opened: House) -> tuple[float | None, float | None, float | None]:
 
 @jumping
 async def test_a_stall_is_counted_while_it_lasts_and_observed_when_the_reader_goes_on() -> None:
-    async with house() as opened:
+    async with streams_under_test() as opened:
         opened.start(ENDLESS, connection := FakeConnection(stalls_at=20))
         await asyncio.sleep(1)
         assert observed(opened) == (0, 0, 0)
@@ -38,7 +38,7 @@ async def test_a_stall_is_counted_while_it_lasts_and_observed_when_the_reader_go
 
 @jumping
 async def test_a_reader_that_is_given_up_has_stalled_until_then() -> None:
-    async with house() as opened:
+    async with streams_under_test() as opened:
         opened.start(ENDLESS, connection := FakeConnection(stalls_at=20))
         await asyncio.sleep(1)
         connection.stuck_s, connection.finding = 60.0, Finding.STALLED

@@ -179,7 +179,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class House:
+class StreamsUnderTest:
     """All streams, and what is told to count them.
 
     Attributes:
@@ -234,14 +234,16 @@ def _prices() -> Prices:
 
 
 @asynccontextmanager
-async def house(bounds: StreamBounds = BOUNDS, drain_s: float = 30.0, **archive: Any) -> AsyncIterator[House]:
+async def streams_under_test(
+    bounds: StreamBounds = BOUNDS, drain_s: float = 30.0, **archive: Any
+) -> AsyncIterator[StreamsUnderTest]:
     """Streams; at the end nothing of them is left, and each was settled once."""
     registry = CollectorRegistry()
     metrics = Metrics(registry, ["claude-opus-4-8"])
     kept = Archive(replace(ARCHIVE_OPTIONS, **archive))
     bounds = replace(bounds, drain_s=drain_s)
     async with Books(Ledger(_prices()), metrics) as books, Streams(books, kept, bounds) as streams:
-        opened = House(streams, kept, registry)
+        opened = StreamsUnderTest(streams, kept, registry)
         yield opened
     assert not streams.live
     assert all(account.settled for account in opened.accounts)

@@ -35,7 +35,7 @@ def lost(request: web.Request) -> None:
     request.transport.abort()
 
 
-class Answer:
+class CutAnswer:
     """A stream that is cut after so many bytes of each connection; what a resume asks for is taken at its word."""
 
     def __init__(self, cuts: list[int], *, deaf: bool = False) -> None:
@@ -61,11 +61,11 @@ async def test_cut_anywhere_any_number_of_times_nothing_is_lost_and_nothing_come
     page: Page, site: Site, deaf: bool
 ) -> None:
     dice = random.Random(4)
-    whole = sum(len(part) for part in Answer([]).frames)
+    whole = sum(len(part) for part in CutAnswer([]).frames)
     for form in ("loop", "callbacks"):
         for _ in range(12):
             cuts = [dice.randrange(whole) for _ in range(dice.randrange(1, 5))]
-            answer = Answer(list(cuts), deaf=deaf)
+            answer = CutAnswer(list(cuts), deaf=deaf)
             site.script = site.resume_script = answer
             site.bodies.clear()
             got = await run(
@@ -95,7 +95,7 @@ async def test_coming_back_has_an_end(page: Page, site: Site) -> None:
         lost(request)
         return web.Response()
 
-    site.script, site.resume_script = Answer([60]), gone
+    site.script, site.resume_script = CutAnswer([60]), gone
     name, kind, waits, fetches = await run(
         page,
         """
@@ -129,7 +129,7 @@ def refuses(status: int, kind: str) -> Script:
     ("status", "kind"), [(404, "not_found_error"), (410, "expired"), (401, "authentication_error")]
 )
 async def test_a_refusal_ends_the_coming_back_with_its_word(page: Page, site: Site, status: int, kind: str) -> None:
-    site.script, site.resume_script = Answer([60]), refuses(status, kind)
+    site.script, site.resume_script = CutAnswer([60]), refuses(status, kind)
     got = await run(
         page,
         HASTY + "return stream('hi', { resumable: true }).done.catch((e) => [e.name, e.type, e.status])",
@@ -159,11 +159,11 @@ async def test_a_typed_last_event_is_the_end_and_nobody_tugs(page: Page, site: S
 
 async def test_a_page_that_wakes_does_not_wait_for_a_dead_connection(page: Page, site: Site) -> None:
     """As after a laptop's sleep: the connection is dead and nothing has said so."""
-    site.resume_script = Answer([])
+    site.resume_script = CutAnswer([])
 
     async def dead(request: web.Request) -> web.StreamResponse:
         response = await begun(request)
-        await response.write(b"".join(Answer([]).frames[:2]))
+        await response.write(b"".join(CutAnswer([]).frames[:2]))
         await forever()
         return response
 
@@ -204,7 +204,7 @@ async def test_a_silent_connection_is_given_up_by_itself(page: Page, site: Site)
         await forever()
         return response
 
-    site.script, site.resume_script = dead, Answer([])
+    site.script, site.resume_script = dead, CutAnswer([])
     text = await run(
         page,
         "const timers = window.setTimeout; window.setTimeout = (f, ms) => timers(f, ms === 35000 ? 200 : ms);"
@@ -220,7 +220,7 @@ async def test_detach_lets_go_and_attach_comes_back(page: Page, site: Site) -> N
         await forever()
         return response
 
-    site.script, site.resume_script = script, Answer([])
+    site.script, site.resume_script = script, CutAnswer([])
     await run(
         page,
         """
@@ -288,11 +288,11 @@ async def test_leaving_the_page_of_a_stream_that_is_not_resumable_stops_it_by_be
 async def test_a_reload_finds_the_stream_again_from_its_first_frame(page: Page, site: Site) -> None:
     async def script(request: web.Request) -> web.StreamResponse:
         response = await begun(request)
-        await response.write(Answer([]).frames[0])
+        await response.write(CutAnswer([]).frames[0])
         await forever()
         return response
 
-    site.script, site.resume_script = script, Answer([])
+    site.script, site.resume_script = script, CutAnswer([])
     await run(
         page,
         "window.handle = stream('hi', { resumable: true, save: 'chat' }); await handle[Symbol.asyncIterator]().next()",
@@ -309,7 +309,7 @@ async def test_a_reload_finds_the_stream_again_from_its_first_frame(page: Page, 
 
 
 async def test_a_resume_by_hand_asks_for_what_follows_and_credits_are_asked_for_again(page: Page, site: Site) -> None:
-    site.resume_script = Answer([])
+    site.resume_script = CutAnswer([])
     text = await run(
         page,
         "return (await client.resume('s-1', { lastEventId: '3', stopToken: 't', credits: true }).done).text",

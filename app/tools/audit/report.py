@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import matplotlib
 
 if TYPE_CHECKING:
-    from .run import Recording, Verdict
+    from .run import KindResult, Recording
 
 _COLUMNS = 3
 _INK, _BLUE, _ORANGE = "#1f2328", "#1f6feb", "#bc4c00"
@@ -19,7 +19,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:+.1f} %"
 
 
-def report(verdicts: Sequence[Verdict], recordings: Sequence[Recording], *, streams: int, seed: int) -> str:
+def report(results: Sequence[KindResult], recordings: Sequence[Recording], *, streams: int, seed: int) -> str:
     """The report as Markdown."""
     lines = [
         "# Audit of the ledger",
@@ -31,7 +31,7 @@ def report(verdicts: Sequence[Verdict], recordings: Sequence[Recording], *, stre
         "| avoided, naive | 90 % interval covers | its half width | upper bound | targets |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for v in verdicts:
+    for v in results:
         targets = {True: "met", False: "MISSED", None: "none: the assumption fails"}[v.passed]
         lines.append(
             f"| {v.name} | {v.repeats} | {v.aborted} | {_percent(v.generated)} ({100 * v.worst_generated:.1f} %) "
@@ -73,23 +73,23 @@ def _recordings(recordings: Sequence[Recording]) -> list[str]:
 
 
 def picture(
-    paths: Mapping[str, Sequence[tuple[float, float, float, float, float]]], verdicts: Sequence[Verdict], file: Path
+    paths: Mapping[str, Sequence[tuple[float, float, float, float, float]]], results: Sequence[KindResult], file: Path
 ) -> None:
     """Draws, for the first repetition of each kind, the estimate and its interval as the aborted streams come in.
 
     Args:
         paths: by kind, cumulated (truth, expected, low, high, naive) after each aborted stream.
-        verdicts: the same kinds, judged over all repetitions.
+        results: the same kinds, judged over all repetitions.
         file: the PNG to write.
     """
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt  # chooses its backend on import
 
-    rows = (len(verdicts) + _COLUMNS) // _COLUMNS  # one place more than kinds, for the legend
+    rows = (len(results) + _COLUMNS) // _COLUMNS  # one place more than kinds, for the legend
     figure, grid = plt.subplots(rows, _COLUMNS, figsize=(4.3 * _COLUMNS, 3.5 * rows), squeeze=False)
     axes = list(grid.flat)
-    for axis, verdict in zip(axes, verdicts, strict=False):
-        path = [point for point in paths[verdict.name] if point[0] > 0]
+    for axis, result in zip(axes, results, strict=False):
+        path = [point for point in paths[result.name] if point[0] > 0]
         count = range(1, len(path) + 1)
         off = [[100 * (point[i] / point[0] - 1) for point in path] for i in range(5)]
         axis.axhspan(-10, 10, color="#eaeef2", lw=0, label="±10 %, the target")
@@ -98,13 +98,13 @@ def picture(
         axis.plot(count, off[1], color=_BLUE, lw=1.8, label="expected (Kaplan-Meier)")
         axis.plot(count, off[4], color=_ORANGE, lw=1.2, ls="--", label="naive: mean length − generated")
         axis.set(ylim=(-100, 100), xlabel="aborted streams", ylabel="off the truth (%)")
-        axis.set_title(verdict.name.replace(", ", ",\n"), fontsize=10, color=_INK)
+        axis.set_title(result.name.replace(", ", ",\n"), fontsize=10, color=_INK)
         note = f"truth: {path[-1][0]:,.0f} tokens avoided\n" if path else ""
-        note += f"{verdict.repeats} repetitions: {verdict.expected:+.1%}, covered in {verdict.covered_of_100:.0f} %"
+        note += f"{result.repeats} repetitions: {result.expected:+.1%}, covered in {result.covered_of_100:.0f} %"
         axis.annotate(note, (0.97, 0.96), xycoords="axes fraction", ha="right", va="top", fontsize=8, color=_INK)
         axis.spines[["top", "right"]].set_visible(False)
     handles, labels = axes[0].get_legend_handles_labels()
-    for axis in axes[len(verdicts) :]:
+    for axis in axes[len(results) :]:
         axis.axis("off")
     axes[-1].legend(handles, labels, loc="center", frameon=False, fontsize=10)
     figure.suptitle("Avoided tokens: the ledger's estimate against the truth, first repetition", color=_INK)

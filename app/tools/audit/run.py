@@ -188,7 +188,7 @@ def simulate(kind: Kind, streams: int, seed: int, *, keep_path: bool = False) ->
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class KindResult:
     """What the repetitions of one kind say; errors as shares of the truth, positive for too much.
 
     Attributes:
@@ -215,7 +215,7 @@ class Verdict:
     passed: bool | None
 
 
-def judge(kind: Kind, runs: Sequence[Run]) -> Verdict:
+def judge(kind: Kind, runs: Sequence[Run]) -> KindResult:
     """Holds the runs against the targets."""
     truth = sum(run.avoided_truth for run in runs)
     generated = sum(run.generated for run in runs) / sum(run.generated_truth for run in runs) - 1
@@ -228,7 +228,7 @@ def judge(kind: Kind, runs: Sequence[Run]) -> Verdict:
         and COVERED_OF_100[0] <= covered <= COVERED_OF_100[1]
         and abs(expected) < abs(naive)
     )
-    return Verdict(
+    return KindResult(
         name=kind.name,
         repeats=len(runs),
         aborted=sum(run.streams for run in runs),
@@ -313,21 +313,21 @@ def _play(ledger: Ledger, events: Iterable[ClaudeEvent], outcome: Outcome) -> En
 )
 def main(streams: int, repeats: int, seed: int, out: Path, transcripts: Sequence[Path]) -> None:
     """Holds the ledger's estimates against simulated truth; writes audit.md, audit.json and audit.png."""
-    verdicts, paths = [], {}
+    results, paths = [], {}
     for kind in KINDS:
         runs = [simulate(kind, streams, seed + i, keep_path=i == 0) for i in range(repeats)]
-        verdicts.append(judge(kind, runs))
+        results.append(judge(kind, runs))
         paths[kind.name] = runs[0].path
         click.echo(f"{kind.name}: done", err=True)
     recordings = leave_one_out(path for folder in transcripts for path in sorted(folder.glob("*.jsonl")))
     out.mkdir(parents=True, exist_ok=True)
-    text = report(verdicts, recordings, streams=streams, seed=seed)
+    text = report(results, recordings, streams=streams, seed=seed)
     (out / "audit.md").write_text(text, encoding="utf-8")
-    data = {"kinds": [asdict(verdict) for verdict in verdicts], "recordings": [asdict(r) for r in recordings]}
+    data = {"kinds": [asdict(result) for result in results], "recordings": [asdict(r) for r in recordings]}
     (out / "audit.json").write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
-    picture(paths, verdicts, out / "audit.png")
+    picture(paths, results, out / "audit.png")
     click.echo(text)
-    if any(verdict.passed is False for verdict in verdicts) or not all(r.exact_when_seen for r in recordings):
+    if any(result.passed is False for result in results) or not all(r.exact_when_seen for r in recordings):
         sys.exit("the audit missed a target")
 
 

@@ -31,7 +31,7 @@ from .figures import Figures
 from .findings import Findings, Measure, exit_status, judge
 from .frontdoor import FrontDoor
 from .plan import Kind, Plan, PlanError, parse_mix
-from .presets import PRESETS, Answer, planned
+from .presets import PRESETS, WantedAnswer, planned
 from .protocols import MESSAGES, PROTOCOLS, Question
 from .report import page, running, tables
 from .run import Progress, run
@@ -81,7 +81,7 @@ def command() -> click.Command:
                 target = Target.of(url, trusts_any=given["insecure"])
                 question = _question(target, plan, given)
                 config = runner.run(_config(target, question))
-                answer = preset.answer if preset is not None else Answer()
+                answer = preset.answer if preset is not None else WantedAnswer()
                 question = _asked(question, answer, given, simulated=config.get("simulated") is True)
             except (PlanError, ValueError, OSError) as error:
                 raise click.UsageError(str(error)) from None
@@ -222,7 +222,7 @@ def _question(target: Target, plan: Plan, given: dict[str, Any]) -> Question:
     return Question(protocol, target.host, "", model, 0, given["key"], headers, target.base_path)
 
 
-def _asked(question: Question, answer: Answer, given: dict[str, Any], *, simulated: bool) -> Question:
+def _asked(question: Question, answer: WantedAnswer, given: dict[str, Any], *, simulated: bool) -> Question:
     """The question with what it asks."""
     if given["max_tokens"] is not None:
         answer = replace(answer, tokens=given["max_tokens"])

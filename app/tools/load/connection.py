@@ -71,7 +71,9 @@ class Target:
         """Whether the service is on this machine."""
         return isinstance(self.address, str) or ipaddress.ip_address(self.address[0].partition("%")[0]).is_loopback
 
-    async def connect(self, request: bytes, reply: Reply, heard: Callable[[int], None], *, small: bool) -> Connection:
+    async def connect(
+        self, request: bytes, reply: Reply, heard: Callable[[int], None], *, small: bool
+    ) -> LoadConnection:
         """Connects and sends the request.
 
         Args:
@@ -93,7 +95,7 @@ class Target:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await loop.sock_connect(sock, self.address)
             _, connection = await loop.create_connection(
-                lambda: Connection(sock, reply, heard),
+                lambda: LoadConnection(sock, reply, heard),
                 sock=sock,
                 ssl=self.tls,
                 server_hostname=urlsplit(f"//{self.host}").hostname if self.tls is not None else None,
@@ -105,7 +107,7 @@ class Target:
         return connection
 
 
-class Connection(asyncio.BufferedProtocol):
+class LoadConnection(asyncio.BufferedProtocol):
     """Reads one response.
 
     Attributes:

@@ -65,7 +65,7 @@ def merged(spreads: Iterable[Spread]) -> Spread:
     return whole
 
 
-class End(enum.Enum):
+class StreamEnd(enum.Enum):
     """What became of one stream, as its reader saw it: every stream that is asked for comes to exactly one of these."""
 
     FINISHED = "finished"  # to the last event of a good answer
@@ -89,10 +89,12 @@ class End(enum.Enum):
     @property
     def is_turned_away(self) -> bool:
         """Whether the stream never began."""
-        return self in (End.REFUSED, End.REJECTED, End.UNREACHABLE)
+        return self in (StreamEnd.REFUSED, StreamEnd.REJECTED, StreamEnd.UNREACHABLE)
 
 
-_NO_ERRORS = frozenset({End.FINISHED, End.LEFT, End.STALLED, End.VANISHED, End.RUN_OVER, End.REFUSED})
+_NO_ERRORS = frozenset(
+    {StreamEnd.FINISHED, StreamEnd.LEFT, StreamEnd.STALLED, StreamEnd.VANISHED, StreamEnd.RUN_OVER, StreamEnd.REFUSED}
+)
 # A producer that waited this long was held by its reader, not by the turn of a batch, in seconds.
 HELD_S = 1.0
 # So many ways to be refused are told apart; what comes after them is one.
@@ -140,7 +142,7 @@ class KindFigures:
     """
 
     started: int = 0
-    ends: Counter[End] = field(default_factory=Counter)
+    ends: Counter[StreamEnd] = field(default_factory=Counter)
     ttft: Spread = field(default_factory=Spread)
     gaps: Spread = field(default_factory=Spread)
     contents: int = 0
@@ -153,7 +155,7 @@ class KindFigures:
     away: int = 0
     back: int = 0
 
-    def add(self, stream: Stream, end: End) -> None:
+    def add(self, stream: Stream, end: StreamEnd) -> None:
         """One more has come to its end."""
         self.ends[end] += 1
         self.contents += stream.contents
@@ -161,7 +163,7 @@ class KindFigures:
         self.wire_bytes += stream.wire_bytes
         self.answered += stream.answered
         self.away += stream.was_away
-        self.back += stream.was_away and end is End.FINISHED
+        self.back += stream.was_away and end is StreamEnd.FINISHED
         if stream.held_s is not None:
             self.watched += 1
             self.held += stream.held_s >= HELD_S
@@ -241,10 +243,10 @@ class Figures:
         if kind is Kind.FAST:
             self.seconds[-1].gaps.add(seconds)
 
-    def ended(self, kind: Kind, end: End, stream: Stream) -> None:
+    def ended(self, kind: Kind, end: StreamEnd, stream: Stream) -> None:
         """A stream is over; once for each that was asked for."""
         self._of(kind).add(stream, end)
-        if stream.refusal and end in (End.REFUSED, End.REJECTED):
+        if stream.refusal and end in (StreamEnd.REFUSED, StreamEnd.REJECTED):
             known = stream.refusal in self.refusals or len(self.refusals) < _MOST_REFUSALS
             self.refusals[stream.refusal if known else "other"] += 1
         self.live -= 1
@@ -255,14 +257,14 @@ class Figures:
         self.lag.add(seconds)
         self.seconds[-1].lag.add(seconds)
 
-    def count(self, *ends: End) -> int:
+    def count(self, *ends: StreamEnd) -> int:
         """How many streams came to one of these ends."""
         return sum(self.ends[end] for end in ends)
 
     @property
     def errors(self) -> int:
         """Streams that came to an end that nobody planned; refusals are not errors."""
-        return self.count(*(end for end in End if end.is_error))
+        return self.count(*(end for end in StreamEnd if end.is_error))
 
     @property
     def started(self) -> int:
@@ -270,6 +272,6 @@ class Figures:
         return sum(figures.started for figures in self.kinds.values())
 
     @property
-    def ends(self) -> Counter[End]:
+    def ends(self) -> Counter[StreamEnd]:
         """What became of them: at the test's end as many as were started."""
         return sum((figures.ends for figures in self.kinds.values()), Counter())

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .figures import End, Figures, Spread
+from .figures import Figures, Spread, StreamEnd
 from .plan import Kind, Plan
 from .service import Sample
 from .subject import Shown, Subject, shown, subjects_of
@@ -176,7 +176,7 @@ class Measure(enum.Enum):
             case Measure.ERRORS:
                 return found.figures.errors
             case Measure.REFUSED:
-                return found.figures.count(End.REFUSED)
+                return found.figures.count(StreamEnd.REFUSED)
             case Measure.MEMORY_ADDED_MB:
                 return None if (added := found.memory_added_bytes) is None else added / 2**20
         return None if service is None else service.wasted
@@ -193,7 +193,7 @@ _ABOUT = {
 }
 
 
-class Verdict(enum.Enum):
+class ThresholdStatus(enum.Enum):
     """How a threshold fared; the value is the exit status it asks for."""
 
     KEPT = 0
@@ -213,7 +213,7 @@ class Judgement:
     measure: Measure
     limit: float
     value: float | None
-    verdict: Verdict
+    verdict: ThresholdStatus
 
 
 def judge(found: Findings, limits: Mapping[Measure, float]) -> list[Judgement]:
@@ -222,11 +222,11 @@ def judge(found: Findings, limits: Mapping[Measure, float]) -> list[Judgement]:
     for measure, limit in limits.items():
         value = measure.value_of(found)
         if value is None:
-            verdict = Verdict.UNCLEAR
+            verdict = ThresholdStatus.UNCLEAR
         elif value <= limit:
-            verdict = Verdict.KEPT
+            verdict = ThresholdStatus.KEPT
         else:
-            verdict = Verdict.UNCLEAR if measure.is_time and found.bottleneck else Verdict.EXCEEDED
+            verdict = ThresholdStatus.UNCLEAR if measure.is_time and found.bottleneck else ThresholdStatus.EXCEEDED
         judged.append(Judgement(measure, limit, value, verdict))
     return judged
 
@@ -238,9 +238,9 @@ NOT_SHOWN = 4
 def exit_status(judged: Sequence[Judgement], subject: Shown | None) -> int:
     """1 if a threshold was exceeded, else 4 if the subject did not happen, else 3 if something could not be told, else 0."""
     verdicts = {one.verdict for one in judged}
-    if Verdict.EXCEEDED in verdicts:
-        return Verdict.EXCEEDED.value
+    if ThresholdStatus.EXCEEDED in verdicts:
+        return ThresholdStatus.EXCEEDED.value
     if subject is not None and subject.happened is False:
         return NOT_SHOWN
-    unclear = Verdict.UNCLEAR in verdicts or (subject is not None and subject.happened is None)
-    return Verdict.UNCLEAR.value if unclear else Verdict.KEPT.value
+    unclear = ThresholdStatus.UNCLEAR in verdicts or (subject is not None and subject.happened is None)
+    return ThresholdStatus.UNCLEAR.value if unclear else ThresholdStatus.KEPT.value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .admin import AdminPorts
-from .figures import End, Figures
+from .figures import Figures, StreamEnd
 from .plan import Kind, Plan
 from .readers import Readers
 
@@ -20,7 +20,7 @@ def notes(readers: Readers, ports: AdminPorts) -> list[str]:
 
 def _on_readers(readers: Readers) -> Iterator[str]:
     plan: Plan = readers.plan
-    if readers.figures.count(End.RUN_OVER):
+    if readers.figures.count(StreamEnd.RUN_OVER):
         yield (
             "What still ran when the test was over was closed by it. The service saw such readers leave, or had completed "
             "what they had not read yet."

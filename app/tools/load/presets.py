@@ -15,7 +15,7 @@ _LONG_PROMPT = "Write a chapter on how sluices work, of at least {tokens:,} word
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WantedAnswer:
     """The answer that every reader asks for.
 
     Attributes:
@@ -48,7 +48,7 @@ class Preset:
 
     subject: Subject
     plan: Plan
-    answer: Answer
+    answer: WantedAnswer
     about: str
 
 
@@ -66,25 +66,25 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 slow_bytes_per_s=100,
                 stall_s=15,
             ),
-            Answer(8000, "rate=400 tokens_per_delta=8-24"),
+            WantedAnswer(8000, "rate=400 tokens_per_delta=8-24"),
             "200 readers, half of them slow or stalling, 40 s: are producers held, do the fast ones notice?",
         ),
         "stalling-readers": Preset(
             Subject.STALLED,
             Plan(streams=60, ramp_s=1, mix={Kind.FAST: 1, Kind.STALLING: 1}, turn_s=(0.5, 2), stall_s=100),
-            Answer(8000, "rate=400 tokens_per_delta=8-24"),
+            WantedAnswer(8000, "rate=400 tokens_per_delta=8-24"),
             "60 readers, half of whom stop reading, some 70 s: does the service give them up (after 60 s)?",
         ),
         "vanishing-readers": Preset(
             Subject.VANISHED,
             Plan(streams=100, ramp_s=1, mix={Kind.FAST: 1, Kind.VANISHING: 1}, turn_s=(0.5, 3), vanish_s=15),
-            Answer(1500, "rate=100 tokens_per_delta=1-4"),
+            WantedAnswer(1500, "rate=100 tokens_per_delta=1-4"),
             "100 readers, half of whom fall silent without a word, 20 s: does the service find out (after 8 s)?",
         ),
         "resuming-readers": Preset(
             Subject.RESUMED,
             Plan(streams=100, ramp_s=1, mix={Kind.FAST: 1, Kind.RESUMING: 4}, turn_s=(0.5, 5)),
-            Answer(600, "rate=60 tokens_per_delta=1-4"),
+            WantedAnswer(600, "rate=60 tokens_per_delta=1-4"),
             "100 readers, of whom 80 lose their connection and come back, 12 s: is every frame there, once?",
         ),
         # The first token is late enough for some to leave before it, and the answer long enough for nobody to miss its end.
@@ -97,13 +97,13 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 turn_s=(3, 4),
                 vanish_s=15,
             ),
-            Answer(1200, "rate=60 ttft_s=0.5 tokens_per_delta=1-4"),
+            WantedAnswer(1200, "rate=60 ttft_s=0.5 tokens_per_delta=1-4"),
             "300 readers, of whom 240 are gone within a second, 25 s: is every answer stopped, what was wasted?",
         ),
         "flash-crowd": Preset(
             Subject.CROWD,
             Plan(streams=1000, ramp_s=1, mix={Kind.FAST: 9, Kind.RESUMING: 1}),
-            Answer(600, "rate=60 ttft_s=0.3 tokens_per_delta=1-4"),
+            WantedAnswer(600, "rate=60 ttft_s=0.3 tokens_per_delta=1-4"),
             "1,000 readers within a second, 15 s: how late is the first token, who is refused?",
         ),
     }

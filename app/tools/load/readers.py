@@ -6,8 +6,8 @@ import asyncio
 import secrets
 from dataclasses import dataclass, field
 
-from .connection import Connection, Target, clock
-from .figures import End, Figures, Stream
+from .connection import LoadConnection, Target, clock
+from .figures import Figures, Stream, StreamEnd
 from .frontdoor import Gauge
 from .plan import Conduct, Kind, Phase, Plan
 from .protocols import Question
@@ -62,24 +62,24 @@ class Readers:
         one = OneStream(self, kind, self.plan.conduct(reader, visit), f"load-{self._run}-{reader}-{visit}")
         self.figures.asked(kind)
         self.running.add(one)
-        end = End.RUN_OVER  # unless it comes to another one first
+        end = StreamEnd.RUN_OVER  # unless it comes to another one first
         try:
             async with asyncio.timeout(self.timeout_s):
                 end = await one.run()
         except TimeoutError:
-            end = End.TIMED_OUT
+            end = StreamEnd.TIMED_OUT
         except OSError:
-            end = End.UNREACHABLE
+            end = StreamEnd.UNREACHABLE
         finally:
             one.close()
             self.running.discard(one)
             self.figures.ended(kind, end, one.came_to)
         if self.answers_left is not None and not one.came_to.answered and end.is_turned_away:
             self.answers_left += 1  # it cost nothing
-        if end is End.REFUSED and one.reply is not None:
+        if end is StreamEnd.REFUSED and one.reply is not None:
             told = one.reply.headers.get("retry-after", "")
             return min(float(told) if told.isdigit() else _RETRY_S, _RETRY_MAX_S)
-        return _RETRY_S if end in (End.UNREACHABLE, End.REJECTED) else 0.0
+        return _RETRY_S if end in (StreamEnd.UNREACHABLE, StreamEnd.REJECTED) else 0.0
 
 
 class OneStream:
@@ -103,14 +103,14 @@ class OneStream:
         self._asked_at = clock()
         self._last_at: float | None = None  # when content came last, on this connection
         self._began: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # done by the first content
-        self._connection: Connection | None = None
+        self._connection: LoadConnection | None = None
 
     @property
     def stream_id(self) -> str:
         """The service's name for it; empty before the head has come."""
         return "" if self.reply is None else self.reply.headers.get("x-stream-id", "")
 
-    async def run(self) -> End:
+    async def run(self) -> StreamEnd:
         """Raises OSError where the service cannot be connected."""
         question = self._readers.question
         connection, reply = await self._connect(
@@ -125,13 +125,13 @@ class OneStream:
             case Kind.STALLING:
                 stalled = await self._stall(connection)
                 end = end_of(reply, garbled=connection.garbled)
-                return End.STALLED if stalled and end is End.CUT else end
+                return StreamEnd.STALLED if stalled and end is StreamEnd.CUT else end
             case Kind.LEAVING:
                 if await self._leave(connection):
-                    return End.LEFT
+                    return StreamEnd.LEFT
             case Kind.VANISHING:
                 if await self._vanish(connection):
-                    return End.VANISHED
+                    return StreamEnd.VANISHED
             case Kind.RESUMING:
                 connection, reply = await self._resume(connection, reply)
         return end_of(reply, garbled=connection.garbled)
@@ -154,7 +154,7 @@ class OneStream:
             # It was held, so that it has not come to its end by itself: its reader took nothing.
             self.given_up.set_result(None)
 
-    async def _connect(self, request: bytes, reply: Reply) -> tuple[Connection, Reply]:
+    async def _connect(self, request: bytes, reply: Reply) -> tuple[LoadConnection, Reply]:
         small = self.kind not in (Kind.FAST, Kind.RESUMING)
         self.reply = reply
         self._connection = await self._readers.target.connect(request, reply, self._heard, small=small)
@@ -170,7 +170,7 @@ class OneStream:
             self._readers.began.set()
         self._last_at = now
 
-    async def _slow(self, connection: Connection) -> None:
+    async def _slow(self, connection: LoadConnection) -> None:
         """From the first content on: what it waits for until then is the service's own time."""
         await asyncio.wait({self._began, connection.over}, return_when=asyncio.FIRST_COMPLETED)
         step_bytes = max(1, round(self._readers.plan.slow_bytes_per_s * _TICK_S))
@@ -178,7 +178,7 @@ class OneStream:
         while not await _over(connection, step_bytes / self._readers.plan.slow_bytes_per_s):
             connection.allow(step_bytes)
 
-    async def _stall(self, connection: Connection) -> bool:
+    async def _stall(self, connection: LoadConnection) -> bool:
         """Tells whether it took nothing for a while, before the answer was over."""
         if await _over(connection, self._conduct.turn_s):
             return False
@@ -189,7 +189,7 @@ class OneStream:
         await connection.over
         return True
 
-    async def _leave(self, connection: Connection) -> bool:
+    async def _leave(self, connection: LoadConnection) -> bool:
         """Tells whether it left before the answer was over."""
         before = self._conduct.phase is Phase.BEFORE_FIRST
         if await _over(connection, self._conduct.turn_s * (0.1 if before else 1.0)):
@@ -200,14 +200,14 @@ class OneStream:
         connection.leave(resets=self._conduct.resets)
         return True
 
-    async def _vanish(self, connection: Connection) -> bool:
+    async def _vanish(self, connection: LoadConnection) -> bool:
         if await _over(connection, self._conduct.turn_s):
             return False
         self._readers.vanishes = connection.vanish() and self._readers.vanishes
         await asyncio.sleep(self._readers.plan.vanish_s)
         return True
 
-    async def _resume(self, connection: Connection, reply: Reply) -> tuple[Connection, Reply]:
+    async def _resume(self, connection: LoadConnection, reply: Reply) -> tuple[LoadConnection, Reply]:
         await asyncio.wait({self._began, connection.over}, return_when=asyncio.FIRST_COMPLETED)
         if reply.headers.get("x-resumable") == "false" or await _over(connection, self._conduct.turn_s):
             await connection.over
@@ -224,20 +224,20 @@ class OneStream:
         return connection, rest
 
 
-def end_of(reply: Reply, *, garbled: bool = False) -> End:
+def end_of(reply: Reply, *, garbled: bool = False) -> StreamEnd:
     """What became of a stream whose reader read to the end of the response, or of the connection."""
     if garbled or reply.misnumbered:
-        return End.GARBLED
+        return StreamEnd.GARBLED
     if reply.status in REFUSALS:
-        return End.REFUSED
+        return StreamEnd.REFUSED
     if reply.status not in (0, 200):
-        return End.REJECTED
+        return StreamEnd.REJECTED
     if reply.failed:
-        return End.FAILED
-    return End.FINISHED if reply.finished and reply.whole else End.CUT
+        return StreamEnd.FAILED
+    return StreamEnd.FINISHED if reply.finished and reply.whole else StreamEnd.CUT
 
 
-async def _over(connection: Connection, within_s: float) -> bool:
+async def _over(connection: LoadConnection, within_s: float) -> bool:
     """Waits for the end of the response, but no longer than that; tells whether it has ended."""
     if not connection.over.done():
         await asyncio.wait({connection.over}, timeout=within_s)

@@ -13,15 +13,19 @@ from rich.table import Table
 from rich.text import Text
 
 from .charts import Line, chart
-from .figures import End, Figures, Spread
-from .findings import Findings, Judgement, Verdict
+from .figures import Figures, Spread, StreamEnd
+from .findings import Findings, Judgement, ThresholdStatus
 from .service import Sample
 
 Row = tuple[str, ...]
 
 _TIMES = ("TTFT p50", "p99", "gap p50", "p99")
-_VERDICTS = {Verdict.KEPT: "kept", Verdict.EXCEEDED: "EXCEEDED", Verdict.UNCLEAR: "could not tell"}
-_STYLES = {Verdict.KEPT: "green", Verdict.EXCEEDED: "bold red", Verdict.UNCLEAR: "yellow"}
+_VERDICTS = {
+    ThresholdStatus.KEPT: "kept",
+    ThresholdStatus.EXCEEDED: "EXCEEDED",
+    ThresholdStatus.UNCLEAR: "could not tell",
+}
+_STYLES = {ThresholdStatus.KEPT: "green", ThresholdStatus.EXCEEDED: "bold red", ThresholdStatus.UNCLEAR: "yellow"}
 _SHOWN_STYLES = {True: "bold green", False: "bold red", None: "bold yellow"}
 _SHOWN_CLASSES = {True: "happened", False: "missed", None: "unclear"}
 _MIB = 2**20
@@ -36,7 +40,7 @@ def milliseconds(spread: Spread, share: float) -> str:
 def balance(figures: Figures) -> str:
     """How many streams were started, and what became of every one of them."""
     ends = figures.ends
-    told = ", ".join(f"{ends[end]:,} {end.value}" for end in End if ends[end])
+    told = ", ".join(f"{ends[end]:,} {end.value}" for end in StreamEnd if ends[end])
     return f"{figures.started:,} streams started, {ends.total():,} ended: {told or 'none'}."
 
 
@@ -60,9 +64,9 @@ def refusal_rows(figures: Figures) -> list[Row]:
     return [(told, f"{count:,}") for told, count in figures.refusals.most_common()]
 
 
-def _ends(figures: Figures) -> list[End]:
+def _ends(figures: Figures) -> list[StreamEnd]:
     ends = figures.ends
-    return [end for end in End if ends[end]]
+    return [end for end in StreamEnd if ends[end]]
 
 
 def service_rows(found: Findings) -> list[Row]:

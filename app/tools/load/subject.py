@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from .figures import End, Figures, KindFigures
+from .figures import Figures, KindFigures, StreamEnd
 from .plan import Kind, Plan
 from .service import Sample
 
@@ -109,7 +109,7 @@ def _held(plan: Plan, figures: Figures, _service: Sample | None) -> _Judged:
 
 def _left(plan: Plan, figures: Figures, service: Sample | None) -> _Judged:
     leaving = figures.of(Kind.LEAVING)
-    left, readers = leaving.ends[End.LEFT], _let_in(leaving)
+    left, readers = leaving.ends[StreamEnd.LEFT], _let_in(leaving)
     told = (
         f"{left:,} of {readers:,} leaving readers left before their answer was over, "
         f"{readers - leaving.answered:,} of them before it began"
@@ -127,7 +127,7 @@ def _left(plan: Plan, figures: Figures, service: Sample | None) -> _Judged:
 
 def _stalled(plan: Plan, figures: Figures, service: Sample | None) -> _Judged:
     stalling = figures.of(Kind.STALLING)
-    given_up, readers = stalling.ends[End.STALLED], _let_in(stalling)
+    given_up, readers = stalling.ends[StreamEnd.STALLED], _let_in(stalling)
     counted = "" if service is None else f"; it counted {service.outcomes['stalled']:,} as stalled"
     told = f"{given_up:,} of {readers:,} readers that took nothing{counted}"
     if not _most(given_up, readers):
@@ -139,7 +139,7 @@ def _stalled(plan: Plan, figures: Figures, service: Sample | None) -> _Judged:
 
 
 def _vanished(plan: Plan, figures: Figures, service: Sample | None) -> _Judged:
-    vanished = figures.of(Kind.VANISHING).ends[End.VANISHED]
+    vanished = figures.of(Kind.VANISHING).ends[StreamEnd.VANISHED]
     if service is None:
         return None, (
             f"Whether the service noticed {vanished:,} vanished readers could not be told: "
@@ -170,7 +170,7 @@ def _crowd(plan: Plan, figures: Figures, _service: Sample | None) -> _Judged:
     told = f"{plan.streams:,} readers came within {figures.arrived_s:.1f} s: {answered:,} were answered"
     if median is not None and p99 is not None:
         told += f", the first token after {median * 1000:,.0f} ms (half of them) and {p99 * 1000:,.0f} ms (99 %)"
-    told += f"; {figures.count(End.REFUSED):,} were refused"
+    told += f"; {figures.count(StreamEnd.REFUSED):,} were refused"
     if figures.arrived_s > 1.5 * plan.ramp_s + 1:
         return False, f"The crowd was NOT at once: {told}. The load tester was too slow for {plan.ramp_s:g} s (--ramp)."
     return True, f"{told}."

@@ -33,7 +33,7 @@ class CannotPlan(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class MeasuredPace:
     """What calibration found.
 
     Attributes:
@@ -77,7 +77,7 @@ class Plan:
         return self.streams * tokens + self.dither_tokens
 
 
-def plan(limit: int, pace: Pace, *, streams_max: int, slack: float) -> Plan:
+def plan(limit: int, pace: MeasuredPace, *, streams_max: int, slack: float) -> Plan:
     """The plan for an account and a model.
 
     Args:
@@ -112,7 +112,7 @@ class CapReached(Exception):
     """The next request could, in the worst case, cost more than what is left of the cap."""
 
 
-class Purse:
+class SpendingCap:
     """Keeps a spending cap: what is promised is counted at its worst until its usage is known.
 
     Args:

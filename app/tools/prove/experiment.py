@@ -18,14 +18,14 @@ from .design import (
     Arm,
     CannotPlan,
     CapReached,
-    Pace,
+    MeasuredPace,
     Plan,
-    Purse,
+    SpendingCap,
     input_tokens_at_most,
     plan,
 )
 from .inference import FEWEST_BLOCKS, UNKNOWN, Share, Verdict, headers_tell, share, trustworthy
-from .trial import PROMPT, Bench, Say, Trial, Void
+from .trial import PROMPT, Say, Trial, TrialRunner, Void
 
 _CALIBRATION_TOKENS, _CALIBRATION_STREAMS = 400, 2
 # How much longer than expected the slowest stream may take; after the second that took longer still, more.
@@ -78,7 +78,7 @@ class Findings:
     pause_verdict: Verdict = Verdict.UNCLEAR
     why: list[str] = field(default_factory=list)
     limit: int | None = None
-    pace: Pace | None = None
+    pace: MeasuredPace | None = None
     plan: Plan | None = None
     blocks: int = 0
     trials: list[Trial] = field(default_factory=list)
@@ -118,8 +118,8 @@ class Experiment:
     ) -> None:
         self._options, self._say, self._epoch = options, say, epoch
         self._rng = random.Random(options.seed)
-        self._purse = Purse(prices, options.model, options.cap_usd)
-        self._bench = Bench(claude, options.model, self._purse, options.thinking)
+        self._cap = SpendingCap(prices, options.model, options.cap_usd)
+        self._runner = TrialRunner(claude, options.model, self._cap, options.thinking)
         self._voids = self._stragglers = 0
         self._slack = _SLACK
         self._left: list[tuple[float, float]] = []  # of every trial whose streams were left: received, unread
@@ -142,7 +142,7 @@ class Experiment:
         return found
 
     async def _prepare(self) -> None:
-        found, bench = self.findings, self._bench
+        found, bench = self.findings, self._runner
         found.limit = (await bench.probe()).limit
         found.pace = await bench.calibrate(_CALIBRATION_TOKENS, _CALIBRATION_STREAMS)
         self._replan()
@@ -152,10 +152,10 @@ class Experiment:
             f"{found.limit:,} output tokens a minute; {found.pace.tokens_per_s:.0f} tokens/s a stream. A block is four "
             f"trials of {found.plan.streams} streams; {FEWEST_BLOCKS} blocks cost at most ${needed_usd:.2f}."
         )
-        if self._purse.worst_usd + needed_usd > self._options.cap_usd:
+        if self._cap.worst_usd + needed_usd > self._options.cap_usd:
             raise CannotPlan(
                 f"the cap of ${self._options.cap_usd:g} does not pay for the {FEWEST_BLOCKS} blocks that the least "
-                f"answer needs: ${self._purse.worst_usd + needed_usd:.2f} would. A cheaper model, or a workspace of its "
+                f"answer needs: ${self._cap.worst_usd + needed_usd:.2f} would. A cheaper model, or a workspace of its "
                 "own with a lower limit of output tokens a minute, makes it cheaper"
             )
 
@@ -167,11 +167,9 @@ class Experiment:
 
     def _worst_usd(self, planned: Plan, arm: Arm) -> float:
         """What a trial costs at most, its probes and their waiting included."""
-        streams = self._purse.cost(
-            (planned.streams + 2) * input_tokens_at_most(PROMPT), planned.most_output_tokens(arm)
-        )
+        streams = self._cap.cost((planned.streams + 2) * input_tokens_at_most(PROMPT), planned.most_output_tokens(arm))
         probes = 2 * READINGS + 8
-        return streams + self._purse.cost(probes * input_tokens_at_most(""), probes * PROBE_MAX_TOKENS)
+        return streams + self._cap.cost(probes * input_tokens_at_most(""), probes * PROBE_MAX_TOKENS)
 
     async def _run_blocks(self) -> None:
         found = self.findings
@@ -190,7 +188,7 @@ class Experiment:
                 self._decide()
                 self._say(
                     f"Block {found.blocks}: abort {_shown(found.abort)}, pause {_shown(found.pause)}; "
-                    f"at most ${self._purse.worst_usd:.4f} spent."
+                    f"at most ${self._cap.worst_usd:.4f} spent."
                 )
                 if Verdict.UNCLEAR not in (found.abort_verdict, found.pause_verdict):
                     return
@@ -203,12 +201,12 @@ class Experiment:
             assert found.plan is not None, "prepared"
             assert found.pace is not None, "prepared"
             assert found.limit is not None, "prepared"
-            if self._purse.worst_usd + self._worst_usd(found.plan, arm) > self._options.cap_usd:
+            if self._cap.worst_usd + self._worst_usd(found.plan, arm) > self._options.cap_usd:
                 raise CapReached(f"the cap of ${self._options.cap_usd:g} does not pay for another trial")
             dither = self._rng.randint(0, found.plan.dither_tokens)
             received = None
             try:
-                trial = await self._bench.trial(arm, found.plan, found.pace, found.limit, dither)
+                trial = await self._runner.trial(arm, found.plan, found.pace, found.limit, dither)
                 received = trial.received
                 return trial
             except Void as void:
@@ -259,8 +257,8 @@ class Experiment:
     def _sum_up(self) -> None:
         found = self.findings
         found.ended_at = self._epoch()
-        found.worst_usd, found.known_tokens = self._purse.worst_usd, self._bench.output_tokens
-        found.refill_seen = median(self._bench.idle) if self._bench.idle else None
+        found.worst_usd, found.known_tokens = self._cap.worst_usd, self._runner.output_tokens
+        found.refill_seen = median(self._runner.idle) if self._runner.idle else None
         found.left_received = sum(received for received, _ in self._left)
         found.left_unread = sum(unread for _, unread in self._left)
         if found.told is not None and not trustworthy(found.told):

@@ -18,9 +18,9 @@ from .design import (
     SETTLE_S,
     Arm,
     CannotPlan,
-    Pace,
+    MeasuredPace,
     Plan,
-    Purse,
+    SpendingCap,
     input_tokens_at_most,
 )
 
@@ -35,7 +35,7 @@ _FULL_POLLS = 5  # then it is taken as it is: other traffic keeps it from being 
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class RateLimitSample:
     """What the headers said, and at what loop time."""
 
     at_s: float
@@ -98,13 +98,13 @@ class Void(Exception):
         self.late = late
 
 
-class Bench:
+class TrialRunner:
     """Sends what a trial needs, within the cap.
 
     Args:
         claude: the way to the Messages API.
         model: what is asked.
-        purse: keeps the cap; every request is promised at its worst before it is sent.
+        cap: keeps the cap; every request is promised at its worst before it is sent.
         thinking: the request's `thinking`; None leaves it out.
 
     Attributes:
@@ -112,8 +112,8 @@ class Bench:
         output_tokens: exact, of all finished answers.
     """
 
-    def __init__(self, claude: Claude, model: str, purse: Purse, thinking: dict[str, Any] | None) -> None:
-        self._claude, self._model, self._purse, self._thinking = claude, model, purse, thinking
+    def __init__(self, claude: Claude, model: str, cap: SpendingCap, thinking: dict[str, Any] | None) -> None:
+        self._claude, self._model, self._cap, self._thinking = claude, model, cap, thinking
         self._chars = self._tokens = 0  # of complete streams: characters a token
         self.idle: list[float] = []
         self.output_tokens = 0
@@ -122,14 +122,14 @@ class Bench:
     def tokens_per_char(self) -> float:
         return self._tokens / self._chars
 
-    async def probe(self) -> Reading:
+    async def probe(self) -> RateLimitSample:
         """Asks for one token and reads the headers. Cancelling is safe.
 
         Raises:
             CannotPlan: the account shows no such headers. Void: the request failed. CapReached: no money for it.
         """
         params = {"model": self._model, "max_tokens": PROBE_MAX_TOKENS, **self._thought()}
-        promised_usd = self._purse.promise(input_tokens_at_most(_PROBE), PROBE_MAX_TOKENS)
+        promised_usd = self._cap.promise(input_tokens_at_most(_PROBE), PROBE_MAX_TOKENS)
         answer = self._claude.ask(params | {"messages": [{"role": "user", "content": _PROBE}]})
         tally = Tally()
         try:
@@ -149,9 +149,9 @@ class Bench:
             )
         except (KeyError, ValueError):
             raise CannotPlan("the answers carry no rate-limit headers for output tokens") from None
-        return Reading(at_s, limit, remaining)
+        return RateLimitSample(at_s, limit, remaining)
 
-    async def calibrate(self, max_tokens: int, streams: int) -> Pace:
+    async def calibrate(self, max_tokens: int, streams: int) -> MeasuredPace:
         """Measures how fast one stream runs, one after the other. Cancelling is safe.
 
         Raises:
@@ -169,9 +169,9 @@ class Bench:
                 raise CannotPlan("an answer came in one piece: how fast it runs cannot be known")
             after_first = took.tokens * (1 - took.first_chars / took.chars)
             paces.append((took.first_s - began_s, after_first / max(1e-3, took.last_s - took.first_s)))
-        return Pace(fmean(ttft for ttft, _ in paces), fmean(rate for _, rate in paces), self.tokens_per_char)
+        return MeasuredPace(fmean(ttft for ttft, _ in paces), fmean(rate for _, rate in paces), self.tokens_per_char)
 
-    async def full(self, limit: int) -> Reading:
+    async def full(self, limit: int) -> RateLimitSample:
         """Waits until the bucket is full, or as full as other traffic leaves it, and measures the refill on the way."""
         refill = limit / 60
         reading = await self.probe()
@@ -188,7 +188,7 @@ class Bench:
             reading = await self.probe()
         return reading
 
-    async def trial(self, arm: Arm, plan: Plan, pace: Pace, limit: int, dither: int) -> Trial:
+    async def trial(self, arm: Arm, plan: Plan, pace: MeasuredPace, limit: int, dither: int) -> Trial:
         """Runs one arm. Cancelling is safe: every stream is aborted.
 
         Args:
@@ -231,7 +231,7 @@ class Bench:
         received = sum(took.tokens if known else took.chars * self.tokens_per_char for took in tooks)
         return Trial(arm, first - drawn, second - drawn, received, reserved)
 
-    async def _lost(self, start: Reading, at_s: float) -> float:
+    async def _lost(self, start: RateLimitSample, at_s: float) -> float:
         """Tokens the account lost from `start` to this loop time, without what it was refilled: several readings."""
         loop, lost = asyncio.get_running_loop(), []
         refill = start.limit / 60
@@ -243,7 +243,7 @@ class Bench:
             lost.append(start.remaining - (reading.remaining - refill * since_s))
         return fmean(lost)
 
-    async def _reserved(self, start: Reading, began_s: float, plan: Plan, pace: Pace) -> float:
+    async def _reserved(self, start: RateLimitSample, began_s: float, plan: Plan, pace: MeasuredPace) -> float:
         early_s = pace.ttft_s + plan.long_tokens / pace.tokens_per_s / 3
         await asyncio.sleep(began_s + early_s - asyncio.get_running_loop().time())
         reading = await self.probe()
@@ -253,7 +253,7 @@ class Bench:
     async def _stream(self, max_tokens: int, leave_at_chars: float | None, hold: asyncio.Event | None) -> Took:
         """Reads one answer to its end, or until so many characters, then aborts it; after `hold`, where that is given."""
         params = {"model": self._model, "max_tokens": max_tokens, **self._thought()}
-        promised_usd = self._purse.promise(input_tokens_at_most(PROMPT), max_tokens)
+        promised_usd = self._cap.promise(input_tokens_at_most(PROMPT), max_tokens)
         answer = self._claude.ask(params | {"messages": [{"role": "user", "content": PROMPT}]})
         loop, tally = asyncio.get_running_loop(), Tally()
         first_s = last_s = 0.0
@@ -291,7 +291,7 @@ class Bench:
 
     def _settle(self, promised_usd: float, tally: Tally) -> None:
         if tally.exact:
-            self._purse.settle(promised_usd, tally.usage)
+            self._cap.settle(promised_usd, tally.usage)
             self.output_tokens += int(tally.usage["output_tokens"])
 
     def _thought(self) -> dict[str, Any]:

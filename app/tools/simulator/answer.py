@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 from .scenario import MID_STREAM_FAULTS, Scenario
 
 # How a step ends the answer. `finish`: the body's proper end. The others name the fault.
-End = Literal["finish", "silence", "ping_only", "cut", "cut_fin"]
+StepEnd = Literal["finish", "silence", "ping_only", "cut", "cut_fin"]
 
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _NEWLINES = {"lf": b"\n", "crlf": b"\r\n", "cr": b"\r"}
@@ -41,11 +41,11 @@ class Step(NamedTuple):
     thinking: bool = False
     usage: dict[str, Any] | None = None
     closing: bool = False
-    end: End | None = None
+    end: StepEnd | None = None
 
 
 @dataclass(slots=True)
-class Pen:
+class EventWriter:
     """Writes events in one line-ending style, with comments, ids and a retry line when asked."""
 
     newline: bytes = b"\n"
@@ -53,7 +53,7 @@ class Pen:
     _written: int = field(default=0, init=False)
 
     @classmethod
-    def of(cls, scenario: Scenario) -> Pen:
+    def of(cls, scenario: Scenario) -> EventWriter:
         return cls(_NEWLINES[scenario.newline], scenario.comment)
 
     def event(self, payload: dict[str, Any]) -> bytes:
@@ -70,9 +70,9 @@ class Pen:
         return newline.join(lines)
 
 
-def error_event(pen: Pen, type: str, message: str, request_id: str) -> bytes:
+def error_event(writer: EventWriter, type: str, message: str, request_id: str) -> bytes:
     """The `error` event that ends a stream in the middle."""
-    return pen.event({"type": "error", "error": {"type": type, "message": message}, "request_id": request_id})
+    return writer.event({"type": "error", "error": {"type": type, "message": message}, "request_id": request_id})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +102,8 @@ def planned_tokens(scenario: Scenario, request: Request) -> int:
 
 def steps(scenario: Scenario, request: Request) -> Iterator[Step]:
     """The answer of a scenario that sets no transcript, with its fault, lazily."""
-    pen = Pen.of(scenario)
-    return _with_fault(_answer(scenario, request, pen), scenario, request, pen)
+    writer = EventWriter.of(scenario)
+    return _with_fault(_answer(scenario, request, writer), scenario, request, writer)
 
 
 def replay(lines: Sequence[str], scenario: Scenario, request: Request) -> Iterator[Step]:
@@ -111,8 +111,8 @@ def replay(lines: Sequence[str], scenario: Scenario, request: Request) -> Iterat
 
     The JSON goes out byte for byte; each recorded `content_block_delta` counts as one token.
     """
-    pen = Pen.of(scenario)
-    return _with_fault(_replayed(lines, pen), scenario, request, pen)
+    writer = EventWriter.of(scenario)
+    return _with_fault(_replayed(lines, writer), scenario, request, writer)
 
 
 def recorded_tokens(lines: Iterable[str]) -> int:
@@ -120,13 +120,13 @@ def recorded_tokens(lines: Iterable[str]) -> int:
     return sum(json.loads(line)["type"] == "content_block_delta" for line in lines)
 
 
-def _replayed(lines: Sequence[str], pen: Pen) -> Iterator[Step]:
+def _replayed(lines: Sequence[str], writer: EventWriter) -> Iterator[Step]:
     for at, line in enumerate(lines, 1):
         payload = json.loads(line)
         kind = payload["type"]
         is_delta = kind == "content_block_delta"
         yield Step(
-            pen.frame(kind.encode(), line.encode()),
+            writer.frame(kind.encode(), line.encode()),
             tokens=int(is_delta),
             thinking=is_delta and payload["delta"]["type"] == "thinking_delta",
             usage=payload.get("usage") or payload.get("message", {}).get("usage"),
@@ -135,10 +135,10 @@ def _replayed(lines: Sequence[str], pen: Pen) -> Iterator[Step]:
         )
 
 
-def _with_fault(answer: Iterator[Step], scenario: Scenario, request: Request, pen: Pen) -> Iterator[Step]:
+def _with_fault(answer: Iterator[Step], scenario: Scenario, request: Request, writer: EventWriter) -> Iterator[Step]:
     fault = scenario.fault
     if fault == "error_first":
-        yield Step(error_event(pen, "overloaded_error", "Overloaded", request.id), end="finish")
+        yield Step(error_event(writer, "overloaded_error", "Overloaded", request.id), end="finish")
         return
     if fault not in MID_STREAM_FAULTS or fault == "refuse":
         yield from answer
@@ -147,9 +147,9 @@ def _with_fault(answer: Iterator[Step], scenario: Scenario, request: Request, pe
     for step in answer:
         if (step.tokens and sent >= scenario.after) or step.closing or step.end:
             if fault != "garbage":
-                yield _strike(fault, request, pen)
+                yield _strike(fault, request, writer)
                 return
-            yield Step(pen.frame(b"content_block_delta", b'{"type":"content_block_delta","index":0,"delta":{"ty'))
+            yield Step(writer.frame(b"content_block_delta", b'{"type":"content_block_delta","index":0,"delta":{"ty'))
             yield step
             yield from answer
             return
@@ -157,10 +157,10 @@ def _with_fault(answer: Iterator[Step], scenario: Scenario, request: Request, pe
         yield step
 
 
-def _strike(fault: str, request: Request, pen: Pen) -> Step:
+def _strike(fault: str, request: Request, writer: EventWriter) -> Step:
     match fault:
         case "overloaded":
-            return Step(error_event(pen, "overloaded_error", "Overloaded", request.id), end="finish")
+            return Step(error_event(writer, "overloaded_error", "Overloaded", request.id), end="finish")
         case "no_message_stop":
             return Step(b"", end="finish")
         case "silence" | "ping_only" | "cut" | "cut_fin":
@@ -168,7 +168,7 @@ def _strike(fault: str, request: Request, pen: Pen) -> Step:
     raise AssertionError(f"{fault} does not strike in the middle")
 
 
-def _answer(scenario: Scenario, request: Request, pen: Pen) -> Iterator[Step]:
+def _answer(scenario: Scenario, request: Request, writer: EventWriter) -> Iterator[Step]:
     start_usage = {
         "input_tokens": request.input_tokens,
         "cache_creation_input_tokens": 0,
@@ -187,7 +187,7 @@ def _answer(scenario: Scenario, request: Request, pen: Pen) -> Iterator[Step]:
         "stop_sequence": None,
         "usage": start_usage,
     }
-    yield Step(pen.event({"type": "message_start", "message": message}), usage=start_usage)
+    yield Step(writer.event({"type": "message_start", "message": message}), usage=start_usage)
     planned = planned_tokens(scenario, request)
     rng = random.Random(scenario.seed)
     done, index = 0, 0
@@ -195,16 +195,18 @@ def _answer(scenario: Scenario, request: Request, pen: Pen) -> Iterator[Step]:
         length = min(wanted, planned - done)
         if length == 0:
             continue
-        yield Step(pen.event({"type": "content_block_start", "index": index, "content_block": _opening(kind, request)}))
+        yield Step(
+            writer.event({"type": "content_block_start", "index": index, "content_block": _opening(kind, request)})
+        )
         if index == 0 and scenario.pings_s:
-            yield Step(pen.event({"type": "ping"}))
-        yield from _deltas(kind, length, wanted, done, index, scenario, pen, rng)
-        yield Step(pen.event({"type": "content_block_stop", "index": index}))
+            yield Step(writer.event({"type": "ping"}))
+        yield from _deltas(kind, length, wanted, done, index, scenario, writer, rng)
+        yield Step(writer.event({"type": "content_block_stop", "index": index}))
         done, index = done + length, index + 1
-    yield from _closing(scenario, request, planned, pen)
+    yield from _closing(scenario, request, planned, writer)
 
 
-def _closing(scenario: Scenario, request: Request, planned: int, pen: Pen) -> Iterator[Step]:
+def _closing(scenario: Scenario, request: Request, planned: int, writer: EventWriter) -> Iterator[Step]:
     usage: dict[str, Any] = {
         "input_tokens": request.input_tokens,
         "cache_creation_input_tokens": 0,
@@ -219,8 +221,8 @@ def _closing(scenario: Scenario, request: Request, planned: int, pen: Pen) -> It
         delta |= {"stop_reason": "refusal", "stop_details": details}
     elif planned < scenario.thinking + scenario.tokens + scenario.tool:
         delta["stop_reason"] = "max_tokens"
-    yield Step(pen.event({"type": "message_delta", "delta": delta, "usage": usage}), usage=usage, closing=True)
-    yield Step(pen.event({"type": "message_stop"}), end="finish")
+    yield Step(writer.event({"type": "message_delta", "delta": delta, "usage": usage}), usage=usage, closing=True)
+    yield Step(writer.event({"type": "message_stop"}), end="finish")
 
 
 def _opening(kind: str, request: Request) -> dict[str, Any]:
@@ -240,7 +242,14 @@ _DELTA_FIELDS = {
 
 
 def _deltas(
-    kind: str, length: int, wanted: int, done: int, index: int, scenario: Scenario, pen: Pen, rng: random.Random
+    kind: str,
+    length: int,
+    wanted: int,
+    done: int,
+    index: int,
+    scenario: Scenario,
+    writer: EventWriter,
+    rng: random.Random,
 ) -> Iterator[Step]:
     """The deltas of one block: `length` tokens of the `wanted` ones, after `done` tokens of earlier blocks."""
     thinking = kind == "thinking"
@@ -254,7 +263,7 @@ def _deltas(
     else:
         if kind == "tool_use":
             # Claude opens a tool's input with an empty piece.
-            yield Step(pen.frame(b"content_block_delta", prefix + b'""}}'))
+            yield Step(writer.frame(b"content_block_delta", prefix + b'""}}'))
         words = _words(kind, wanted, scenario)
         low, high = scenario.tokens_per_delta
         left = length
@@ -266,11 +275,11 @@ def _deltas(
                 size = min(size, before_fault)
             text = next(words) if size == 1 else "".join(islice(words, size))
             data = b"%b%b}}%b" % (prefix, _to_json(text).encode(), padding)
-            yield Step(pen.frame(b"content_block_delta", data), size, thinking)
+            yield Step(writer.frame(b"content_block_delta", data), size, thinking)
             left, done = left - size, done + size
     if thinking:
         signature = {"type": "signature_delta", "signature": f"c2lnbmVk{length:06d}"}
-        yield Step(pen.event({"type": "content_block_delta", "index": index, "delta": signature}))
+        yield Step(writer.event({"type": "content_block_delta", "index": index, "delta": signature}))
 
 
 def _words(kind: str, wanted: int, scenario: Scenario) -> Iterator[str]:

@@ -62,7 +62,7 @@ class Watcher(Protocol):
         """The kernel took everything."""
 
 
-class Connection(asyncio.Protocol):
+class ServerConnection(asyncio.Protocol):
     """Answers one request after the other in a task of its own, which is cancelled as soon as the peer is gone.
 
     Attributes:
@@ -71,9 +71,9 @@ class Connection(asyncio.Protocol):
 
     def __init__(
         self,
-        respond: Callable[[Connection, Request], Awaitable[None]],
-        refuse: Callable[[Connection, HttpError], Awaitable[None]],
-        living: set[Connection],
+        respond: Callable[[ServerConnection, Request], Awaitable[None]],
+        refuse: Callable[[ServerConnection, HttpError], Awaitable[None]],
+        living: set[ServerConnection],
     ) -> None:
         """
         Args:
@@ -234,7 +234,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 async def send(
-    connection: Connection, request: Request, status: int, headers: Iterable[tuple[str, str]], body: bytes
+    connection: ServerConnection, request: Request, status: int, headers: Iterable[tuple[str, str]], body: bytes
 ) -> None:
     """Sends an answer whose whole body is known. Cancelled, part of it may be out."""
     framing = ("content-length", str(len(body)))

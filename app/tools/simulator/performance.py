@@ -12,7 +12,7 @@ from typing import Any
 
 from . import answer, http1
 from .account import Draw
-from .answer import End, Step
+from .answer import Step, StepEnd
 from .scenario import ERROR_TYPES, HTTP_FAULTS, Scenario
 
 # Streams as fast as the peer reads give the loop a turn this often, so that a gone peer is seen within a millisecond.
@@ -25,7 +25,7 @@ def _nothing(_: bool) -> None:
 
 
 @dataclass(slots=True)
-class Book:
+class RequestRecord:
     """What one `POST /v1/messages` asked for and got.
 
     Attributes:
@@ -118,12 +118,12 @@ class Performance:
 
     def __init__(
         self,
-        connection: http1.Connection,
+        connection: http1.ServerConnection,
         request: http1.Request,
         scenario: Scenario,
         asked: answer.Request,
         lines: tuple[str, ...],
-        book: Book,
+        book: RequestRecord,
         generated: Callable[[int], None],
         headers: Iterable[tuple[str, str]],
     ) -> None:
@@ -142,7 +142,7 @@ class Performance:
         self._scenario = scenario if book.stream else replace(scenario, newline="lf", comment=False)
         self._connection, self._request, self._asked, self._lines, self._book = connection, request, asked, lines, book
         self._generated, self._headers = generated, tuple(headers)
-        self._ping = answer.Pen.of(self._scenario).event({"type": "ping"})
+        self._ping = answer.EventWriter.of(self._scenario).event({"type": "ping"})
         self._rng = random.Random(scenario.seed)
         self._loop = asyncio.get_running_loop()
         self._next_ping_at = float("inf")  # loop time; pings start with the headers of a stream
@@ -213,7 +213,7 @@ class Performance:
         await self._send(200, "application/json", body)
         self._book.finished = scenario.fault != "garbage"
 
-    async def _break_off(self, end: End) -> None:
+    async def _break_off(self, end: StepEnd) -> None:
         """Silence, or one of the cuts."""
         match end:
             case "cut":
@@ -227,7 +227,7 @@ class Performance:
                 # Until the peer goes, which cancels this.
                 await self._loop.create_future()
 
-    async def _play(self, show: Callable[[Step], Coroutine[Any, Any, None]]) -> End:
+    async def _play(self, show: Callable[[Step], Coroutine[Any, Any, None]]) -> StepEnd:
         """Hands out the steps, each at its time, and enters them into the book; returns how the answer ends."""
         rate, book, loop = self._scenario.rate, self._book, self._loop
         if self._lines:

@@ -32,7 +32,7 @@ import click
 
 from . import answer, http1
 from .account import Account, AccountPlan, Draw, Exhausted
-from .performance import ApiError, Book, Performance, platform_headers
+from .performance import ApiError, Performance, RequestRecord, platform_headers
 from .scenario import KNOB_HELP, KnobError, Scenario, find_directive, parse_directive
 
 # So small that a reader which stops reading halts generation within a few hundred events.
@@ -80,12 +80,12 @@ class Simulator:
         self.account = Account(account)
         self.host, self.port = host, port
         self.defaults = self._first_defaults = defaults or Scenario()
-        self.books: list[Book] = []
+        self.books: list[RequestRecord] = []
         self._attempts: Counter[str] = Counter()
         self._requests = 0
         self._transcripts, self._sndbuf_bytes = transcripts, sndbuf_bytes
         self._server: asyncio.Server | None = None
-        self._connections: set[http1.Connection] = set()
+        self._connections: set[http1.ServerConnection] = set()
         self._book_opened = asyncio.Event()
         self._epoch_s = 0.0  # the loop's time 0 in seconds since the epoch, once started
 
@@ -102,7 +102,7 @@ class Simulator:
             # Accepted sockets inherit it.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._sndbuf_bytes)
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: http1.Connection(self._respond, self._refuse, self._connections), sock=listener
+            lambda: http1.ServerConnection(self._respond, self._refuse, self._connections), sock=listener
         )
         self.port = listener.getsockname()[1]
         return self.port
@@ -126,7 +126,7 @@ class Simulator:
     ) -> None:
         await self.stop()
 
-    async def book(self, number: int = 0) -> Book:
+    async def book(self, number: int = 0) -> RequestRecord:
         """The book of the request with this number, from 0, waiting until it comes. Cancelling is safe."""
         while len(self.books) <= number:
             self._book_opened.clear()
@@ -143,11 +143,11 @@ class Simulator:
         self._attempts.clear()
         self.defaults = self._first_defaults
 
-    async def _refuse(self, connection: http1.Connection, error: http1.HttpError) -> None:
+    async def _refuse(self, connection: http1.ServerConnection, error: http1.HttpError) -> None:
         request = http1.Request("", "", {}, keep_alive=False, chunks=False)
         await self._send_error(connection, request, self._next_id(), ApiError(error.status, str(error)))
 
-    async def _respond(self, connection: http1.Connection, request: http1.Request) -> None:
+    async def _respond(self, connection: http1.ServerConnection, request: http1.Request) -> None:
         request_id = self._next_id()
         try:
             if request.path.startswith("/v1/"):
@@ -163,7 +163,7 @@ class Simulator:
             await self._send_error(connection, request, request_id, error)
 
     async def _send_error(
-        self, connection: http1.Connection, request: http1.Request, request_id: str, error: ApiError
+        self, connection: http1.ServerConnection, request: http1.Request, request_id: str, error: ApiError
     ) -> None:
         headers = [*self._json_headers(request_id), *error.headers]
         await http1.send(connection, request, error.status, headers, json.dumps(error.body(request_id)).encode())
@@ -202,7 +202,7 @@ class Simulator:
                 return self.defaults.knobs()
         raise ApiError(404, f"there is no {request.method} {request.path}")
 
-    async def _message(self, connection: http1.Connection, request: http1.Request, request_id: str) -> None:
+    async def _message(self, connection: http1.ServerConnection, request: http1.Request, request_id: str) -> None:
         body = _request_body(request.body, ("model", "max_tokens", "messages"))
         directive = find_directive(body["messages"]) or ""
         scenario = _turned(self.defaults, parse_directive(directive))
@@ -214,7 +214,7 @@ class Simulator:
         asked = answer.Request(
             request_id, body["model"], count_tokens(body), body["max_tokens"], _tool_name(body.get("tools"))
         )
-        book = Book(request_id, asked.model, body.get("stream") is True, scenario.fault, attempt)
+        book = RequestRecord(request_id, asked.model, body.get("stream") is True, scenario.fault, attempt)
         book.would_have = answer.recorded_tokens(lines) if lines else answer.planned_tokens(scenario, asked)
         self.books.append(book)
         self._book_opened.set()
@@ -235,7 +235,7 @@ class Simulator:
             self._end_draw(book, scenario)
             book.ended.set()
 
-    def _draw(self, book: Book, scenario: Scenario, asked: answer.Request) -> Draw:
+    def _draw(self, book: RequestRecord, scenario: Scenario, asked: answer.Request) -> Draw:
         """Opens the answer's draw on the account, and lets it run on while nothing can be sent, where that is told."""
         tokens = {"input_tokens": asked.input_tokens, "max_tokens": asked.max_tokens}
         try:
@@ -255,7 +255,7 @@ class Simulator:
             book.when_unread = when_unread
         return draw
 
-    def _end_draw(self, book: Book, scenario: Scenario) -> None:
+    def _end_draw(self, book: RequestRecord, scenario: Scenario) -> None:
         """The answer is over for its reader; for the account, perhaps later."""
         book.when_unread = lambda _: None
         if book.draw is None:
@@ -285,7 +285,7 @@ class Simulator:
         return _lines(path)
 
 
-def _unread_until(manner: str, scenario: Scenario, book: Book) -> int:
+def _unread_until(manner: str, scenario: Scenario, book: RequestRecord) -> int:
     """How many tokens the answer comes to if nobody reads on."""
     match manner:
         case "never":

@@ -21,7 +21,7 @@ from .scenarios import GOOD, SCENARIOS
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Installation:
     """Where clients are installed: a Python, a node, and the folder whose `node_modules` holds the JavaScript ones."""
 
     python: Path
@@ -85,7 +85,7 @@ class Cell:
         return self._asked(way, False) == self._asked(way, True) == 1
 
 
-async def drive(client: Client, place: Place) -> dict[str, Cell]:
+async def drive(client: Client, installation: Installation) -> dict[str, Cell]:
     """A client's cells, by scenario. Cancelling ends its processes.
 
     Raises:
@@ -98,7 +98,7 @@ async def drive(client: Client, place: Place) -> dict[str, Cell]:
         running(settings, Credentials(api_key="the-service's-own-key", base_url=far.url)) as service,
     ):
         straight, through = await asyncio.gather(
-            _seen(client, place, near.url, False), _seen(client, place, service.url, True)
+            _seen(client, installation, near.url, False), _seen(client, installation, service.url, True)
         )
     return {
         name: Cell(client, name, straight[name], through[name], _asked(near, name), _asked(far, name))
@@ -113,12 +113,12 @@ def _asked(upstream: Claude, scenario: str) -> dict[str, int]:
     return {what: times for what, times in counts.items() if "HEAD" not in what}
 
 
-async def _seen(client: Client, place: Place, url: str, through: bool) -> dict[str, Any]:
+async def _seen(client: Client, installation: Installation, url: str, through: bool) -> dict[str, Any]:
     asked = {"base_url": url, "through": through, "scenarios": list(SCENARIOS)}
-    path = f"{place.node.parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    path = f"{installation.node.parent}{os.pathsep}{os.environ.get('PATH', '')}"
     process = await asyncio.create_subprocess_exec(
-        *place.command(client.driver),
-        cwd=place.js,
+        *installation.command(client.driver),
+        cwd=installation.js,
         env=os.environ | {"PATH": path, "PYTHONWARNINGS": "ignore"},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

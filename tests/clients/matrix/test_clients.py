@@ -13,7 +13,7 @@ import pytest
 from tests.support.node import NODE
 
 from .clients import CLIENTS, Client
-from .matrix import Cell, Place, drive
+from .matrix import Cell, Installation, drive
 from .scenarios import SCENARIOS
 from .table import MADE, ROOT, markdown
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.clients
 
 # Made by `make clients` from the locks beside this file.
 INSTALLED = ROOT / "build" / "clients"
-PLACE = Place(INSTALLED / "py" / "bin" / "python", NODE, INSTALLED / "js")
+INSTALLATION = Installation(INSTALLED / "py" / "bin" / "python", NODE, INSTALLED / "js")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ async def test_a_client_sees_and_asks_the_same_through(
     client: Client, scenario: str, rows: dict[Client, dict[str, Cell]]
 ) -> None:
     if client not in rows:
-        rows[client] = await drive(client, PLACE)
+        rows[client] = await drive(client, INSTALLATION)
     cell = rows[client].get(scenario)
 
     assert cell is not None or scenario == "structured", "only the wanted shape is a thing that not every client has"

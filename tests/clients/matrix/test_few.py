@@ -10,17 +10,17 @@ import pytest
 from tests.support.node import JS, NODE, installed
 
 from .clients import ANTHROPIC_JS, ANTHROPIC_PY, Client
-from .matrix import Place, drive
+from .matrix import Installation, drive
 
 pytestmark = pytest.mark.clients
 # What the other tests use.
-PLACE = Place(Path(sys.executable), NODE, JS)
+INSTALLATION = Installation(Path(sys.executable), NODE, JS)
 
 
 @pytest.mark.parametrize("client", [ANTHROPIC_PY, ANTHROPIC_JS], ids=lambda client: client.package)
 async def test_anthropics_sdk_sees_and_asks_the_same_through_in_every_scenario(client: Client) -> None:
     await installed()
-    cells = await drive(client, PLACE)
+    cells = await drive(client, INSTALLATION)
 
     assert len(cells) >= 11
     assert {name: cell.wrong() for name, cell in cells.items() if cell.wrong()} == {}

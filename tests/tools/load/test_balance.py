@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.tools.load.connection import Target
-from app.tools.load.figures import End
+from app.tools.load.figures import StreamEnd
 from app.tools.load.findings import Findings
 from app.tools.load.plan import Kind, Plan
 from app.tools.load.protocols import PLAIN, Question
@@ -100,7 +100,7 @@ def test_every_stream_that_is_started_comes_to_exactly_one_end(
     figures = asyncio.run(met(plan, seed, over_s)).figures
 
     assert figures.live == 0
-    assert figures.refusals.total() == figures.count(End.REFUSED, End.REJECTED)
+    assert figures.refusals.total() == figures.count(StreamEnd.REFUSED, StreamEnd.REJECTED)
     assert figures.started == figures.ends.total() == sum(second.asked for second in figures.seconds)
     for kind, one in figures.kinds.items():
         assert one.started == one.ends.total(), kind
@@ -110,4 +110,4 @@ def test_every_stream_that_is_started_comes_to_exactly_one_end(
         assert int(row[1]) == sum(map(int, row[2 : columns.index("TTFT p50")]))
     if not duration_s and over_s is None:
         assert figures.started == streams
-        assert not figures.count(End.RUN_OVER)
+        assert not figures.count(StreamEnd.RUN_OVER)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from app.tools.load.charts import Line, chart, ticks
-from app.tools.load.figures import End, Figures, Spread, Stream, merged
-from app.tools.load.findings import Findings, Judgement, Measure, Verdict, exit_status, judge
+from app.tools.load.figures import Figures, Spread, Stream, StreamEnd, merged
+from app.tools.load.findings import Findings, Judgement, Measure, ThresholdStatus, exit_status, judge
 from app.tools.load.plan import Kind, Plan
 from app.tools.load.report import balance, page, reader_columns, reader_rows, running, tables
 from app.tools.load.service import Sample, parse, summed
@@ -47,8 +47,8 @@ def findings(
         figures.gap(Kind.FAST, gap_s)
         figures.gap(Kind.SLOW, 5.0)
         figures.lagged(late_s)
-        end = (End.FINISHED, End.FINISHED, End.REFUSED, End.CUT)[number % 4]
-        refusal = "503 full" if end is End.REFUSED else ""
+        end = (StreamEnd.FINISHED, StreamEnd.FINISHED, StreamEnd.REFUSED, StreamEnd.CUT)[number % 4]
+        refusal = "503 full" if end is StreamEnd.REFUSED else ""
         figures.ended(Kind.FAST, end, Stream(3, 0, 90, answered=not refusal, refusal=refusal))
         figures.tick()
     return Findings("2026-11-22T10:00:00+00:00", where, "plain", Plan(), figures, samples, 10.0, cpu, ("a note",))
@@ -82,7 +82,7 @@ def test_nothing_measured_has_no_percentile() -> None:
 
 def test_only_fast_readers_count_for_the_thresholds_on_time() -> None:
     [judged] = judge(findings(), {Measure.GAP_P99_MS: 150})
-    assert judged.verdict is Verdict.KEPT
+    assert judged.verdict is ThresholdStatus.KEPT
     assert judged.value == pytest.approx(100, rel=0.01)
 
 
@@ -97,20 +97,20 @@ def test_errors_and_refusals_are_counted_apart() -> None:
 )
 def test_a_threshold_is_kept_up_to_its_limit(measure: Measure, value: float) -> None:
     found = findings(samples=SAMPLES)
-    for limit, verdict in ((value * 1.02, Verdict.KEPT), (value * 0.98, Verdict.EXCEEDED)):
+    for limit, verdict in ((value * 1.02, ThresholdStatus.KEPT), (value * 0.98, ThresholdStatus.EXCEEDED)):
         assert [one.verdict for one in judge(found, {measure: limit})] == [verdict]
 
 
 @pytest.mark.parametrize("measure", [Measure.MEMORY_ADDED_MB, Measure.WASTED_TOKENS])
 def test_what_was_not_measured_is_not_judged(measure: Measure) -> None:
-    assert judge(findings(), {measure: 1e9})[0].verdict is Verdict.UNCLEAR
+    assert judge(findings(), {measure: 1e9})[0].verdict is ThresholdStatus.UNCLEAR
 
 
 @pytest.mark.parametrize("late", [{"late_s": 0.05}, {"cpu": 0.95}])
 def test_a_load_tester_that_is_late_itself_judges_no_times_but_says_so(late: dict[str, float]) -> None:
     found = findings(gap_s=1.0, **late)  # type: ignore[arg-type]
     verdicts = {one.measure: one.verdict for one in judge(found, {Measure.GAP_P99_MS: 150, Measure.ERRORS: 0})}
-    assert verdicts == {Measure.GAP_P99_MS: Verdict.UNCLEAR, Measure.ERRORS: Verdict.EXCEEDED}
+    assert verdicts == {Measure.GAP_P99_MS: ThresholdStatus.UNCLEAR, Measure.ERRORS: ThresholdStatus.EXCEEDED}
     assert "The load tester was the bottleneck" in page(found, [])
     assert "The load tester was the bottleneck" in printed(found, [])
 
@@ -123,16 +123,16 @@ HAPPENED, MISSED, UNTOLD = (Shown(Subject.HELD, happened, "") for happened in (T
     ("verdicts", "subject", "status"),
     [
         ([], NOBODY, 0),
-        ([Verdict.KEPT], HAPPENED, 0),
-        ([Verdict.KEPT, Verdict.UNCLEAR], HAPPENED, 3),
-        ([Verdict.KEPT], UNTOLD, 3),
-        ([Verdict.UNCLEAR, Verdict.KEPT], MISSED, 4),
+        ([ThresholdStatus.KEPT], HAPPENED, 0),
+        ([ThresholdStatus.KEPT, ThresholdStatus.UNCLEAR], HAPPENED, 3),
+        ([ThresholdStatus.KEPT], UNTOLD, 3),
+        ([ThresholdStatus.UNCLEAR, ThresholdStatus.KEPT], MISSED, 4),
         ([], MISSED, 4),
-        ([Verdict.UNCLEAR, Verdict.EXCEEDED], MISSED, 1),
+        ([ThresholdStatus.UNCLEAR, ThresholdStatus.EXCEEDED], MISSED, 1),
     ],
 )
 def test_the_exit_status_tells_exceeded_from_missed_from_unclear(
-    verdicts: list[Verdict], subject: Shown | None, status: int
+    verdicts: list[ThresholdStatus], subject: Shown | None, status: int
 ) -> None:
     judged = [Judgement(Measure.ERRORS, 0, 1, verdict) for verdict in verdicts]
     assert exit_status(judged, subject) == status

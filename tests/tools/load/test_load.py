@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from app.tools.load import command as load_command
 from app.tools.load.connection import Target
-from app.tools.load.figures import End, Figures
+from app.tools.load.figures import Figures, StreamEnd
 from app.tools.load.findings import Findings
 from app.tools.load.plan import Kind, Plan
 from app.tools.load.protocols import PROTOCOLS, Question
@@ -61,7 +61,7 @@ def only(kind: Kind, streams: int = 5, **given: Any) -> Plan:
     return Plan(streams, ramp_s=0.05, mix={kind: 1}, **given)
 
 
-def ends(found: Findings, kind: Kind) -> Mapping[End, int]:
+def ends(found: Findings, kind: Kind) -> Mapping[StreamEnd, int]:
     return dict(found.figures.of(kind).ends)
 
 
@@ -72,7 +72,7 @@ async def test_fast_readers_get_every_token(serve: Serve, tmp_path: Path, protoc
     found = await loaded(service, only(Kind.FAST), "tokens=60 rate=200 text=numbered", protocol)
 
     fast = found.figures.of(Kind.FAST)
-    assert dict(fast.ends) == {End.FINISHED: 5}
+    assert dict(fast.ends) == {StreamEnd.FINISHED: 5}
     assert fast.words == 5 * 60
     assert fast.ttft.count == 5
     assert fast.gaps.count > 5
@@ -83,13 +83,13 @@ async def test_fast_readers_get_every_token(serve: Serve, tmp_path: Path, protoc
 
 async def test_a_reader_comes_again_until_the_test_is_over(service: Running) -> None:
     found = await loaded(service, only(Kind.FAST, 2, duration_s=1.5), "tokens=5")
-    assert found.figures.of(Kind.FAST).ends[End.FINISHED] > 2
+    assert found.figures.of(Kind.FAST).ends[StreamEnd.FINISHED] > 2
     assert 1.5 <= found.elapsed_s < 20
 
 
 async def test_what_still_runs_when_the_test_is_over_is_cut_by_it(service: Running, simulator: Simulator) -> None:
     found = await loaded(service, only(Kind.FAST, 3, duration_s=1.0), "tokens=4000 rate=50")
-    assert ends(found, Kind.FAST) == {End.RUN_OVER: 3}
+    assert ends(found, Kind.FAST) == {StreamEnd.RUN_OVER: 3}
     assert found.figures.errors == 0
     assert found.service is not None
     assert found.service.outcomes == {"disconnected": 3}
@@ -98,7 +98,7 @@ async def test_what_still_runs_when_the_test_is_over_is_cut_by_it(service: Runni
 async def test_a_test_can_be_ended_early(service: Running) -> None:
     over = asyncio.Event()
     found = await loaded(service, only(Kind.FAST, 3), "tokens=4000 rate=50", over=over, progress=lambda *_: over.set())
-    assert ends(found, Kind.FAST) == {End.RUN_OVER: 3}
+    assert ends(found, Kind.FAST) == {StreamEnd.RUN_OVER: 3}
 
 
 async def test_no_more_answers_are_asked_for_than_may_be(serve: Serve, simulator: Simulator) -> None:
@@ -106,8 +106,8 @@ async def test_no_more_answers_are_asked_for_than_may_be(serve: Serve, simulator
     service = await serve(max_streams=1)
     plan = Plan(4, ramp_s=0.0, duration_s=3.0, mix={Kind.FAST: 1})
     found = await loaded(service, plan, "tokens=20 rate=100", most_answers=3)
-    assert ends(found, Kind.FAST)[End.FINISHED] == len(simulator.books) == 3
-    assert ends(found, Kind.FAST)[End.REFUSED] > 0
+    assert ends(found, Kind.FAST)[StreamEnd.FINISHED] == len(simulator.books) == 3
+    assert ends(found, Kind.FAST)[StreamEnd.REFUSED] > 0
     assert any("most to spend was reached" in note for note in found.notes)
 
 
@@ -115,7 +115,7 @@ async def test_leaving_readers_leave_and_their_answers_stop(service: Running, si
     plan = only(Kind.LEAVING, 12, turn_s=(0.1, 0.3))
     found = await loaded(service, plan, "tokens=4000 rate=500 ttft_s=0.02")
 
-    assert ends(found, Kind.LEAVING) == {End.LEFT: 12}
+    assert ends(found, Kind.LEAVING) == {StreamEnd.LEFT: 12}
     assert {book.finished for book in simulator.books} == {False}
     assert found.service is not None
     assert found.service.outcomes == {"disconnected": 12}
@@ -128,7 +128,7 @@ async def test_a_vanished_reader_is_to_the_service_one_that_vanished(serve: Serv
     plan = only(Kind.VANISHING, 3, turn_s=(0.1, 0.2), vanish_s=8)
     found = await loaded(service, plan, "tokens=4000 rate=200")
 
-    assert ends(found, Kind.VANISHING) == {End.VANISHED: 3}
+    assert ends(found, Kind.VANISHING) == {StreamEnd.VANISHED: 3}
     assert found.service is not None
     assert found.service.outcomes == {"vanished": 3}
     assert any("nothing is acknowledged" in note for note in found.notes)
@@ -148,7 +148,7 @@ async def test_resuming_readers_lose_no_frame_and_get_none_twice(service: Runnin
     plan = only(Kind.RESUMING, 5, turn_s=(0.05, 0.3))
     found = await loaded(service, plan, "tokens=150 rate=200 text=numbered", protocol)
 
-    assert ends(found, Kind.RESUMING) == {End.FINISHED: 5}
+    assert ends(found, Kind.RESUMING) == {StreamEnd.FINISHED: 5}
     words = found.figures.of(Kind.RESUMING).words
     assert words == 5 * 150 if protocol == "plain" else words > 5 * 150, "a chat comes again from its start"
 
@@ -160,7 +160,7 @@ async def test_a_slow_reader_reads_at_its_speed_and_holds_the_answer_back(
     found = await loaded(service, plan, "tokens=60000", timeout_s=2, max_tokens=60_000)
 
     slow = found.figures.of(Kind.SLOW)
-    assert dict(slow.ends) == {End.TIMED_OUT: 2}
+    assert dict(slow.ends) == {StreamEnd.TIMED_OUT: 2}
     # Two readers for two seconds; a busy machine ends them later, but an answer alone has more than 360,000 bytes.
     assert 4000 < slow.wire_bytes <= 5 * (2 * 2 * 4000)
     assert found.service is not None
@@ -209,7 +209,7 @@ async def test_a_stalling_reader_reads_on_to_the_end(service: Running) -> None:
     found = await loaded(service, plan, "tokens=200 rate=100 text=numbered")
 
     stalling = found.figures.of(Kind.STALLING)
-    assert dict(stalling.ends) == {End.FINISHED: 3}
+    assert dict(stalling.ends) == {StreamEnd.FINISHED: 3}
     assert stalling.words == 600
     assert stalling.gaps.most_s > 0.5
 
@@ -220,7 +220,7 @@ async def test_a_stalling_reader_that_is_given_up_ends_as_stalled(serve: Serve) 
     plan = only(Kind.STALLING, 2, turn_s=(0.1, 0.2), stall_s=100)
     found = await loaded(service, plan, "tokens=20000", max_tokens=20_000, subject=Subject.STALLED, timeout_s=60)
 
-    assert ends(found, Kind.STALLING) == {End.STALLED: 2}
+    assert ends(found, Kind.STALLING) == {StreamEnd.STALLED: 2}
     assert found.service is not None
     assert found.service.outcomes == {"stalled": 2}
     assert found.shown[0].happened is True
@@ -279,13 +279,13 @@ async def test_refusals_are_counted_by_what_the_service_says(serve: Serve) -> No
 @pytest.mark.parametrize(
     ("directive", "end"),
     [
-        ("fault=http_529", End.REFUSED),
-        ("fault=http_400", End.REJECTED),
-        ("tokens=20 fault=overloaded after=5", End.FAILED),
-        ("tokens=100 rate=1", End.TIMED_OUT),
+        ("fault=http_529", StreamEnd.REFUSED),
+        ("fault=http_400", StreamEnd.REJECTED),
+        ("tokens=20 fault=overloaded after=5", StreamEnd.FAILED),
+        ("tokens=100 rate=1", StreamEnd.TIMED_OUT),
     ],
 )
-async def test_what_goes_wrong_is_told_apart(serve: Serve, directive: str, end: End) -> None:
+async def test_what_goes_wrong_is_told_apart(serve: Serve, directive: str, end: StreamEnd) -> None:
     service = await serve(retries=0)
     found = await loaded(service, only(Kind.FAST, 2), directive, timeout_s=3)
     assert ends(found, Kind.FAST) == {end: 2}
@@ -293,7 +293,7 @@ async def test_what_goes_wrong_is_told_apart(serve: Serve, directive: str, end: 
 
 async def test_a_wrong_key_is_rejected_and_the_right_one_is_sent(serve: Serve) -> None:
     service = await serve(api_keys=("right",))
-    for key, end in (("wrong", End.REJECTED), ("right", End.FINISHED)):
+    for key, end in (("wrong", StreamEnd.REJECTED), ("right", StreamEnd.FINISHED)):
         found = await loaded(service, only(Kind.FAST, 1), "tokens=5", key=key)
         assert ends(found, Kind.FAST) == {end: 1}
 
@@ -303,7 +303,7 @@ async def test_a_service_that_is_not_there_is_unreachable(tmp_path: Path) -> Non
     target = Target.of(f"unix:{tmp_path}/nobody")
     question = Question(PROTOCOLS["plain"], target.host, "x", None, 9)
     found = await run(only(Kind.FAST, 2), target, question, where="x", admin=["http://127.0.0.1:1"])
-    assert ends(found, Kind.FAST) == {End.UNREACHABLE: 2}
+    assert ends(found, Kind.FAST) == {StreamEnd.UNREACHABLE: 2}
     assert found.figures.errors == 2
     assert any("could not be read" in note for note in found.notes)
 

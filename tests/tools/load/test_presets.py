@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from app.tools.load.plan import Kind, PlanError
-from app.tools.load.presets import PRESETS, Answer, planned
+from app.tools.load.presets import PRESETS, WantedAnswer, planned
 from app.tools.load.subject import Subject
 from app.tools.simulator.scenario import Scenario, find_directive, parse_directive
 
@@ -43,7 +43,7 @@ def test_a_real_claude_is_asked_in_words(name: str) -> None:
 
 
 def test_without_a_preset_the_simulated_claude_goes_as_it_was_told() -> None:
-    assert "{" not in Answer().prompt(simulated=True)
+    assert "{" not in WantedAnswer().prompt(simulated=True)
 
 
 def test_a_preset_can_be_changed_and_none_changes_nothing() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.tools.load.figures import End
+from app.tools.load.figures import StreamEnd
 from app.tools.load.protocols import CHAT, MESSAGES, PLAIN, PROTOCOLS, Protocol, Question, What
 from app.tools.load.readers import end_of
 from app.tools.load.reply import MAX_HEAD_BYTES, Garbled, Reply
@@ -43,35 +43,36 @@ def test_a_response_is_the_same_however_it_is_cut(cuts: list[int]) -> None:
     assert (reply.status, reply.headers["x-stream-id"]) == (200, "s1")
     assert (reply.contents, reply.words, reply.last_id, reply.misnumbered) == (2, 3, 3, 0)
     assert (reply.finished, reply.failed, reply.whole) == (True, False, True)
-    assert end_of(reply) is End.FINISHED
+    assert end_of(reply) is StreamEnd.FINISHED
 
 
 def test_a_response_can_come_byte_for_byte() -> None:
-    assert end_of(fed(WHOLE, list(range(len(WHOLE))))) is End.FINISHED
+    assert end_of(fed(WHOLE, list(range(len(WHOLE))))) is StreamEnd.FINISHED
 
 
 @pytest.mark.parametrize("length", range(len(HEAD), len(WHOLE)))
 def test_a_response_that_is_cut_off_anywhere_is_not_complete(length: int) -> None:
-    assert end_of(fed(WHOLE[:length], [])) is End.CUT
+    assert end_of(fed(WHOLE[:length], [])) is StreamEnd.CUT
 
 
 @pytest.mark.parametrize("numbers", [(1, 3), (1, 1), (2, 1), (2,)])
 def test_lost_repeated_and_disordered_frames_are_noticed(numbers: tuple[int, ...]) -> None:
     raw = HEAD + chunked(*(b'id: %d\ndata: {"text":"x"}\n\n' % number for number in numbers))
-    assert end_of(fed(raw, [])) is End.GARBLED
+    assert end_of(fed(raw, [])) is StreamEnd.GARBLED
 
 
 def test_a_resumed_stream_counts_on_from_where_it_was_lost() -> None:
     raw = HEAD + chunked(b'id: 8\ndata: {"text":"x"}\n\n', b'id: 9\ndata: {"done":true}\n\n')
-    assert end_of(fed(raw, [], after_id=7)) is End.FINISHED
-    assert end_of(fed(raw, [], after_id=6)) is End.GARBLED
-    assert end_of(fed(raw, [], after_id=8)) is End.GARBLED
+    assert end_of(fed(raw, [], after_id=7)) is StreamEnd.FINISHED
+    assert end_of(fed(raw, [], after_id=6)) is StreamEnd.GARBLED
+    assert end_of(fed(raw, [], after_id=8)) is StreamEnd.GARBLED
 
 
 @pytest.mark.parametrize(
-    ("status", "end"), [(429, End.REFUSED), (503, End.REFUSED), (529, End.REFUSED), (401, End.REJECTED)]
+    ("status", "end"),
+    [(429, StreamEnd.REFUSED), (503, StreamEnd.REFUSED), (529, StreamEnd.REFUSED), (401, StreamEnd.REJECTED)],
 )
-def test_a_status_is_refused_or_rejected(status: int, end: End) -> None:
+def test_a_status_is_refused_or_rejected(status: int, end: StreamEnd) -> None:
     reply = fed(b"HTTP/1.1 %d X\r\ncontent-length: 2\r\nretry-after: 3\r\n\r\n{}" % status, [])
     assert (reply.whole, reply.headers["retry-after"]) == (True, "3")
     assert end_of(reply) is end
@@ -101,11 +102,11 @@ def test_an_answer_that_is_let_in_is_no_refusal() -> None:
 def test_an_announcement_before_the_answer_is_not_the_answer() -> None:
     reply = fed(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + WHOLE, [30, 60])
     assert (reply.status, reply.contents) == (200, 2)
-    assert end_of(reply) is End.FINISHED
+    assert end_of(reply) is StreamEnd.FINISHED
 
 
 def test_what_follows_an_answer_is_none_of_it() -> None:
-    assert end_of(fed(WHOLE + b"nonsense", [])) is End.FINISHED
+    assert end_of(fed(WHOLE + b"nonsense", [])) is StreamEnd.FINISHED
     assert fed(WHOLE + WHOLE, []).contents == 2
     assert fed(WHOLE + WHOLE, [len(WHOLE)]).contents == 2
 
@@ -138,7 +139,7 @@ def test_what_is_no_response_is_garbled(raw: bytes) -> None:
 
 def test_an_error_in_the_stream_is_a_failure() -> None:
     reply = fed(HEAD + chunked(b'id: 1\ndata: {"error":"x","type":"overloaded_error"}\n\n'), [])
-    assert end_of(reply) is End.FAILED
+    assert end_of(reply) is StreamEnd.FAILED
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from app.tools.load.figures import End, Figures, Stream
+from app.tools.load.figures import Figures, Stream, StreamEnd
 from app.tools.load.plan import Kind, Plan
 from app.tools.load.service import Sample
 from app.tools.load.subject import Shown, Subject, shown, subjects_of
@@ -14,7 +14,7 @@ from app.tools.load.subject import Shown, Subject, shown, subjects_of
 PLAN = Plan(streams=10, ramp_s=1.0)
 
 
-def met(kind: Kind, *streams: tuple[End, Stream]) -> Figures:
+def met(kind: Kind, *streams: tuple[StreamEnd, Stream]) -> Figures:
     figures = Figures()
     for end, stream in streams:
         figures.asked(kind)
@@ -27,7 +27,7 @@ def told(subject: Subject, figures: Figures, service: Sample | None = None) -> S
 
 
 def slow(*held_s: float | None) -> Figures:
-    return met(Kind.SLOW, *((End.RUN_OVER, Stream(answered=True, held_s=one)) for one in held_s))
+    return met(Kind.SLOW, *((StreamEnd.RUN_OVER, Stream(answered=True, held_s=one)) for one in held_s))
 
 
 @pytest.mark.parametrize(
@@ -51,15 +51,17 @@ def test_producers_were_held_where_the_service_says_so_of_three_in_ten(
 
 def test_a_stalling_reader_is_a_slow_one_and_a_refused_one_is_none() -> None:
     figures = met(
-        Kind.STALLING, (End.STALLED, Stream(answered=True, held_s=60.0)), (End.REFUSED, Stream(refusal="503"))
+        Kind.STALLING,
+        (StreamEnd.STALLED, Stream(answered=True, held_s=60.0)),
+        (StreamEnd.REFUSED, Stream(refusal="503")),
     )
     assert "held in 1 of 1 slow readers' streams" in told(Subject.HELD, figures).sentence
 
 
 @pytest.mark.parametrize(("left", "happened"), [(8, True), (7, False)])
 def test_readers_left_where_most_of_them_did_before_the_end(left: int, happened: bool) -> None:
-    streams = [(End.LEFT, Stream(answered=True))] * (left - 1) + [(End.LEFT, Stream())]
-    streams += [(End.FINISHED, Stream(answered=True))] * (10 - left) + [(End.REFUSED, Stream())] * 5
+    streams = [(StreamEnd.LEFT, Stream(answered=True))] * (left - 1) + [(StreamEnd.LEFT, Stream())]
+    streams += [(StreamEnd.FINISHED, Stream(answered=True))] * (10 - left) + [(StreamEnd.REFUSED, Stream())] * 5
     found = told(Subject.LEFT, met(Kind.LEAVING, *streams), Sample(upstreams=1, outcomes=Counter(disconnected=7)))
     assert found.happened is happened
     assert (
@@ -70,9 +72,9 @@ def test_readers_left_where_most_of_them_did_before_the_end(left: int, happened:
 
 @pytest.mark.parametrize(("given_up", "happened"), [(4, True), (3, False)])
 def test_stalled_readers_were_given_up_where_most_of_them_were(given_up: int, happened: bool) -> None:
-    streams = [(End.STALLED, Stream(answered=True))] * given_up + [(End.FINISHED, Stream(answered=True))] * (
-        5 - given_up
-    )
+    streams = [(StreamEnd.STALLED, Stream(answered=True))] * given_up + [
+        (StreamEnd.FINISHED, Stream(answered=True))
+    ] * (5 - given_up)
     found = told(Subject.STALLED, met(Kind.STALLING, *streams))
     assert found.happened is happened
     assert f"{given_up} of 5" in found.sentence
@@ -83,25 +85,27 @@ def test_stalled_readers_were_given_up_where_most_of_them_were(given_up: int, ha
     [(Sample(outcomes=Counter(vanished=4)), True), (Sample(outcomes=Counter(stalled=5)), False), (None, None)],
 )
 def test_only_the_service_can_say_that_it_found_out_who_vanished(service: Sample | None, happened: bool | None) -> None:
-    figures = met(Kind.VANISHING, *[(End.VANISHED, Stream(answered=True))] * 5)
+    figures = met(Kind.VANISHING, *[(StreamEnd.VANISHED, Stream(answered=True))] * 5)
     assert told(Subject.VANISHED, figures, service).happened is happened
 
 
 @pytest.mark.parametrize(
     ("streams", "happened"),
     [
-        ([(End.FINISHED, Stream(was_away=True)), (End.FINISHED, Stream())], True),
-        ([(End.FINISHED, Stream(was_away=True)), (End.GARBLED, Stream(was_away=True))], False),
-        ([(End.FINISHED, Stream())], False),  # nobody was away
+        ([(StreamEnd.FINISHED, Stream(was_away=True)), (StreamEnd.FINISHED, Stream())], True),
+        ([(StreamEnd.FINISHED, Stream(was_away=True)), (StreamEnd.GARBLED, Stream(was_away=True))], False),
+        ([(StreamEnd.FINISHED, Stream())], False),  # nobody was away
     ],
 )
-def test_who_was_away_came_back_where_the_rest_was_whole(streams: list[tuple[End, Stream]], happened: bool) -> None:
+def test_who_was_away_came_back_where_the_rest_was_whole(
+    streams: list[tuple[StreamEnd, Stream]], happened: bool
+) -> None:
     assert told(Subject.RESUMED, met(Kind.RESUMING, *streams)).happened is happened
 
 
 @pytest.mark.parametrize(("arrived_s", "happened"), [(1.1, True), (4.0, False)])
 def test_a_crowd_is_one_only_if_it_came_at_once(arrived_s: float, happened: bool) -> None:
-    figures = met(Kind.FAST, (End.FINISHED, Stream(answered=True)), (End.REFUSED, Stream()))
+    figures = met(Kind.FAST, (StreamEnd.FINISHED, Stream(answered=True)), (StreamEnd.REFUSED, Stream()))
     figures.first(Kind.FAST, 0.05)
     figures.arrived_s = arrived_s
     found = told(Subject.CROWD, figures)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from app.money.prices import SHIPPED, ModelPrice, PriceFile, Prices, Rate, load_prices
 from app.tools.prove import UPSTREAM, command, examine
-from app.tools.prove.design import CannotPlan, CapReached, Pace, Purse, plan
+from app.tools.prove.design import CannotPlan, CapReached, MeasuredPace, SpendingCap, plan
 from app.tools.prove.experiment import Experiment, Findings, Options
 from app.tools.prove.inference import ALPHA, Share, Verdict, share, student_quantile, trustworthy
 from app.tools.prove.report import as_json, rest_by_report, words
@@ -283,12 +283,12 @@ def test_readings_without_a_difference_between_the_known_arms_bound_nothing() ->
     assert not trustworthy(0.5)
 
 
-# --- plan and purse ------------------------------------------------------------------------------------------------
+# --- plan and cap ------------------------------------------------------------------------------------------------
 
 
 @given(st.integers(4_000, 400_000), st.floats(20, 2000), st.floats(0, 3))
 def test_a_plan_neither_empties_the_bucket_nor_lets_it_fill_up_again(limit: int, rate: float, ttft_s: float) -> None:
-    planned = plan(limit, Pace(ttft_s, rate, 0.25), streams_max=10_000, slack=1.3)
+    planned = plan(limit, MeasuredPace(ttft_s, rate, 0.25), streams_max=10_000, slack=1.3)
 
     refill = limit / 60
     assert planned.most_output_tokens("long") <= limit * 0.9
@@ -304,22 +304,22 @@ TABLE = Prices(PriceFile(model=(ModelPrice(ids=("m",), usd_per_mtok=RATE, source
 
 @given(st.lists(st.tuples(st.integers(0, 2000), st.integers(1, 100_000), st.floats(0, 1), st.booleans())))
 def test_a_purse_never_lets_the_cap_be_passed(requests: list[tuple[int, int, float, bool]]) -> None:
-    purse, truly = Purse(TABLE, "m", 2.0), 0.0
+    cap, truly = SpendingCap(TABLE, "m", 2.0), 0.0
     for input_tokens, most, share_drawn, finishes in requests:
         try:
-            promised = purse.promise(input_tokens, most)
+            promised = cap.promise(input_tokens, most)
         except CapReached:
             continue
         drawn = round(most * share_drawn)
-        truly += purse.cost(input_tokens, drawn)
+        truly += cap.cost(input_tokens, drawn)
         if finishes:
-            purse.settle(promised, {"input_tokens": input_tokens, "output_tokens": drawn})
-        assert truly <= purse.worst_usd + 1e-9 <= 2.0 + 2e-9
+            cap.settle(promised, {"input_tokens": input_tokens, "output_tokens": drawn})
+        assert truly <= cap.worst_usd + 1e-9 <= 2.0 + 2e-9
 
 
 def test_a_model_without_a_price_is_refused() -> None:
     with pytest.raises(CannotPlan, match="price table"):
-        Purse(TABLE, "unheard-of", 1.0)
+        SpendingCap(TABLE, "unheard-of", 1.0)
 
 
 # --- the command ---------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from app.tools.simulator.answer import numbered_text
-from app.tools.simulator.performance import Book
+from app.tools.simulator.performance import RequestRecord
 from app.tools.simulator.server import Simulator
 from tests.support.peer import Peer, body_of, eventually, simulated, streamed, text_of, with_jumping_clock
 from tests.support.readers import AT_ONCE_S, steady
@@ -203,7 +203,7 @@ def test_what_a_stalled_reader_held_up_is_not_made_up_for() -> None:
 # --- backpressure and gone peers -----------------------------------------------------------------------------------
 
 
-async def blocked_peer(simulator: Simulator) -> tuple[Peer, Book]:
+async def blocked_peer(simulator: Simulator) -> tuple[Peer, RequestRecord]:
     """A peer that reads nothing, after the drain has blocked for good."""
     peer = await Peer.connect(simulator, rcvbuf_bytes=4096)
     await peer.ask("tokens=200000 text=numbered")
@@ -238,14 +238,14 @@ def test_a_reader_that_stops_reading_halts_generation(loop_factory: Callable[[],
         runner.run(scene())
 
 
-async def _before_headers(simulator: Simulator) -> tuple[Peer, Book]:
+async def _before_headers(simulator: Simulator) -> tuple[Peer, RequestRecord]:
     peer = await Peer.connect(simulator)
     await peer.ask("ttft_s=60")
     return peer, await simulator.book()
 
 
-def _after(directive: str, mark: bytes) -> Callable[[Simulator], Awaitable[tuple[Peer, Book]]]:
-    async def arrange(simulator: Simulator) -> tuple[Peer, Book]:
+def _after(directive: str, mark: bytes) -> Callable[[Simulator], Awaitable[tuple[Peer, RequestRecord]]]:
+    async def arrange(simulator: Simulator) -> tuple[Peer, RequestRecord]:
         peer = await Peer.connect(simulator)
         await peer.ask(directive)
         await peer.read_until(mark)
@@ -254,7 +254,7 @@ def _after(directive: str, mark: bytes) -> Callable[[Simulator], Awaitable[tuple
     return arrange
 
 
-async def _without_stream(simulator: Simulator) -> tuple[Peer, Book]:
+async def _without_stream(simulator: Simulator) -> tuple[Peer, RequestRecord]:
     peer = await Peer.connect(simulator)
     await peer.ask("rate=0.01", stream=False)
     return peer, await simulator.book()

@@ -16,7 +16,7 @@ from aiohttp.typedefs import Middleware
 from multidict import CIMultiDict
 
 from ..errors import NotFound, WorkerLost
-from ..fleet.supervisor import Place
+from ..fleet.supervisor import WorkerSpec
 from ..settings.sections import SendBuffers
 from .entrance import BODY
 from .errors import Handler
@@ -34,21 +34,21 @@ _HOP_BY_HOP = frozenset(
     name.lower() for name in (hdrs.CONNECTION, hdrs.KEEP_ALIVE, hdrs.TRANSFER_ENCODING, hdrs.CONTENT_LENGTH, hdrs.HOST)
 )
 
-_Answer = web.StreamResponse | NotFound
+_Reply = web.StreamResponse | NotFound
 
 
-class Siblings:
+class Forwarder:
     """The other workers of this machine, and those that this service replaces.
 
     Args:
-        place: this worker's place among them.
+        spec: what this worker was told by its parent.
         buffers: the bounds towards a reader whose stream is passed through.
     """
 
-    def __init__(self, place: Place, buffers: SendBuffers) -> None:
-        self._place = place
+    def __init__(self, spec: WorkerSpec, buffers: SendBuffers) -> None:
+        self._spec = spec
         self._buffers = buffers
-        self._older = list(place.older)  # those that have ended are dropped when they are met
+        self._older = list(spec.older)  # those that have ended are dropped when they are met
         self._sessions: dict[str, aiohttp.ClientSession] = {}  # by the path of the socket
 
     async def close(self) -> None:
@@ -59,7 +59,7 @@ class Siblings:
     @property
     def middlewares(self) -> list[Middleware]:
         """What passes requests on; none where there is nobody to pass them to."""
-        return [self._middleware] if self._place.folder or self._older else []
+        return [self._middleware] if self._spec.folder or self._older else []
 
     @property
     def _middleware(self) -> Middleware:
@@ -81,15 +81,15 @@ class Siblings:
 
         return find
 
-    async def _among_workers(self, request: web.Request, handler: Handler) -> _Answer:
-        here, others = self._place.number, [n for n in range(self._place.count) if n != self._place.number]
+    async def _among_workers(self, request: web.Request, handler: Handler) -> _Reply:
+        here, others = self._spec.number, [n for n in range(self._spec.count) if n != self._spec.number]
         if not one_slash(request.path).startswith("/api/chat/"):
             match = _STREAM_ID.match(request.match_info["id"])
             owner = int(match[1]) if match else here
             if owner in others:
                 return await self._from_worker(request, owner)
             others = []
-        answer: _Answer
+        answer: _Reply
         try:
             answer = await handler(request)
         except NotFound as error:
@@ -101,7 +101,7 @@ class Siblings:
             answer = await self._from_worker(request, number)
         return answer
 
-    async def _among_older(self, request: web.Request, answer: _Answer) -> _Answer:
+    async def _among_older(self, request: web.Request, answer: _Reply) -> _Reply:
         for path in list(self._older):
             if not _is_unknown(request, answer):
                 break
@@ -113,20 +113,20 @@ class Siblings:
                 log.info("%s ended before it could be asked for a stream", path)
         return answer
 
-    async def _from_worker(self, request: web.Request, number: int) -> _Answer:
+    async def _from_worker(self, request: web.Request, number: int) -> _Reply:
         try:
-            return await self._pass_on(request, self._place.socket_of(number), _BY_WORKER)
+            return await self._pass_on(request, self._spec.socket_of(number), _BY_WORKER)
         except aiohttp.ClientError as error:
             raise WorkerLost("the worker that has this stream cannot be reached", retry_after_s=1.0) from error
 
-    async def _pass_on(self, request: web.Request, path: str, passed_on_by: str) -> _Answer:
+    async def _pass_on(self, request: web.Request, path: str, passed_on_by: str) -> _Reply:
         """The answer from the process behind the socket at `path`. Raises ClientError if there is none."""
         headers = CIMultiDict((key, value) for key, value in request.headers.items() if key.lower() not in _HOP_BY_HOP)
         headers[PASSED_ON] = passed_on_by
         async with AsyncExitStack() as stack:
             theirs = await stack.enter_async_context(
                 self._session(path).request(
-                    request.method, f"http://sibling{request.path_qs}", headers=headers, data=request.get(BODY)
+                    request.method, f"http://worker{request.path_qs}", headers=headers, data=request.get(BODY)
                 )
             )
             if theirs.status == 404:
@@ -162,7 +162,7 @@ class Siblings:
         return session
 
 
-def _is_unknown(request: web.Request, answer: _Answer) -> bool:
+def _is_unknown(request: web.Request, answer: _Reply) -> bool:
     """Whether it says that nobody there has such a stream; to those who only ask, 204 says so."""
     if isinstance(answer, NotFound):
         return True
