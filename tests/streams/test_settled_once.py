@@ -64,7 +64,7 @@ def test_a_stream_that_ends_at_any_turn_of_the_loop_is_settled_once(
         end(session, connection)
 
     async def scene() -> None:
-        # All in one house, side by side: it makes sure that nothing is left, and that each one's books were closed once.
+        # All side by side in one set of streams, which makes sure that nothing is left, and that each one's books were closed once.
         async with streams_under_test(replay_s=1.0) as opened, asyncio.TaskGroup() as tasks:
             for turn in range(TURNS):
                 tasks.create_task(ended_at(opened, turn))
