@@ -49,11 +49,18 @@ run: $(VENV)/.service ## Serve on http://127.0.0.1:8080, with a simulated Claude
 	$(BIN)/python -m app serve --simulate --config config/sluiceway.toml --host $(HOST) --port $(PORT)
 
 test: $(VENV)/.tests system ## Check the code and run every test (some minutes)
-	$(MAKE) --no-print-directory check unit
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not unit and not soak and not clients"
+	$(MAKE) --no-print-directory check
+	$(BIN)/python -m pytest $(TWO) -m unit $(EVERY_BRANCH)
+	$(BIN)/python -m pytest $(TWO) -m "not unit and not soak and not clients"
 
 unit: $(VENV)/.tests ## Run the tests that need neither socket, server, browser nor other program (seconds)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m unit
+	$(BIN)/python -m pytest $(TWO) -m unit
+
+# The longest files are not all in one worker, nor last.
+TWO = -n 2 --dist worksteal
+# What takes and gives nothing but values is tested at every branch, and by this lane alone.
+EVERY_BRANCH = --cov=app/answer --cov=app/flow --cov=app/wire --cov=app/money --cov-branch --cov-fail-under=100 \
+	--cov-report=term-missing:skip-covered
 
 soak: $(VENV)/.tests system ## Run the tests that take longer than `make test` may
 	$(BIN)/python -m pytest -m soak --timeout 1800

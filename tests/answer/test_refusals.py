@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.answer.refusals import MOST_WORDS, no_stream, refusal, told, without_secrets, words_of
+from app.answer.refusals import MOST_WORDS, came_with, no_stream, refusal, told, without_secrets, words_of
 from app.errors import UpstreamError, UpstreamGarbled, UpstreamRefused
 
 SPENT = {"error_code": "enforced_spend_limit_reached"}
@@ -197,3 +197,25 @@ def test_whatever_comes_is_an_error_that_can_be_told(body: bytes, status: int | 
         assert len(failure.message) <= 2 * MOST_WORDS
         assert failure.message.isprintable()
         assert failure.type
+
+
+def test_an_error_carries_what_the_head_of_its_response_said() -> None:
+    error = UpstreamRefused("m", type="overloaded_error", status=529, retryable=True)
+    came_with(error, {"retry-after": "7", "request-id": "req_1", "x-new": "n"})
+    assert (error.retry_after_s, error.request_id) == (7.0, "req_1")
+    assert ("x-new", "n") in error.headers
+
+
+def test_what_an_error_says_itself_stands_before_the_head_of_its_response() -> None:
+    error = UpstreamRefused(
+        "m", type="overloaded_error", status=529, retryable=True, retry_after_s=3.0, request_id="req_of_the_event"
+    )
+    came_with(error, {"retry-after": "7", "request-id": "req_1"})
+    assert (error.retry_after_s, error.request_id) == (3.0, "req_of_the_event")
+
+
+def test_an_error_that_is_not_claudes_takes_no_id_of_its_request() -> None:
+    error = UpstreamGarbled("m")
+    came_with(error, {"request-id": "req_1"})
+    assert error.headers == (("request-id", "req_1"),)
+    assert not hasattr(error, "request_id")

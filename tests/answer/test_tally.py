@@ -123,6 +123,11 @@ def test_a_fallback_names_the_model_that_goes_on_and_what_was_declined() -> None
     assert (told.model, told.at_usage[0]) == ("claude-z", 8)
 
 
+def test_a_fallback_after_an_exact_usage_leaves_what_that_usage_covers() -> None:
+    told = tally(start(), text("abc"), stopped(None, output_tokens=2), text("de"), block("fallback", to={"model": "y"}))
+    assert (told.at_usage[0], told.declined[0]) == (3, 5)
+
+
 @pytest.mark.parametrize("to", [None, {}, {"model": 7}, "claude-y", []])
 def test_a_fallback_to_nobody_known_leaves_the_model(to: Any) -> None:
     assert tally(start(), block("fallback", to=to)).model == "claude-x"

@@ -11,6 +11,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from app.money.ledger import Ledger
 from app.money.ledger_file import LedgerFile
 from app.money.prices import Prices
 from tests.support.books import settled, start, text
+from tests.support.clock import jumping
 from tests.support.ledger_streams import finish_one
 
 MODEL = "claude-opus-4-8"
@@ -207,6 +209,10 @@ def test_processes_that_save_at_once_keep_every_answer(path: Path) -> None:
     assert kept(path) == (90, 90)
 
 
+def saved(path: Path) -> bool:
+    return path.exists()
+
+
 def holding(path: Path) -> int:
     """The lock, as another process would hold it: a lock of its own for each time a folder is opened."""
     folder = os.open(path.parent, os.O_RDONLY)
@@ -218,7 +224,7 @@ def test_while_another_process_has_the_lock_nothing_is_written(path: Path) -> No
     worker = Worker(path).answers(5)
     folder = holding(path)
     assert not worker.file.save(0.0)
-    assert not path.exists()
+    assert not saved(path)
     os.close(folder)
     assert worker.file.save(0.0)
     assert kept(path) == (5, 5)
@@ -242,6 +248,79 @@ async def test_it_is_saved_at_the_end(path: Path) -> None:
     task.cancel()
     await asyncio.wait([task])
     assert kept(path) == (7, 7)
+
+
+@jumping
+async def test_it_is_saved_once_in_a_while(path: Path) -> None:
+    worker = Worker(path)
+    task = asyncio.create_task(worker.file.keep())
+    worker.answers(3)
+    await asyncio.sleep(ledger_file.SAVE_EVERY_S - 1)
+    assert not saved(path)
+    await asyncio.sleep(2)
+    assert kept(path) == (3, 3)
+    worker.answers(2)
+    await asyncio.sleep(ledger_file.SAVE_EVERY_S)
+    assert kept(path) == (5, 5)
+    task.cancel()
+    await asyncio.wait([task])
+
+
+@jumping
+async def test_a_save_that_meets_a_lock_is_made_up_for_soon_after(path: Path) -> None:
+    worker = Worker(path).answers(3)
+    task = asyncio.create_task(worker.file.keep())
+    folder = holding(path)
+    await asyncio.sleep(ledger_file.SAVE_EVERY_S + 5)
+    assert not saved(path)
+    os.close(folder)
+    await asyncio.sleep(2 * ledger_file.BUSY_S)
+    assert kept(path) == (3, 3)
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def test_the_last_save_waits_a_little_for_the_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, folder = Worker(path).answers(3), holding(path)
+    monkeypatch.setattr(time, "sleep", lambda _seconds: os.close(folder))  # meanwhile the other process is done
+    worker.file.save_at_the_end(0.0)
+    assert kept(path) == (3, 3)
+
+
+def test_where_folders_cannot_be_locked_one_worker_alone_is_kept(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(_folder: int, _how: int) -> None:
+        raise OSError("no locks on this file system")
+
+    caplog.set_level("INFO")
+    monkeypatch.setattr(fcntl, "flock", refused)
+    Worker(path).answers(3).save()
+    assert kept(path) == (3, 3)
+    assert "without a lock, so for one worker alone" in caplog.text
+
+
+def test_a_file_that_cannot_be_read_is_said_and_nothing_breaks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = Worker(tmp_path / ("x" * 300))  # a name that no file system takes
+    assert worker.learned == (0, 0)
+    assert "cannot be read" in caplog.text
+
+
+def test_what_another_worker_has_just_set_aside_is_not_said_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Worker(path).answers(3).save()
+
+    def damaged(*_read: object) -> None:
+        path.unlink()  # by the other one, in the meantime
+        raise ValueError("damaged")
+
+    ledger = Ledger(NO_PRICES)
+    monkeypatch.setattr(ledger, "restore", damaged)
+    LedgerFile(path, ledger).load(0.0)
+    assert not caplog.records
 
 
 # Files that cannot be used.

@@ -246,3 +246,11 @@ def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
 def test_scaled_rate_scales_every_type() -> None:
     rate = Rate(input=1, output=2, cache_read=3, cache_write_5m=4, cache_write_1h=5)
     assert [getattr(rate.times(2), kind) for kind in TOKEN_TYPES] == [2, 4, 6, 8, 10]
+
+
+def test_a_table_becomes_another_one_all_at_once(prices: Prices) -> None:
+    running = Prices()
+    running.replace(prices)
+    assert running.models == prices.models
+    assert running.upstreams == prices.upstreams
+    assert running.fees == prices.fees

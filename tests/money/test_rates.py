@@ -230,6 +230,7 @@ EARLIER = ("precision", "weighted", "seen", "squares", "learned")
         {"recent": []},
         {"recent": [[[1.0]], [], [], []]},
         {"recent": [[[math.nan] * 6], [], [], []]},
+        {"recent": [[[1.0, 0.0, 0.0, 0.0, 0.0, -1.0]], [], [], []]},
         {"shift": [0.0]},
         {"came": [1, 2]},
     ],
@@ -251,6 +252,18 @@ def test_what_two_learned_apart_comes_to_what_one_would_have_learned() -> None:
     assert joined.learned == together.learned == 120
     assert joined.tokens_each == pytest.approx(together.tokens_each, rel=0.002)
     assert joined.scatter == pytest.approx(together.scatter, rel=0.02)
+
+
+def test_a_rate_of_nothing_is_left_with_the_next_answers() -> None:
+    """As a saved one may have, whose sums came out below zero."""
+    answer: Features = (1000, 0, 0, 0, 0)
+    damaged = taught(*[(answer, 250)] * 20).dump(now=0.0)
+    damaged["weighted"][0] = -1e9
+    rates = TokenRates.restore(damaged, 7 * DAY_S, now=0.0)
+    assert rates.estimate(answer) == 0
+    for _ in range(4):
+        rates.learn(answer, 250, now=0.0)
+    assert rates.estimate(answer) == pytest.approx(250, rel=0.05)
 
 
 @pytest.mark.parametrize("who", ["mine", "theirs"])

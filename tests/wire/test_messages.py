@@ -207,3 +207,15 @@ def test_whatever_is_called_a_message_can_be_booked(anything: Any) -> None:
         tally.see(event)
 
     assert tally.phase is Phase.DONE
+
+
+@pytest.mark.parametrize("said", [b'{"error": {"type": "x", "message": "m", "new": 1}, "request_id": "r"}'])
+def test_claudes_own_error_is_told_as_it_came(said: bytes) -> None:
+    error = UpstreamRefused("m", type="x", status=400, retryable=False, said=said)
+    assert error_body(error) == {"type": "error"} | json.loads(said)
+
+
+@pytest.mark.parametrize("said", [b"", b"<h1>Bad Gateway</h1>", b"[1]", b'"m"', b"[" * 100_000])
+def test_an_error_whose_words_are_no_object_is_told_in_ours(said: bytes) -> None:
+    error = UpstreamRefused("m", type="overloaded_error", status=529, retryable=True, said=said)
+    assert error_body(error)["error"]["message"] == "m"

@@ -353,6 +353,14 @@ def chunks_of(message: dict[str, Any]) -> list[dict[str, Any]]:
     return [json.loads(frame.removeprefix(b"data: ")) for frame in preface(message)]
 
 
+def test_a_part_without_a_word_is_built_again_without_one() -> None:
+    hidden = {"type": "reasoning", "text": "", "providerMetadata": kept(redactedData="xyz")}
+    assert chunks_of(assistant(hidden))[1:] == [
+        {"type": "reasoning-start", "id": "earlier-0"},
+        {"type": "reasoning-end", "id": "earlier-0", "providerMetadata": kept(redactedData="xyz")},
+    ]
+
+
 def test_a_message_is_built_again_part_by_part() -> None:
     done = tool("output-available", output=1)
     failed = server_tool("output-error", errorText="e", resultProviderMetadata=kept(type="x"))

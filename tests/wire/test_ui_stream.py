@@ -292,6 +292,36 @@ def test_citations_are_sources_beside_their_text_and_kept_for_the_next_question(
     assert len(end["citations"]) == 5
 
 
+def test_a_citation_without_its_words_is_told_without_them() -> None:
+    cited = {"type": "web_search_result_location", "url": "https://a.example", "title": "A", "cited_text": None}
+    cite = of("content_block_delta", index=0, delta={"type": "citations_delta", "citation": cited})
+    (told_of,) = told(start(0, "text", text=""), cite, stop(0))[-1]["citations"]
+    assert set(told_of) == {"source"}
+
+
+@pytest.mark.parametrize(
+    ("block", "chunk", "nothing"),
+    [
+        ("text", "text", Delta(0, "text", "")),
+        ("text", "text", Delta(0, "thinking", "not said aloud")),
+        ("thinking", "reasoning", Delta(0, "thinking", "")),
+        ("thinking", "reasoning", Delta(0, "text", "said aloud")),
+    ],
+)
+def test_a_block_grows_by_words_of_its_kind_alone(block: str, chunk: str, nothing: Delta) -> None:
+    chunks = told(start(0, block, **{block: ""}), nothing, stop(0))
+    assert [chunk["type"] for chunk in chunks] == [f"{chunk}-start", f"{chunk}-end"]
+
+
+def test_a_delta_of_tomorrow_leaves_a_thought_and_its_signature_as_they_are() -> None:
+    signed, unknown = (
+        of("content_block_delta", index=0, delta=delta)
+        for delta in ({"type": "signature_delta", "signature": "sig"}, {"type": "brand_new", "signature": 7})
+    )
+    chunks = told(start(0, "thinking", thinking=""), signed, unknown, stop(0))
+    assert chunks[-1]["providerMetadata"]["anthropic"] == {"signature": "sig"}
+
+
 def test_a_fetched_page_is_a_source() -> None:
     call = start(0, "server_tool_use", id="s", name="web_fetch", input={})
     found = {"type": "web_fetch_result", "url": "https://a.example", "content": {"title": "A"}}

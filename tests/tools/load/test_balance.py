@@ -18,6 +18,7 @@ from app.tools.load.plan import Kind, Plan
 from app.tools.load.protocols import PLAIN, Question
 from app.tools.load.report import reader_columns, reader_rows
 from app.tools.load.run import run
+from tests.support import loopback
 
 pytestmark = pytest.mark.real
 
@@ -97,7 +98,7 @@ def test_every_stream_that_is_started_comes_to_exactly_one_end(
     plan = Plan(
         streams, ramp_s=0.1, duration_s=duration_s, mix=mix, stall_s=0.05, vanish_s=0.05, turn_s=(0.0, 0.1), seed=seed
     )
-    figures = asyncio.run(met(plan, seed, over_s)).figures
+    figures = loopback.run(met(plan, seed, over_s)).figures
 
     assert figures.live == 0
     assert figures.refusals.total() == figures.count(StreamEnd.REFUSED, StreamEnd.REJECTED)
