@@ -91,7 +91,10 @@ async def drive(client: Client, installation: Installation) -> dict[str, Cell]:
     Raises:
         AssertionError: a driver failed of itself.
     """
-    settings = Settings.model_validate({"port": 0, "admin_port": 0, "max_lag_s": 60.0, "warm_connections": 0})
+    # A refusal may take two seconds to come and still be a status; the slow scenario's first token comes later.
+    settings = Settings.model_validate(
+        {"port": 0, "admin_port": 0, "max_lag_s": 60.0, "warm_connections": 0, "commit_s": 2.0}
+    )
     async with (
         claude() as near,
         claude() as far,

@@ -1,6 +1,7 @@
 """httpx-sse, on the Messages API and, behind the service, on the plain protocol."""
 
 import json
+from functools import cache
 
 import httpx
 from drive import KEY, MODEL, STREAMED, add, drive
@@ -47,11 +48,13 @@ def of_plain(saw, data):
             saw["error"] = [kind, message]
 
 
+@cache
+def client():
+    return httpx.AsyncClient(timeout=60)
+
+
 async def read(ask, path, of):
-    async with (
-        httpx.AsyncClient(timeout=60) as client,
-        aconnect_sse(client, "POST", ask.url + path, headers=HEADERS, json=body(ask, path)) as source,
-    ):
+    async with aconnect_sse(client(), "POST", ask.url + path, headers=HEADERS, json=body(ask, path)) as source:
         if source.response.status_code != 200:
             told = json.loads(await source.response.aread())
             error = (
