@@ -24,6 +24,10 @@ class HeadTooLarge(ValueError):
     """A response's head passed its bound without an end."""
 
 
+class BrokeOff(httpx2.ReadError):
+    """The body of a good response ended before its end: an answer had begun."""
+
+
 class Parser:
     """What a response says: its head once that is whole, and its body as it comes. Pure.
 
@@ -124,8 +128,8 @@ class Body(httpx2.AsyncByteStream):
         """What of the body has come, at once.
 
         Raises:
-            httpx2.ReadError: the connection broke, or ended before the body did. httpx2.RemoteProtocolError: what
-                came is no HTTP.
+            httpx2.ReadError: the connection broke, or ended before the body did; BrokeOff where the status was good.
+                httpx2.RemoteProtocolError: what came is no HTTP.
         """
         early, self._early = self._early, b""
         socket = self.socket
@@ -136,18 +140,21 @@ class Body(httpx2.AsyncByteStream):
                 data = socket.take(most_bytes)
                 if not data:
                     if socket.ended and not self._parser.end():
-                        raise httpx2.ReadError("the connection ended before the answer did")
+                        raise self._broke("the connection ended before the answer did")
                     break
                 body = self._parser.feed(data)
                 if body or self._parser.complete:
                     break
         except OSError as error:  # ssl.SSLError is one
-            raise httpx2.ReadError(f"the connection broke: {error}") from error
+            raise self._broke(f"the connection broke: {error}") from error
         except (httptools.HttpParserError, ValueError) as error:
             raise httpx2.RemoteProtocolError(f"what came is no HTTP: {error}") from error
         if self._parser.complete:
             self._give_back()
         return body if data else b""
+
+    def _broke(self, words: str) -> httpx2.ReadError:
+        return BrokeOff(words) if 200 <= self._parser.status < 300 else httpx2.ReadError(words)
 
     def put_back(self, taken: bytes) -> None:
         """What was taken last comes again with the next `take`, all of it at once."""

@@ -8,7 +8,8 @@ import anthropic
 import httpx2
 
 from ..answer.refusals import came_with, no_stream, refusal
-from ..errors import ErrorResponse, SluicewayError, UpstreamError, UpstreamGarbled, UpstreamUnreachable
+from ..errors import ErrorResponse, SluicewayError, UpstreamCut, UpstreamError, UpstreamGarbled, UpstreamUnreachable
+from .exchange import BrokeOff
 from .ways import ProxyRefused
 
 # What a request by the SDK raises where it came to nothing. The second is met in a body that is read at once.
@@ -24,6 +25,8 @@ def translated(error: Exception) -> UpstreamError:
         return UpstreamGarbled(f"Claude's side could not be read: {cause}")
     if isinstance(cause, httpx2.RemoteProtocolError):
         return UpstreamGarbled("Claude's side answered with something that is no HTTP")
+    if isinstance(cause, BrokeOff):
+        return UpstreamCut("Claude's answer was cut off")
     if isinstance(cause, httpx2.ConnectTimeout):
         return UpstreamUnreachable("no connection to Claude in time")
     if isinstance(cause, httpx2.ConnectError):

@@ -151,6 +151,15 @@ async def test_an_error_whose_body_is_cut_keeps_its_status(way: str, end: Any) -
     assert said.status == 529
 
 
+@pytest.mark.parametrize("end", [CLOSE, RESET])
+async def test_a_whole_answer_that_is_cut_is_not_to_be_bought_again(end: Any) -> None:
+    said, requests = await answer_to("whole", [response(json.dumps(MESSAGE).encode(), **JSON)[:-9], end])
+
+    code = said.error["error"]["details"]["error_code"]
+    assert (said.status, code, requests) == (502, "upstream_cut", 1)
+    assert said.headers["x-should-retry"] == "false"
+
+
 SECRETS = f'{{"type":"error","error":{{"type":"authentication_error","message":"bad {KEY} sk-ant-api03-abc Bearer abcdefgh"}}}}'
 
 

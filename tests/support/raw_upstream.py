@@ -175,7 +175,7 @@ KEY: Final = "configured-key-of-the-service"
 
 @asynccontextmanager
 async def behind(upstream: RawUpstream, **given: object) -> AsyncIterator[Running]:
-    """The service in front of it, with settings by keyword."""
-    settings = Settings.model_validate({"port": 0, "admin_port": 0, "max_lag_s": 60.0} | given)
+    """The service in front of it, with settings by keyword. However busy the machine is, a refusal keeps its status."""
+    settings = Settings.model_validate({"port": 0, "admin_port": 0, "max_lag_s": 60.0, "commit_s": 20.0} | given)
     async with running(settings, Credentials(api_key=KEY, base_url=upstream.url)) as service:
         yield service

@@ -65,8 +65,8 @@ class Cell:
                 if self.differs(way):
                     lines += [f"{way} straight {self._asked(way, False)}: {json.dumps(straight, ensure_ascii=False)}"]
                     lines += [f"{way} through  {self._asked(way, True)}: {json.dumps(through, ensure_ascii=False)}"]
-            elif self.scenario == "cut" and not self._asked(way, False):
-                lines.append(f"{way}: Claude was not asked")
+            elif self.scenario == "cut" and not 0 < self._asked(way, True) <= self._asked(way, False):
+                lines.append(f"{way}: asked {self._asked(way, False)}, through {self._asked(way, True)} times")
             elif self.scenario == "cut" and self._once(way) and so_far(straight) != so_far(through):
                 lines.append(f"{way}: before the cut {so_far(straight)}, through {so_far(through)}")
         marked = {what for what in self.asked_straight | self.asked_through if what.split()[0] not in self.straight}
