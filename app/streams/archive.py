@@ -74,6 +74,10 @@ class Archive:
         self._named[key] = terms
         return older
 
+    def release(self, caller: str, name: str) -> Terms | None:
+        """Takes the name from the caller's stream that has it, and returns that one."""
+        return self._named.pop((caller, name), None)
+
     def named(self, caller: str, name: str) -> Terms | None:
         """The caller's newest stream of this name, while it runs or can be read again."""
         return self._named.get((caller, name))

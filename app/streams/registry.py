@@ -106,6 +106,22 @@ class Streams:
         """The caller's newest stream of this name, while it runs or can be read again."""
         return self._archive.named(caller, name)
 
+    def check_room(self) -> None:
+        """Whether a stream could be started now. Raises Draining, Overloaded: as `start` does."""
+        if not self.accepting:
+            raise Draining("the service is shutting down", retry_after_s=1.0)
+        self._admit(len(self.live) + len(self._whole))
+
+    def overtake(self, caller: str, name: str) -> bool:
+        """A newer stream of the caller's name begins elsewhere: the one here has it no more, and ends.
+
+        Returns:
+            Whether there was one.
+        """
+        older = self._archive.release(caller, name)
+        self._end_older(older)
+        return older is not None
+
     def start(
         self,
         terms: Terms,
@@ -128,9 +144,9 @@ class Streams:
         Raises:
             Draining: none is started any more. Overloaded: there is no room for one more.
         """
-        self._check_accepting()
+        self.check_room()
         if terms.name:
-            self._claim_name(terms)
+            self._end_older(self._archive.claim(terms))
         replay = self._archive.replay(terms.policy)
         if replay.keeps:
             replay.extend([numbered(frame_id, frame) for frame_id, frame in enumerate(preface, 1)])
@@ -151,7 +167,7 @@ class Streams:
             Draining: none is asked for any more. Overloaded: there is no room for one more.
             ShuttingDown: the drain time is over. InternalError: the block failed with what was not foreseen.
         """
-        self._check_accepting()
+        self.check_room()
         page = self._books.open(model, max_tokens)
         outcome = Outcome.INTERNAL_ERROR
         limit = asyncio.timeout(None)
@@ -186,7 +202,7 @@ class Streams:
             Draining: none passes any more. Overloaded: there is no room for one more.
             ShuttingDown: the drain time is over.
         """
-        self._check_accepting()
+        self.check_room()
         limit = asyncio.timeout(None)
         self._whole.add(limit)
         self._idle.clear()
@@ -294,17 +310,11 @@ class Streams:
         for connection in self._replaying:
             connection.abort()
 
-    def _check_accepting(self) -> None:
-        if not self.accepting:
-            raise Draining("the service is shutting down", retry_after_s=1.0)
-        self._admit(len(self.live) + len(self._whole))
-
     def _check_idle(self) -> None:
         if not (self.live or self._whole or self._replaying):
             self._idle.set()
 
-    def _claim_name(self, terms: Terms) -> None:
-        older = self._archive.claim(terms)
+    def _end_older(self, older: Terms | None) -> None:
         session = self.live.get(older.stream_id) if older is not None else None
         if session is not None:
             session.stop(Outcome.TAKEN_OVER, TakenOver("a newer question has taken this one's place"))

@@ -23,6 +23,7 @@ from ..wire.ui_messages import continued, preface, to_claude, tool_calls
 from ..wire.ui_stream import CostOf, UiFormat
 from .entrance import BODY, CALLER, Body, Route
 from .opening import Opener, Wanted
+from .forwarding import NEWER, Forwarder
 from .requests import Question, field_value, parse_fields, question_of
 
 # The AI SDK's servers send it; its clients do not look (UI message stream, version 1).
@@ -38,11 +39,13 @@ class ChatApi:
         opener: opens streams.
         defaults: what is asked where a request does not say.
         prices: what an answer costs, for the page.
+        forwarder: reaches where the chat's older answer may run.
     """
 
     opener: Opener
     defaults: Defaults
     prices: Prices
+    forwarder: Forwarder
 
     def routes(self) -> list[Route]:
         """The paths of a chat."""
@@ -69,6 +72,8 @@ class ChatApi:
             headers=_MARK,
             betas=question.betas,
         )
+        self.opener.streams.check_room()  # who is refused ends nothing
+        await self.forwarder.tell_of_newer(request, asked.chat_id)
         return await self.opener.open_stream(request, wanted)
 
     async def resume(self, request: web.Request) -> web.StreamResponse:
@@ -83,9 +88,12 @@ class ChatApi:
 
     async def stop(self, request: web.Request) -> web.Response:
         """`POST /api/chat/{id}/stop`: stop now, whoever reads."""
-        terms = self.opener.streams.named(request[CALLER], request.match_info["id"])
+        name = request.match_info["id"]
+        terms = self.opener.streams.named(request[CALLER], name)
         if terms is None:
             raise NotFound("no chat of yours has this id")
+        if NEWER in request.headers:
+            return web.json_response({"stopped": self.opener.streams.overtake(request[CALLER], name)})
         session = self.opener.streams.live.get(terms.stream_id)
         if session is not None:
             session.stop(Outcome.STOPPED, Stopped("the stream was stopped"))

@@ -166,7 +166,7 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
                 *forwarder.middlewares,
             ],
         )
-        entrance.install(app, [*_routes(opener, settings, prices, page), *passed.routes()])
+        entrance.install(app, [*_routes(opener, settings, prices, page, forwarder), *passed.routes()])
         cors.install(app)
         admin = web.Application()
         admin.add_routes(admin_routes(streams, registry))
@@ -211,14 +211,16 @@ def _claude(settings: Settings, credentials: Credentials, metrics: Metrics) -> C
     return claude
 
 
-def _routes(opener: Opener, settings: Settings, prices: Prices, page: dict[str, Any]) -> list[Route]:
+def _routes(
+    opener: Opener, settings: Settings, prices: Prices, page: dict[str, Any], forwarder: Forwarder
+) -> list[Route]:
     defaults = settings.questions
     chat_defaults = replace(defaults, policy=defaults.chat_policy)
     return [
         *PlainApi(opener, defaults).routes(),
         *gauge_routes(opener.streams),
         *MessagesApi(opener).routes(),
-        *ChatApi(opener, chat_defaults, prices).routes(),
+        *ChatApi(opener, chat_defaults, prices, forwarder).routes(),
         *Pages().routes(page),
     ]
 

@@ -6,14 +6,17 @@ while it drains; it is asked where nobody here knows the stream.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from contextlib import AsyncExitStack
+from urllib.parse import quote
 
 import aiohttp
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 from multidict import CIMultiDict
+from yarl import URL
 
 from ..errors import NotFound, WorkerLost
 from ..fleet.supervisor import WorkerSpec
@@ -30,6 +33,11 @@ _STREAM_ID = re.compile(r"st(\d{1,4})_")
 # workers are asked. A caller who says it only misses its stream.
 PASSED_ON = "X-Sluiceway-Passed-On"
 _BY_WORKER, _BY_SUCCESSOR = "worker", "successor"
+# Says that a chat's newer question is why its older answer is to stop.
+NEWER = "X-Sluiceway-Newer"
+_OF_A_CALLER = ("Authorization", "x-api-key")
+# A process on this machine that does not answer in so many seconds is not waited for: the question is.
+_TELLING_S = 1.0
 _HOP_BY_HOP = frozenset(
     name.lower() for name in (hdrs.CONNECTION, hdrs.KEEP_ALIVE, hdrs.TRANSFER_ENCODING, hdrs.CONTENT_LENGTH, hdrs.HOST)
 )
@@ -80,6 +88,30 @@ class Forwarder:
             return answer
 
         return find
+
+    async def tell_of_newer(self, request: web.Request, chat_id: str) -> None:
+        """Ends what runs of a chat elsewhere, now that its next question has come here; who is gone needs no telling.
+
+        Args:
+            request: the next question; its caller's key goes along.
+            chat_id: the page's own name for the chat.
+
+        Cancelling is safe.
+        """
+        others = [(self._spec.socket_of(n), _BY_WORKER) for n in range(self._spec.count) if n != self._spec.number]
+        told = [(path, by) for path, by in (*others, *((path, _BY_SUCCESSOR) for path in self._older))]
+        await asyncio.gather(*(self._tell_of_newer(request, chat_id, path, by) for path, by in told))
+
+    async def _tell_of_newer(self, request: web.Request, chat_id: str, path: str, passed_on_by: str) -> None:
+        headers = {name: request.headers[name] for name in _OF_A_CALLER if name in request.headers}
+        headers |= {PASSED_ON: passed_on_by, NEWER: "1"}
+        url = f"http://sibling/api/chat/{quote(chat_id, safe='', errors='replace')}/stop"
+        try:
+            async with asyncio.timeout(_TELLING_S):
+                async with self._session(path).post(URL(url, encoded=True), headers=headers):
+                    pass
+        except (aiohttp.ClientError, TimeoutError):
+            log.info("%s could not be told of a chat's newer question", path)
 
     async def _among_workers(self, request: web.Request, handler: Handler) -> _Reply:
         here, others = self._spec.number, [n for n in range(self._spec.count) if n != self._spec.number]

@@ -11,12 +11,13 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientResponse, ClientSession
 
 from app.fleet.supervisor import WorkerSpec, parse_worker, supervise
 from app.settings import Settings
@@ -222,6 +223,48 @@ def neighbouring_ports(taken: list[int]) -> Iterator[int]:
                     sock.close()
             yield port
             return
+
+
+@pytest.mark.parametrize(
+    ("chat_id", "resumable"), [("a chat", False), ("b/\N{LATIN SMALL LETTER E WITH ACUTE}?x=%2F", True)]
+)
+async def test_a_newer_question_in_a_chat_ends_its_older_answer_on_whichever_worker_it_runs(
+    chat_id: str, resumable: bool, simulator: Simulator
+) -> None:
+    path = f"/api/chat/{quote(chat_id, safe='')}"
+    async with _workers(simulator, SLUICEWAY_API_KEYS="key-one,key-two") as workers, AsyncExitStack() as stack:
+
+        async def ask(key: str = "key-one") -> ClientResponse:
+            # A new connection each time, so that the kernel picks the worker.
+            client = await stack.enter_async_context(ClientSession(headers={"x-api-key": key}))
+            text = {"type": "text", "text": "{{tokens=5000 rate=20 text=numbered}}"}
+            message = {"id": "u", "role": "user", "parts": [text]}
+            body = {"id": chat_id, "messages": [message], "resumable": resumable}
+            answer = await stack.enter_async_context(client.post(f"{workers.url}/api/chat", json=body))
+            assert answer.status == 200
+            assert await answer.content.readuntil(b"\n\n")
+            return answer
+
+        others, older, seen = await ask("key-two"), await ask(), set[str]()
+        for _ in range(12):
+            newer = await ask()
+            seen.add(newer.headers["X-Stream-Id"][:3])
+            assert b'"abort","reason":"taken_over"' in await older.read()
+            older = newer
+        assert seen == {"st0", "st1"}
+        for _ in range(4 * resumable):
+            async with (
+                ClientSession(headers={"x-api-key": "key-one"}) as anyone,
+                anyone.get(f"{workers.url}{path}/stream") as again,
+            ):
+                assert again.headers["X-Stream-Id"] == older.headers["X-Stream-Id"]
+        async with (
+            ClientSession(headers={"x-api-key": "key-one"}) as anyone,
+            anyone.post(f"{workers.url}{path}/stop") as stopped,
+        ):
+            assert await stopped.json() == {"stopped": True}
+        assert others.content.exception() is None
+        assert not others.content.is_eof(), "another caller's chat of the same name goes on"
 
 
 async def test_a_signal_to_the_parent_ends_all_workers(simulator: Simulator, client: ClientSession) -> None:
