@@ -16,6 +16,7 @@ from ..answer.blocks import whole_blocks
 from ..answer.events import ClaudeEvent, Delta, DeltaKind, Event
 from ..answer.refusals import STATUS_OF_TYPE
 from ..errors import NotServed, SluicewayError, UpstreamRefused
+from .lines import one_line
 
 _encode = msgspec.json.Encoder().encode
 _FIELDS: dict[DeltaKind, tuple[bytes, bytes]] = {
@@ -41,7 +42,7 @@ class MessagesFormat:
         """
         if error is None:
             return []
-        return [_framed("error", getattr(error, "said", b"") or _encode(error_body(error)))]
+        return [_framed("error", getattr(error, "said", b"") or one_line(_encode(error_body(error))))]
 
 
 def error_body(error: SluicewayError) -> dict[str, Any]:
@@ -100,7 +101,7 @@ def _object(said: bytes) -> dict[str, Any] | None:
 
 def _string(text: str) -> bytes:
     try:
-        return _encode(text)
+        return one_line(_encode(text))
     except UnicodeEncodeError:
         # Half of a surrogate pair, as JSON's escapes can carry it: that is how it came.
         return json.dumps(text).encode("ascii")

@@ -21,6 +21,7 @@ from ..answer.events import ClaudeEvent, Delta, Event
 from ..answer.surrogates import mended
 from ..answer.tally import Tally
 from ..errors import SluicewayError
+from .lines import one_line
 from .runs import Runs
 
 # A comment, and no blank line after it (WHATWG HTML, section 9.2.6): some readers take every blank line for an event,
@@ -94,7 +95,7 @@ def framed(data: dict[str, Any]) -> bytes:
     except UnicodeEncodeError:
         # Half of a surrogate pair whose other half never came: no UTF-8 can carry it.
         encoded = _encode(_mended(data))
-    return b"data: %b\n\n" % encoded
+    return b"data: %b\n\n" % one_line(encoded)
 
 
 def _mended(value: Any) -> Any:

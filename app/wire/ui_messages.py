@@ -39,6 +39,7 @@ def to_claude(messages: Any) -> tuple[str, list[dict[str, Any]]]:
     if not given:
         raise BadRequest("messages must be a list that is not empty", field="messages")
     newest = max((place for place, message in enumerate(given) if _role(message) == "user"), default=-1)
+    last = max((place for place, message in enumerate(given) if _role(message) in ("user", "assistant")), default=-1)
     for place, message in enumerate(given):
         at = f"messages[{place}]"
         if not isinstance(message, dict):
@@ -48,7 +49,11 @@ def to_claude(messages: Any) -> tuple[str, list[dict[str, Any]]]:
             case "system":
                 system += [str(part["text"]) for part in parts if part["type"] == "text" and part.get("text")]
             case "user":
-                _say(turns, "user", _user_blocks(parts, f"{at}.parts", asked_now=place == newest))
+                blocks = _user_blocks(parts, f"{at}.parts", asked_now=place == newest)
+                if not blocks and place == last:
+                    # Without it the answer before it would go up as one that Claude is to go on with.
+                    raise BadRequest(f"{at} asks nothing: it holds no text and no file", field=f"{at}.parts")
+                _say(turns, "user", blocks)
             case "assistant":
                 _answer(turns, parts, at, goes_on=place == len(given) - 1)
             case _:

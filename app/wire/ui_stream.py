@@ -37,6 +37,10 @@ FINISH_REASONS = {
 }
 
 
+# These bring the whole of what they name: it takes the place of what stood at the block's start (the SDK's accumulation).
+_WHOLE_DELTAS = frozenset({"compaction_delta", "signature_delta"})
+
+
 class UiFormat:
     """Encodes one answer as a UI message stream.
 
@@ -145,6 +149,8 @@ class UiFormat:
             block = _RawBlock(index, content)
         self._blocks[index] = block
         yield from block.open()
+        for citation in _citations(content) if isinstance(block, _TextBlock) else ():
+            yield from self._other_delta(block, {"type": "citations_delta", "citation": citation})
         yield from self._sources_of(_sources_in_result(content))
 
     def _knows(self, call_id: str) -> bool:
@@ -240,7 +246,7 @@ class _ThinkingBlock(_Block):
 
     def take(self, delta: dict[str, Any]) -> None:
         if isinstance(delta.get("signature"), str):
-            self._kept = {"signature": self._kept.get("signature", "") + delta["signature"]}
+            self._kept = {"signature": delta["signature"]}  # whole, as the SDK takes it, whatever stood at the start
 
     def close(self) -> Iterator[Chunk]:
         yield {"type": "reasoning-end", "id": self.id, **self._metadata()}
@@ -325,13 +331,21 @@ class _RawBlock(_Block):
         yield from ()
 
     def take(self, delta: dict[str, Any]) -> None:
+        whole = str(delta.get("type")) in _WHOLE_DELTAS
         for name, value in delta.items():
             if name != "type":
                 before = self.content.get(name)
-                self.content[name] = before + value if isinstance(before, str) and isinstance(value, str) else value
+                grows = isinstance(before, str) and isinstance(value, str) and not whole
+                self.content[name] = before + value if grows else value
 
     def close(self) -> Iterator[Chunk]:
         yield {"type": RAW_BLOCK, "data": self.content}
+
+
+def _citations(content: dict[str, Any]) -> list[Any]:
+    """What stands on a text block's start."""
+    given = content.get("citations")
+    return given if isinstance(given, list) else []
 
 
 def _error_text(output: Any) -> str:

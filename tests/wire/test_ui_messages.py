@@ -455,3 +455,23 @@ def test_whatever_a_page_sends_is_read_or_refused(given_messages: list[Any]) -> 
     if last is not None:
         tool_calls(last)
         preface(last)
+
+
+@pytest.mark.parametrize("empty", [[], [text("")], [text(" \n")], [{"type": "data-mark", "data": 1}]])
+@pytest.mark.parametrize("after", [[], [{"id": "s", "role": "system", "parts": [text("be kind")]}]])
+def test_a_newest_message_that_asks_nothing_is_refused_by_name(
+    empty: list[dict[str, Any]], after: list[dict[str, Any]]
+) -> None:
+    """Else the older answer would be the last message, and Claude would go on with it."""
+    with pytest.raises(BadRequest) as refused:
+        to_claude([HELLO, assistant(STEP, text("hi")), user(*empty), *after])
+    assert refused.value.field == "messages[2].parts"
+    assert "messages[2] asks nothing" in refused.value.message
+
+
+def test_an_older_message_that_asked_nothing_is_left_out() -> None:
+    assert turns(HELLO, user(), assistant(STEP, text("hi")), user(), user(text("and?"))) == [
+        ("user", [text("hello")]),
+        ("assistant", [text("hi")]),
+        ("user", [text("and?")]),
+    ]

@@ -170,6 +170,36 @@ def test_half_of_a_character_waits_for_its_other_half_and_is_replaced_where_that
     assert wire.end(None)[1] == framed({"type": "text-delta", "id": "1", "delta": "\ufffd"})
 
 
+def test_what_stands_on_the_start_and_comes_again_as_a_delta_is_as_the_sdk_accumulates_it() -> None:
+    """A signature and a compaction come whole, and replace; a citation is one more."""
+    one, two = ({"type": "char_location", "document_index": 0, "cited_text": words} for words in ("one", "two"))
+    events = (
+        start(0, "thinking", thinking="", signature="old"),
+        of("content_block_delta", index=0, delta={"type": "signature_delta", "signature": "new"}),
+        stop(0),
+        start(1, "compaction", content="old", encrypted_content="old"),
+        of(
+            "content_block_delta",
+            index=1,
+            delta={"type": "compaction_delta", "content": "new", "encrypted_content": None},
+        ),
+        stop(1),
+        start(2, "text", text="", citations=[one]),
+        of("content_block_delta", index=2, delta={"type": "citations_delta", "citation": two}),
+        stop(2),
+    )
+    found = told(*events)
+    assert next(one for one in found if one["type"] == "reasoning-end")["providerMetadata"]["anthropic"] == {
+        "signature": "new"
+    }
+    assert next(one for one in found if one["type"] == RAW_BLOCK)["data"] == {
+        "type": "compaction", "content": "new", "encrypted_content": None,
+    }  # fmt: skip
+    assert next(one for one in found if one["type"] == "text-end")["providerMetadata"]["anthropic"] == {
+        "citations": [one, two]
+    }
+
+
 def test_thinking_keeps_its_signature_for_the_next_question() -> None:
     signature = of("content_block_delta", index=0, delta={"type": "signature_delta", "signature": "sig"})
     events = start(0, "thinking", thinking=""), Delta(0, "thinking", "hm"), signature, stop(0)
@@ -349,8 +379,8 @@ def test_a_picture_is_a_file(source: dict[str, Any], url: str, media_type: str) 
 def test_a_block_without_a_place_is_data_with_all_that_came() -> None:
     chunks = told(
         start(0, "compaction", content=None),
-        of("content_block_delta", index=0, delta={"type": "compaction_delta", "content": "a"}),
-        of("content_block_delta", index=0, delta={"type": "compaction_delta", "content": "b"}),
+        of("content_block_delta", index=0, delta={"type": "of_tomorrow_delta", "content": "a"}),
+        of("content_block_delta", index=0, delta={"type": "of_tomorrow_delta", "content": "b"}),
         Delta(0, "text", "t"),
         stop(0),
     )
