@@ -22,8 +22,8 @@ from ..streams.terms import Policy
 from ..wire.ui_messages import continued, preface, to_claude, tool_calls
 from ..wire.ui_stream import CostOf, UiFormat
 from .entrance import BODY, CALLER, Body, Route
-from .opening import Opener, Wanted
 from .forwarding import NEWER, Forwarder
+from .opening import Opener, Wanted
 from .requests import Question, field_value, parse_fields, question_of
 
 # The AI SDK's servers send it; its clients do not look (UI message stream, version 1).
