@@ -10,7 +10,7 @@ from . import __version__
 
 # What is imported only when it is run: where its `command()` is, and what it says of itself.
 ELSEWHERE = {
-    "simulate": (".tools.simulator.server", "Run a simulated Claude that streams made-up answers."),
+    "simulate": (".tools.simulator.command", "Run a simulated Claude that streams made-up answers."),
     "load": (".tools.load", "Send many readers to a running service, and report what they met."),
     "prove": (".tools.prove", "Find out what an aborted or unread answer costs, with your own key."),
 }

@@ -21,7 +21,7 @@ at the edge that meets them. No message holds a key or a prompt.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from enum import Enum
 from typing import Any, Literal
 
@@ -190,6 +190,7 @@ class UpstreamError(SluicewayError):
     response: ErrorResponse | None = None
 
 
+@dataclass(eq=False, repr=False)
 class UpstreamRefused(UpstreamError):
     """Claude answered with an error, before the stream or within it.
 
@@ -204,25 +205,18 @@ class UpstreamRefused(UpstreamError):
         said: its body, or its event's data, as it came; secrets are taken out.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        type: str,
-        status: int,
-        retryable: bool,
-        callers_fault: bool = False,
-        retry_after_s: float | None = None,
-        request_id: str | None = None,
-        said: bytes = b"",
-    ) -> None:
-        super().__init__(message, retry_after_s=retry_after_s)
-        self.type = type
-        self.status = status
-        self.retryable = retryable
-        self.callers_fault = callers_fault
-        self.request_id = request_id
-        self.said = said
+    message: str
+    _: KW_ONLY
+    type: str
+    status: int
+    retryable: bool
+    callers_fault: bool = False
+    retry_after_s: float | None = None
+    request_id: str | None = None
+    said: bytes = b""
+
+    def __post_init__(self) -> None:
+        super().__init__(self.message, retry_after_s=self.retry_after_s)
 
 
 class UpstreamUnreachable(UpstreamError):

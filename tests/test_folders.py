@@ -152,7 +152,7 @@ def test_a_rule_knows_no_clock_and_opens_no_file_but_the_price_table(module: str
     assert not reading or module == "money.prices"
 
 
-@pytest.mark.parametrize("module", ["server", "answer", "http1", "performance", "scenario"])
+@pytest.mark.parametrize("module", ["server", "answer", "http1", "performance", "prose", "scenario"])
 def test_the_simulated_claude_shares_no_code_with_what_it_tests(module: str) -> None:
     assert {name for name in ours(MODULES[f"tools.simulator.{module}"]) if name.partition(".")[0] != "tools"} == set()
 

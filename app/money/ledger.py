@@ -47,14 +47,25 @@ class Account:
 
     Attributes:
         tally: what was received so far; read it, don't feed it.
+        thinking_hidden: the request itself omits thinking, so none will be seen; `Ledger.open` sets it.
         settled: `settle` was called.
     """
 
-    __slots__ = ("_delivered", "_hidden", "_ledger", "max_tokens", "model", "opened_at", "settled", "tally", "upstream")
+    __slots__ = (
+        "_delivered",
+        "_ledger",
+        "max_tokens",
+        "model",
+        "opened_at",
+        "settled",
+        "tally",
+        "thinking_hidden",
+        "upstream",
+    )
 
-    def __init__(self, ledger: Ledger, model: str, max_tokens: int, upstream: str, hidden: bool, now: float) -> None:
+    def __init__(self, ledger: Ledger, model: str, max_tokens: int, upstream: str, now: float) -> None:
         self._ledger = ledger
-        self._hidden = hidden
+        self.thinking_hidden = False
         self._delivered: dict[DeltaKind, int] = {"text": 0, "thinking": 0, "input_json": 0}
         self.model = model
         self.max_tokens = min(max(max_tokens, 0), MOST_MAX_TOKENS)
@@ -110,7 +121,7 @@ class Account:
     @property
     def hidden_thinking(self) -> bool:
         """Thinking was, or may have been, generated without its text."""
-        return self._hidden or self.tally.hidden_thinking
+        return self.thinking_hidden or self.tally.hidden_thinking
 
     def delivered_features(self) -> tuple[float, ...]:
         """The part of the tally's features that reached the reader's connection."""
@@ -154,7 +165,9 @@ class Ledger:
             thinking_hidden: the request itself omits thinking (`thinking.display`), so none will be seen.
         """
         self.open_accounts += 1
-        return Account(self, model, max_tokens, upstream, thinking_hidden, now)
+        account = Account(self, model, max_tokens, upstream, now)
+        account.thinking_hidden = thinking_hidden
+        return account
 
     def tokens_each(self, model: str) -> tuple[float, ...]:
         """The tokens a character (and a tool call, and a wide character) of this model, as known now."""

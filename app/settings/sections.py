@@ -152,8 +152,8 @@ class Pace:
     commit_s: Annotated[
         float, Field(gt=0, le=60, description="silence after which a first keep-alive commits the status, in seconds")
     ] = 1.0
-    # Only what is out can be acknowledged: this, `vanish_timeout_s` and the second between two looks keep the promise that
-    # a vanished reader is found within 20 s. And proxies end a silent response after 30 to 60 s.
+    # Only what is out can be acknowledged: this and `vanish_timeout_s`, with half a second between two looks, keep the
+    # promise that a vanished reader is found within 20 s. And proxies end a silent response after 30 to 60 s.
     heartbeat_s: Annotated[float, Field(gt=0, le=300, description="silence between two keep-alives, in seconds")] = 10.0
 
 

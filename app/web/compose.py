@@ -107,7 +107,7 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
     Args:
         settings: how it is run.
         credentials: how Claude is reached.
-        spec: among the workers of this machine.
+        spec: what this worker was told by its parent.
 
     Raises:
         SettingsError: it could not be run like this.
@@ -124,33 +124,11 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
         stack.push_async_callback(claude.close)
         if settings.claude.warm_connections:
             await stack.enter_async_context(beside(claude.keep_warm(settings.claude.warm_connections)))
-        meter = LagMeter(time.monotonic, metrics.loop_lag)
-        await stack.enter_async_context(beside(meter.run()))
-        ledger = Ledger(prices)
-        if settings.costs.ledger_file:
-            file = LedgerFile(Path(settings.costs.ledger_file), ledger)
-            file.load(asyncio.get_running_loop().time())
-            await stack.enter_async_context(beside(file.keep()))
-        books = await stack.enter_async_context(
-            Books(ledger, metrics, settings.costs.upstream, _reconcile(settings, claude))
-        )
-        streams = await stack.enter_async_context(
-            Streams(
-                books,
-                Archive(settings.replay),
-                settings.streams,
-                admit=lambda in_flight: check_room(settings.admission, in_flight, meter.lag_s),
-                worker=spec.number,
-            )
-        )
+        streams = await _streams(stack, settings, claude, metrics, Ledger(prices), spec.number)
         keys = Keys(_keys_of(settings.callers))
         page = _page(settings, credentials, keys)
         opener = Opener(claude, streams, settings.readers, HeadersUp(settings.passing.forward_headers))
-        passing = Passing(claude)
-        stack.push_async_callback(passing.close)
-        await stack.enter_async_context(beside(passing.keep()))
-        bound = BodyBound(settings.passing.max_passed_bytes, settings.readers.stall_timeout_s, "max_passed_bytes")
-        passed = PassThrough(passing, streams, opener.headers_up, settings.passing.pass_through, bound)
+        passed = await _pass_through(stack, settings, opener)
         entrance = Entrance(keys, _body_bounds(settings.bodies), settings.callers.cors_origins)
         cors = Cors(settings.callers.cors_origins)
         forwarder = Forwarder(spec, settings.readers)
@@ -171,6 +149,38 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
         admin = web.Application()
         admin.add_routes(admin_routes(streams, registry))
         yield Service(settings, app, admin, streams, refusals, keys, prices, metrics, page)
+
+
+async def _streams(
+    stack: AsyncExitStack, settings: Settings, claude: Claude, metrics: Metrics, ledger: Ledger, worker: int
+) -> Streams:
+    """The streams and what they stand on: the lag meter that admits them, and the ledger that books them."""
+    meter = LagMeter(time.monotonic, metrics.loop_lag)
+    await stack.enter_async_context(beside(meter.run()))
+    if settings.costs.ledger_file:
+        file = LedgerFile(Path(settings.costs.ledger_file), ledger)
+        file.load(asyncio.get_running_loop().time())
+        await stack.enter_async_context(beside(file.keep()))
+    books = await stack.enter_async_context(
+        Books(ledger, metrics, settings.costs.upstream, _reconcile(settings, claude))
+    )
+    return await stack.enter_async_context(
+        Streams(
+            books,
+            Archive(settings.replay),
+            settings.streams,
+            admit=lambda in_flight: check_room(settings.admission, in_flight, meter.lag_s),
+            worker=worker,
+        )
+    )
+
+
+async def _pass_through(stack: AsyncExitStack, settings: Settings, opener: Opener) -> PassThrough:
+    passing = Passing(opener.claude)
+    stack.push_async_callback(passing.close)
+    await stack.enter_async_context(beside(passing.keep()))
+    bound = BodyBound(settings.passing.max_passed_bytes, settings.readers.stall_timeout_s, "max_passed_bytes")
+    return PassThrough(passing, opener.streams, opener.headers_up, settings.passing.pass_through, bound)
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from ..upstream.headers import HeadersUp, headers_down
 from ..upstream.retry import NEVER
 from ..wire import WireFormat
 from .entrance import BODY, CALLER
-from .readers import SseConnection
+from .readers import EventStream, SseConnection
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class Opener:
         bounds = self.bounds
         allowed = Credits(bounds.credit_bytes, sent_id) if credits else None
         liveness = Liveness(bounds.stall_timeout_s, bounds.vanish_timeout_s)
-        return SseConnection(request, headers, bounds, liveness, sent_id, allowed)
+        return SseConnection(request, EventStream(headers, bounds), liveness, sent_id, allowed)
 
     async def _serve(self, connection: SseConnection, session: Session | None) -> web.StreamResponse:
         try:

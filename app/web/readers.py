@@ -91,8 +91,7 @@ class SseConnection:
 
     Args:
         request: the reader's request.
-        headers: of the response, beside those of every event stream.
-        buffers: the bounds below.
+        response: not sent yet.
         liveness: follows what the reader takes.
         sent_id: the last frame that the reader has already.
         credits: how far to run ahead of what its page shows, if it asked.
@@ -104,8 +103,7 @@ class SseConnection:
     def __init__(
         self,
         request: web.Request,
-        headers: Mapping[str, str],
-        buffers: SendBuffers,
+        response: EventStream,
         liveness: Liveness,
         sent_id: int = 0,
         credits: Credits | None = None,
@@ -120,7 +118,7 @@ class SseConnection:
         self.ended = False
         self.sent_id = sent_id
         self.credits = credits
-        self.response = EventStream(headers, buffers)
+        self.response = response
 
     @property
     def committed(self) -> bool:

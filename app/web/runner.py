@@ -85,7 +85,7 @@ async def running(
     Args:
         settings: how it is run.
         credentials: how Claude is reached.
-        spec: among the workers of this machine; None for one alone.
+        spec: what this worker was told by its parent; None for one alone.
         take_over: this is a restart: a live service on the unix socket is replaced once this one serves.
 
     Raises:
@@ -137,7 +137,7 @@ async def serve_until_signal(
         settings: how it is run.
         credentials: how Claude is reached.
         read_again: reads the settings anew. Raises SettingsError.
-        spec: among the workers of this machine; None for one alone.
+        spec: what this worker was told by its parent; None for one alone.
         take_over: this is a restart: a live service on the unix socket is replaced.
 
     Raises:

@@ -46,6 +46,52 @@ _SPARE_FILES = 64
 _PLAIN_EVERY_S, _PLAIN_COLUMNS = 10, 120
 
 
+def _name(measure: Measure) -> str:
+    return f"limit_{measure.value.replace('-', '_')}"
+
+
+_OPTIONS: list[Callable[[Callable[..., None]], Callable[..., None]]] = [
+    click.argument("url", required=False),
+    click.option("--url", "at", metavar="URL", help=f"The same as the argument [{DEFAULT_URL}]."),
+    click.option(
+        "--admin",
+        "--metrics",
+        "admin",
+        multiple=True,
+        help=f"URL of an admin port, one a worker [{DEFAULT_ADMIN}].",
+    ),
+    click.option("--preset", type=click.Choice(list(PRESETS)), help="A load test with a name, as above."),
+    click.option("--protocol", type=click.Choice(list(PROTOCOLS)), default="plain", show_default=True),
+    click.option("--streams", type=click.IntRange(1), help="Readers at once [100]."),
+    click.option("--ramp", "ramp_s", type=click.FloatRange(0), help="Seconds until all are there [2]."),
+    click.option(
+        "--duration",
+        "duration_s",
+        type=click.FloatRange(0),
+        help="Seconds until all is cut; 0: each comes once [0].",
+    ),
+    click.option("--mix", help="Kinds of readers with weights [fast]."),
+    click.option("--slow", "slow_bytes_per_s", type=click.IntRange(1), help="Bytes/s of slow readers [200]."),
+    click.option("--stall", "stall_s", type=click.FloatRange(0), help="Seconds that stalling ones pause [10]."),
+    click.option("--vanish", "vanish_s", type=click.FloatRange(0), help="Seconds that vanished ones stay [20]."),
+    click.option("--turn", "turn_s", type=(float, float), help="When readers leave, stall, vanish [0.5 5.0]."),
+    click.option("--seed", type=int, help="Of everything random [0]."),
+    click.option("--prompt", help="The question; a simulated Claude takes {{tokens=500 rate=50}}."),
+    click.option("--model", help="Model; the service's own where it has one."),
+    click.option("--max-tokens", type=click.IntRange(1), help="Of an answer [the preset's, or 1024]."),
+    click.option("--key", envvar="SLUICEWAY_KEY", help="Caller's key; also from SLUICEWAY_KEY."),
+    click.option("--header", "headers", multiple=True, help="Further header, NAME: VALUE; may be repeated."),
+    click.option("--insecure", is_flag=True, help="Take any certificate."),
+    click.option("--timeout", type=click.FloatRange(0.1), default=300.0, help="Seconds for one stream [300]."),
+    click.option(
+        "--spend", type=click.FloatRange(0), metavar="USD", help="The most that answers of a real Claude may cost."
+    ),
+    click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML report there."),
+    click.option("--json", type=click.Path(dir_okay=False, path_type=Path), help="Write the findings there."),
+    *(click.option(f"--max-{measure.value}", _name(measure), type=float, help=measure.about) for measure in Measure),
+]
+
+
 def new_event_loop() -> asyncio.AbstractEventLoop:
     """uvloop's, where it is installed: a thousand readers then take a fraction of a core."""
     try:
@@ -108,50 +154,7 @@ def command() -> click.Command:
         limits = {measure: given[_name(measure)] for measure in Measure if given[_name(measure)] is not None}
         _tell(found, limits, given["report"], given["json"])
 
-    options: list[Callable[[Callable[..., None]], Callable[..., None]]] = [
-        click.argument("url", required=False),
-        click.option("--url", "at", metavar="URL", help=f"The same as the argument [{DEFAULT_URL}]."),
-        click.option(
-            "--admin",
-            "--metrics",
-            "admin",
-            multiple=True,
-            help=f"URL of an admin port, one a worker [{DEFAULT_ADMIN}].",
-        ),
-        click.option("--preset", type=click.Choice(list(PRESETS)), help="A load test with a name, as above."),
-        click.option("--protocol", type=click.Choice(list(PROTOCOLS)), default="plain", show_default=True),
-        click.option("--streams", type=click.IntRange(1), help="Readers at once [100]."),
-        click.option("--ramp", "ramp_s", type=click.FloatRange(0), help="Seconds until all are there [2]."),
-        click.option(
-            "--duration",
-            "duration_s",
-            type=click.FloatRange(0),
-            help="Seconds until all is cut; 0: each comes once [0].",
-        ),
-        click.option("--mix", help="Kinds of readers with weights [fast]."),
-        click.option("--slow", "slow_bytes_per_s", type=click.IntRange(1), help="Bytes/s of slow readers [200]."),
-        click.option("--stall", "stall_s", type=click.FloatRange(0), help="Seconds that stalling ones pause [10]."),
-        click.option("--vanish", "vanish_s", type=click.FloatRange(0), help="Seconds that vanished ones stay [20]."),
-        click.option("--turn", "turn_s", type=(float, float), help="When readers leave, stall, vanish [0.5 5.0]."),
-        click.option("--seed", type=int, help="Of everything random [0]."),
-        click.option("--prompt", help="The question; a simulated Claude takes {{tokens=500 rate=50}}."),
-        click.option("--model", help="Model; the service's own where it has one."),
-        click.option("--max-tokens", type=click.IntRange(1), help="Of an answer [the preset's, or 1024]."),
-        click.option("--key", envvar="SLUICEWAY_KEY", help="Caller's key; also from SLUICEWAY_KEY."),
-        click.option("--header", "headers", multiple=True, help="Further header, NAME: VALUE; may be repeated."),
-        click.option("--insecure", is_flag=True, help="Take any certificate."),
-        click.option("--timeout", type=click.FloatRange(0.1), default=300.0, help="Seconds for one stream [300]."),
-        click.option(
-            "--spend", type=click.FloatRange(0), metavar="USD", help="The most that answers of a real Claude may cost."
-        ),
-        click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML report there."),
-        click.option("--json", type=click.Path(dir_okay=False, path_type=Path), help="Write the findings there."),
-        *(
-            click.option(f"--max-{measure.value}", _name(measure), type=float, help=measure.about)
-            for measure in Measure
-        ),
-    ]
-    for option in reversed(options):
+    for option in reversed(_OPTIONS):
         load = option(load)
     return click.command("load", help=f"{inspect.getdoc(load)}\n{presets}")(load)
 
@@ -196,10 +199,6 @@ async def _until_interrupted(*of_plan: Any, **given: Any) -> Findings:
 async def _config(target: Target, question: Question) -> dict[str, Any]:
     async with FrontDoor(target, question.credentials) as door:
         return await door.config()
-
-
-def _name(measure: Measure) -> str:
-    return f"limit_{measure.value.replace('-', '_')}"
 
 
 def _of_plan(given: dict[str, Any]) -> dict[str, Any]:

@@ -90,7 +90,6 @@ class Findings:
 
     def as_json(self) -> dict[str, Any]:
         """Everything but the plots, as values JSON knows; times in milliseconds."""
-        service = self.service
         return {
             "began_at": self.began_at,
             "where": self.where,
@@ -114,23 +113,24 @@ class Findings:
                 for kind, figures in self.figures.kinds.items()
             },
             "refusals": dict(self.figures.refusals.most_common()),
-            "service": None
-            if service is None
-            else {
-                "cpu_s": round(service.cpu_s, 3),
-                "memory_peak_bytes": self.memory_peak_bytes,
-                "memory_added_bytes": self.memory_added_bytes,
-                "tokens_generated": service.generated,
-                "tokens_wasted": service.wasted,
-                "tokens_avoided_expected": round(service.avoided, 1),
-                "tokens_avoided_upper": service.avoided_upper,
-                "producers_paused_s": round(service.paused_s, 3),
-                "producers_pauses": service.pauses,
-                "outcomes": dict(service.outcomes),
-                "refused": dict(service.refused),
-            },
+            "service": None if self.service is None else self._service_as_json(self.service),
             "own": {"lag_ms": _percentiles(self.figures.lag), "cpu": round(self.own_cpu, 3), "late": self.bottleneck},
             "notes": list(self.notes),
+        }
+
+    def _service_as_json(self, service: Sample) -> dict[str, Any]:
+        return {
+            "cpu_s": round(service.cpu_s, 3),
+            "memory_peak_bytes": self.memory_peak_bytes,
+            "memory_added_bytes": self.memory_added_bytes,
+            "tokens_generated": service.generated,
+            "tokens_wasted": service.wasted,
+            "tokens_avoided_expected": round(service.avoided, 1),
+            "tokens_avoided_upper": service.avoided_upper,
+            "producers_paused_s": round(service.paused_s, 3),
+            "producers_pauses": service.pauses,
+            "outcomes": dict(service.outcomes),
+            "refused": dict(service.refused),
         }
 
 

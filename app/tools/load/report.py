@@ -202,11 +202,6 @@ def page(found: Findings, judged: Sequence[Judgement]) -> str:
         if found.bottleneck
         else ""
     )
-    verdicts = ""
-    if judged:
-        classes = [one.verdict.name.lower() for one in judged]
-        head = ("threshold", "limit", "measured", "verdict")
-        verdicts = f"<h2>Thresholds</h2>{_html_table(head, judgement_rows(judged), classes)}"
     turned_away = ""
     if found.figures.refusals:
         turned_away = f"<h2>Turned away</h2>{_html_table(None, refusal_rows(found.figures))}"
@@ -223,7 +218,7 @@ def page(found: Findings, judged: Sequence[Judgement]) -> str:
 <p>{escape(balance(found.figures))}</p>
 <p class="soft">{escape(found.began_at)}, {found.elapsed_s:,.1f} s, protocol {escape(found.protocol)}</p>
 <p>{plan.streams:,} readers at once{comes}, all there after {plan.ramp_s:g} s: {escape(mix)}.</p>
-{late}{verdicts}
+{late}{_thresholds(judged)}
 <h2>Readers</h2>{_html_table(reader_columns(found.figures), reader_rows(found.figures))}{turned_away}
 <h2>Over time</h2><div class="charts">{"".join(_charts(found))}</div>
 <h2>The service, by its own metrics</h2>{_html_table(None, service_rows(found))}
@@ -233,6 +228,14 @@ def page(found: Findings, judged: Sequence[Judgement]) -> str:
 </body>
 </html>
 """
+
+
+def _thresholds(judged: Sequence[Judgement]) -> str:
+    if not judged:
+        return ""
+    classes = [one.verdict.name.lower() for one in judged]
+    head = ("threshold", "limit", "measured", "verdict")
+    return f"<h2>Thresholds</h2>{_html_table(head, judgement_rows(judged), classes)}"
 
 
 def _charts(found: Findings) -> list[str]:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -113,6 +113,27 @@ class ApiError(Exception):
         return {"type": "error", "error": error, "request_id": request_id}
 
 
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What an answer is made from.
+
+    Attributes:
+        scenario: how the answer is to go.
+        asked: what the answer takes from the request.
+        lines: the recorded answer to replay, or empty.
+    """
+
+    scenario: Scenario
+    asked: answer.Request
+    lines: Sequence[str]
+
+    def steps(self) -> Iterator[Step]:
+        """What is sent, step by step."""
+        if self.lines:
+            return answer.replay(self.lines, self.scenario, self.asked)
+        return answer.steps(self.scenario, self.asked)
+
+
 class Performance:
     """Sends one answer: paces the steps, writes them, keeps the book, and strikes the fault."""
 
@@ -120,41 +141,39 @@ class Performance:
         self,
         connection: http1.ServerConnection,
         request: http1.Request,
-        scenario: Scenario,
-        asked: answer.Request,
-        lines: tuple[str, ...],
+        script: Script,
         book: RequestRecord,
         generated: Callable[[int], None],
-        headers: Iterable[tuple[str, str]],
     ) -> None:
         """
         Args:
             connection: where the answer goes; its watcher is the book.
             request: as it came, for the framing.
-            scenario: how the answer is to go.
-            asked: what the answer takes from the request.
-            lines: the recorded answer to replay, or empty.
+            script: what the answer is made from.
             book: kept as the answer proceeds.
             generated: told how many tokens the answer has come to.
-            headers: what the platform says beside the answer.
         """
         # A message without `stream` is put together from plainly written events.
-        self._scenario = scenario if book.stream else replace(scenario, newline="lf", comment=False)
-        self._connection, self._request, self._asked, self._lines, self._book = connection, request, asked, lines, book
-        self._generated, self._headers = generated, tuple(headers)
+        self._scenario = script.scenario if book.stream else replace(script.scenario, newline="lf", comment=False)
+        self._script = replace(script, scenario=self._scenario)
+        self._connection, self._request, self._book, self._generated = connection, request, book, generated
+        self._headers: Sequence[tuple[str, str]] = ()  # of the platform, once it runs
         self._ping = answer.EventWriter.of(self._scenario).event({"type": "ping"})
-        self._rng = random.Random(scenario.seed)
+        self._rng = random.Random(script.scenario.seed)
         self._loop = asyncio.get_running_loop()
         self._next_ping_at = float("inf")  # loop time; pings start with the headers of a stream
         self._closing_shown = False  # the message_delta is out
 
-    async def run(self) -> None:
+    async def run(self, headers: Sequence[tuple[str, str]]) -> None:
         """Sends the whole answer. Cancelling is safe: the book says how far it came.
+
+        Args:
+            headers: what the platform says beside the answer.
 
         Raises:
             ApiError: the answer is an HTTP error.
         """
-        scenario = self._scenario
+        scenario, self._headers = self._scenario, headers
         await asyncio.sleep(scenario.ttft_s)
         if scenario.fault in HTTP_FAULTS:
             raise _http_fault(scenario)
@@ -230,10 +249,7 @@ class Performance:
     async def _play(self, show: Callable[[Step], Coroutine[Any, Any, None]]) -> StepEnd:
         """Hands out the steps, each at its time, and enters them into the book; returns how the answer ends."""
         rate, book, loop = self._scenario.rate, self._book, self._loop
-        if self._lines:
-            steps = answer.replay(self._lines, self._scenario, self._asked)
-        else:
-            steps = answer.steps(self._scenario, self._asked)
+        steps = self._script.steps()
         began, blocked_before_s = loop.time(), book.paused_s
         for number, step in enumerate(steps):
             if step.tokens:

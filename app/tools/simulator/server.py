@@ -3,8 +3,7 @@
 It is the upstream of `make run` without a key, of the test suite, and of load tests and money audits, and shares no code
 with the gateway. It honours backpressure (every event is drained before the next is made), notices a gone peer at once
 in every phase, and can fail in every way the real one was seen to. What it can do: `scenario.py`; what it says:
-`answer.py`; how one answer goes:
-`performance.py`; how it sits on the wire: `http1.py`. `GET /books` lists what was asked for and generated.
+`answer.py`; how one answer goes: `performance.py`; how it sits on the wire: `http1.py`; its options: `command.py`. `GET /books` lists what was asked for and generated.
 
 A peer that half-closes its side after the request counts as gone: no HTTP client of the field does that.
 """
@@ -12,14 +11,12 @@ A peer that half-closes its side after the request counts as gone: no HTTP clien
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import math
-import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
@@ -28,17 +25,13 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs
 
-import click
-
 from . import answer, http1
 from .account import Account, AccountPlan, Draw, Exhausted
-from .performance import ApiError, Performance, RequestRecord, platform_headers
-from .scenario import KNOB_HELP, KnobError, Scenario, find_directive, parse_directive
+from .performance import ApiError, Performance, RequestRecord, Script, platform_headers
+from .scenario import KnobError, Scenario, find_directive, parse_directive
 
 # So small that a reader which stops reading halts generation within a few hundred events.
 SNDBUF_BYTES = 16_384
-# What a newcomer's playground shows: a readable pace, and a moment's thought before it.
-PLAYGROUND = Scenario(tokens=600, rate=60, ttft_s=0.3, pings_s=5, tokens_per_delta=(1, 4))
 MODELS = {
     "claude-fable-5-2": "Claude Fable 5.2",
     "claude-opus-5-5": "Claude Opus 5.5",
@@ -52,7 +45,7 @@ class Simulator:
     """The server; `async with Simulator(Scenario(rate=50)) as simulator:` runs one on a free port.
 
     Attributes:
-        host, port, url: where it listens once started.
+        host, port, url: where it listens; until it is started, a port of 0 stands for a free one.
         defaults: the scenario of requests without directive; `POST /scenario` changes it.
         books: one a request to `/v1/messages`, oldest first.
         account: what all answers draw from; `reset` leaves it.
@@ -63,7 +56,6 @@ class Simulator:
         defaults: Scenario | None = None,
         *,
         host: str = "127.0.0.1",
-        port: int = 0,
         transcripts: Mapping[str, Path] = {},
         sndbuf_bytes: int | None = SNDBUF_BYTES,
         account: AccountPlan | None = None,
@@ -72,13 +64,12 @@ class Simulator:
         Args:
             defaults: the scenario of requests that give no directive.
             host: address to listen on.
-            port: 0 takes a free one.
             transcripts: files of recorded answers by name: one event's JSON a line.
             sndbuf_bytes: SO_SNDBUF of every connection; None leaves the kernel's choice.
             account: whose rate limit is kept and shown; None keeps none.
         """
         self.account = Account(account)
-        self.host, self.port = host, port
+        self.host, self.port = host, 0
         self.defaults = self._first_defaults = defaults or Scenario()
         self.books: list[RequestRecord] = []
         self._attempts: Counter[str] = Counter()
@@ -226,7 +217,8 @@ class Simulator:
             def generated(total: int) -> None:
                 self.account.generated(draw, self.epoch(), total)
 
-            await Performance(connection, request, scenario, asked, lines, book, generated, headers).run()
+            script = Script(scenario, asked, lines)
+            await Performance(connection, request, script, book, generated).run(headers)
         except ApiError as error:
             book.status = error.status
             raise
@@ -350,112 +342,3 @@ def _request_body(raw: bytes, needed: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise ApiError(400, "max_tokens: Input should be greater than or equal to 1")
     return body
-
-
-async def serve(
-    host: str,
-    port: int,
-    *,
-    defaults: Scenario,
-    transcripts: Mapping[str, Path] = {},
-    ready: Callable[[int], None] | None = None,
-    sndbuf_bytes: int | None = SNDBUF_BYTES,
-    account: AccountPlan | None = None,
-) -> None:
-    """Runs a simulator until cancelled, which is how it ends.
-
-    Args:
-        host: address to listen on.
-        port: 0 takes a free one.
-        defaults: the scenario of requests that give no directive.
-        transcripts: files of recorded answers by name.
-        ready: called with the port once it listens.
-        sndbuf_bytes: SO_SNDBUF of every connection; None leaves the kernel's choice.
-        account: whose rate limit is kept and shown; None keeps none.
-    """
-    simulator = Simulator(
-        defaults, host=host, port=port, transcripts=transcripts, sndbuf_bytes=sndbuf_bytes, account=account
-    )
-    async with simulator:
-        if ready is not None:
-            ready(simulator.port)
-        await asyncio.get_running_loop().create_future()
-
-
-def command() -> click.Command:
-    """The command line's `simulate`: an option for every knob, with the playground's defaults."""
-
-    def simulate(
-        host: str,
-        port: int,
-        transcripts: Sequence[Path],
-        sndbuf_bytes: int,
-        output_limit: int,
-        noise: float,
-        reserve: bool,
-        tie: int | None,
-        **knobs: str,
-    ) -> None:
-        """Run a simulated Claude that streams made-up answers; see `GET /books` for what it generated."""
-        try:
-            defaults = PLAYGROUND.with_knobs(knobs)
-        except KnobError as error:
-            raise click.UsageError(str(error)) from error
-
-        def ready(port: int) -> None:
-            print(f"simulated Claude on http://{host}:{port}", flush=True)
-
-        async def until_told() -> None:
-            task = asyncio.current_task()
-            assert task is not None, "run by a runner"
-            loop = asyncio.get_running_loop()
-            for sign in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(sign, task.cancel)
-            if tie is not None:  # nothing is ever sent: it is readable when the process that has the other end is gone
-                loop.add_reader(tie, lambda: (loop.remove_reader(tie), task.cancel()))
-            with contextlib.suppress(asyncio.CancelledError):
-                await serve(
-                    host,
-                    port,
-                    defaults=defaults,
-                    transcripts={path.stem: path for folder in transcripts for path in folder.glob("*.jsonl")},
-                    ready=ready,
-                    sndbuf_bytes=sndbuf_bytes or None,
-                    account=AccountPlan(output_limit=output_limit, noise=noise, reserve=reserve),
-                )
-
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            try:
-                runner.run(until_told())
-            except (OSError, OverflowError) as error:
-                raise click.ClickException(f"port {port} on host {host}: {error}") from None
-
-    options: list[click.Parameter] = [
-        click.Option(["--host"], default="127.0.0.1", show_default=True, help="address to listen on"),
-        click.Option(["--port"], default=0, type=int, show_default=True, help="0 takes a free one"),
-        click.Option(
-            ["--transcripts"],
-            type=click.Path(exists=True, file_okay=False, path_type=Path),
-            multiple=True,
-            help="folder of recorded answers, NAME.jsonl; may be given more than once",
-        ),
-        click.Option(["--sndbuf-bytes"], default=SNDBUF_BYTES, show_default=True, help="SO_SNDBUF; 0: the kernel's"),
-        click.Option(["--output-limit"], default=0, show_default=True, help="account: output tokens a minute; 0: none"),
-        click.Option(["--noise"], default=0.0, show_default=True, help="account: tokens a second of other traffic"),
-        click.Option(
-            ["--reserve"], is_flag=True, help="account: max_tokens is taken at the start, adjusted at the end"
-        ),
-        click.Option(["--tie"], type=int, hidden=True, help="what ties it to the process that started it"),
-    ]
-    for name, value in PLAYGROUND.knobs().items():
-        option = f"--{name.replace('_', '-')}"
-        options.append(click.Option([option], default=value, show_default=True, help=KNOB_HELP[name]))
-    return click.Command("simulate", params=options, callback=simulate, help=simulate.__doc__)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop

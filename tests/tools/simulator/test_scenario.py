@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from app.tools.simulator import answer
 from app.tools.simulator.answer import Request, Step
+from app.tools.simulator.prose import prose
 from app.tools.simulator.scenario import (
     ERROR_TYPES,
     FAULTS,
@@ -191,18 +192,18 @@ def test_numbered_text_counts_every_token_once_and_in_order(tokens: int, per_del
 
 
 def test_prose_is_markdown_with_code_and_other_scripts() -> None:
-    text = "".join(answer.prose(0, True))
+    text = "".join(prose(0, True))
     for sign in ("\n## ", "\n- **", "```python\n", "🌊", "水", "naïve"):
         assert sign in text
-    assert "#" not in "".join(answer.prose(0, False))
-    assert answer.prose(0, True) != answer.prose(1, True)
+    assert "#" not in "".join(prose(0, False))
+    assert prose(0, True) != prose(1, True)
 
 
 def test_longer_prose_than_was_written_goes_on_from_its_beginning() -> None:
-    prose = answer.prose(0, True)
-    _, payloads = played(Scenario(tokens=len(prose) + 3))
+    written = prose(0, True)
+    _, payloads = played(Scenario(tokens=len(written) + 3))
     text = "".join(p["delta"]["text"] for p in payloads if p["type"] == "content_block_delta")
-    assert text == "".join(prose + prose[:3])
+    assert text == "".join(written + written[:3])
 
 
 def test_hidden_thinking_opens_is_signed_and_closes_yet_is_counted() -> None:

@@ -14,8 +14,9 @@ import pytest
 from click.testing import CliRunner
 
 from app.tools.simulator.answer import numbered_text
+from app.tools.simulator.command import command
 from app.tools.simulator.scenario import ERROR_TYPES, Scenario
-from app.tools.simulator.server import Simulator, command
+from app.tools.simulator.server import Simulator
 from tests.support.answers import ANSWERS, NAMES, events_in
 from tests.support.peer import Peer, body_of, events_of, simulated, streamed, text_of
 
@@ -284,7 +285,7 @@ async def test_it_listens_on_ipv6_too() -> None:
 
 
 async def test_the_command_says_where_it_listens_and_leaves_at_sigterm() -> None:
-    script = "from app.tools.simulator.server import command; command()()"
+    script = "from app.tools.simulator.command import command; command()()"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", script, "--tokens", "4", "--rate", "0", "--text", "numbered", "--ttft-s", "0",
         stdout=asyncio.subprocess.PIPE, cwd=REPOSITORY,
