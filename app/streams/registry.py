@@ -21,6 +21,7 @@ from ..errors import (
     ShuttingDown,
     SluicewayError,
     TakenOver,
+    UpstreamError,
 )
 from ..flow.relay import Source
 from ..money.ledger import Account
@@ -193,6 +194,10 @@ class Streams:
             self._whole.discard(limit)
             self._check_idle()
             page.settle(outcome)
+
+    def unbooked_failed(self, error: UpstreamError) -> None:
+        """What no page of the books was opened for, such as a request that passes, failed on Claude's side."""
+        self._books.metrics.upstream_error(error.type)
 
     @asynccontextmanager
     async def passing(self) -> AsyncIterator[None]:

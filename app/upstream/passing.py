@@ -13,7 +13,8 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx2
 
-from ..errors import UpstreamCut, UpstreamTimeout
+from ..answer.refusals import refusal
+from ..errors import UpstreamCut, UpstreamError, UpstreamTimeout
 from .claude import Claude
 from .failures import FAILURES, translated
 from .pool import Pool
@@ -41,6 +42,13 @@ class Passed:
     headers: list[tuple[str, str]]
     _response: httpx2.Response
     _idle_s: float
+
+    @property
+    def failure(self) -> UpstreamError | None:
+        """What Claude's side refused with, where it did."""
+        if self.status < 400:
+            return None
+        return refusal(self._response.content, self.status, self._response.headers)
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The body as it comes; whoever does not ask for the next piece makes Claude's side wait.

@@ -21,7 +21,7 @@ from ..answer.events import ClaudeEvent
 from ..answer.reading import TooDeep, read_json
 from ..answer.refusals import came_with
 from ..answer.sse import begins_stream
-from ..errors import UpstreamGarbled
+from ..errors import UpstreamError, UpstreamGarbled
 from ..upstream.answer import is_event_stream
 from ..upstream.headers import headers_down
 from ..wire.messages import MessagesFormat, events_of
@@ -69,7 +69,11 @@ class MessagesApi:
     async def count_tokens(self, request: web.Request) -> web.Response:
         """`POST /v1/messages/count_tokens`."""
         parse_messages_request(request[BODY])
-        answer = await self._ask(request)
+        try:
+            answer = await self._ask(request)
+        except UpstreamError as error:
+            self.opener.streams.unbooked_failed(error)
+            raise
         return _response(answer, answer.content)
 
     async def _ask(self, request: web.Request) -> httpx2.Response:

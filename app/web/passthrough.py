@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
-from ..errors import BadRequest, NotServed, Overloaded, SlowBody, SluicewayError
+from ..errors import BadRequest, NotServed, Overloaded, SlowBody, SluicewayError, UpstreamError
 from ..settings.sections import SendBuffers
 from ..streams.registry import Streams
 from ..upstream.headers import HeadersUp, headers_down
@@ -74,11 +74,17 @@ class PassThrough:
         up = self.headers_up.of(request.headers.items(), as_client=True, with_body=True)
         body = self._pieces(request) if request.body_exists else None
         async with self.streams.passing():
-            passed = await self.passing.send(method, f"{path}?{query}" if query else path, up, body)
             try:
-                return await self._answer(request, path, passed)
-            finally:
-                await passed.close()
+                passed = await self.passing.send(method, f"{path}?{query}" if query else path, up, body)
+                if (failure := passed.failure) is not None:
+                    self.streams.unbooked_failed(failure)
+                try:
+                    return await self._answer(request, path, passed)
+                finally:
+                    await passed.close()
+            except UpstreamError as error:
+                self.streams.unbooked_failed(error)
+                raise
 
     async def _pieces(self, request: web.Request) -> AsyncGenerator[bytes, None]:
         await give_leave(request)
@@ -118,6 +124,8 @@ class PassThrough:
             whole = True
         except (SluicewayError, TimeoutError) as error:
             log.info("an answer that passed broke off: %s", error or "its client took no more")
+            if isinstance(error, UpstreamError):
+                self.streams.unbooked_failed(error)
         finally:
             # Not written to its end: it must not look as if it were.
             if not whole and request.transport is not None:

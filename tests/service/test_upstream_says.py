@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import logging
 import zlib
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.support.raw_upstream import (
@@ -21,12 +23,14 @@ from tests.support.raw_upstream import (
     behind,
     chunk,
     event,
+    head,
     raw_upstream,
     response,
     stream,
     stream_head,
 )
-from tests.support.ways import WAYS, Said, asked
+from tests.support.scrape import scrape
+from tests.support.ways import ASKED, WAYS, Said, asked
 
 JSON = {"content_type": "application/json"}
 OVERLOADED = b'{"type":"error","error":{"type":"overloaded_error","message":"Come back later"}}'
@@ -279,6 +283,39 @@ async def test_an_error_in_a_stream_is_retryable_only_where_its_type_says_so(
     said, _ = await answer_to("plain", [stream(before + event({"type": "error", "error": error}))])
 
     assert said.error["retryable"] is retryable
+
+
+CUT = [head(content_length="9") + b"{", CLOSE]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/messages/count_tokens"),
+        ("GET", "/v1/models"),
+        ("GET", "/v1/files/f/content"),
+        ("GET", "/v1/messages/batches"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("play", "type_"),
+    [
+        ([response(OVERLOADED, 529, **JSON)], "overloaded_error"),
+        ([response(b"none", 404)], "not_found_error"),
+        (CUT, None),
+    ],
+)
+async def test_a_failure_of_what_is_not_booked_is_counted_once(
+    method: str, path: str, play: Play, type_: str | None
+) -> None:
+    async with raw_upstream(play) as upstream, behind(upstream) as service, aiohttp.ClientSession() as client:
+        body = ASKED if method == "POST" else None
+        with contextlib.suppress(aiohttp.ClientError):  # where a status was sent before it was cut
+            async with client.request(method, service.url + path, json=body) as answer:
+                await answer.read()
+                assert answer.status >= 400
+        found = (await scrape(service)).by("upstream_errors_total", "type")
+    assert {kind: times for kind, times in found.items() if times} == {type_ or next(iter(found)): 1}
 
 
 # --- within an answer ----------------------------------------------------------------------------------------------
