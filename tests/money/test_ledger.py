@@ -368,6 +368,16 @@ def test_an_upstream_that_bills_whole_answers_saves_nothing_and_costs_the_rest()
     assert ledger.total.streams == 0
 
 
+@pytest.mark.parametrize(("upstream", "avoidable"), [("bedrock", 0), ("anthropic", 4096 - 100)])
+def test_a_stop_that_is_still_to_come_promises_no_saving_where_the_whole_is_billed(
+    upstream: str, avoidable: int
+) -> None:
+    account = warmed().open(model=MODEL, max_tokens=4096, now=0.0, upstream=upstream)
+    for seen in (start(), text(400)):
+        account.see(seen)
+    assert account.so_far(1.0).avoided.upper == pytest.approx(avoidable, abs=10)
+
+
 # Claude's own recordings.
 
 

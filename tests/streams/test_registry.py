@@ -204,6 +204,21 @@ async def test_a_drain_waits_for_a_lost_reader_which_can_come_back_to_all_of_it(
 
 
 @jumping
+async def test_a_drain_ends_a_held_stream_too_when_its_time_is_over() -> None:
+    async with streams_under_test(drain_s=10.0) as opened:
+        session, source = opened.start(ENDLESS, first := FakeConnection(cut_at=100), grace_s=600.0)
+        await first.over.wait()
+        await settled()
+        assert session.lifecycle.reader is ReaderState.HELD
+        began = loop().time()
+        await opened.streams.drain()
+        await settled()
+        assert loop().time() - began == pytest.approx(10.0)
+        assert source.closed
+        assert opened.settled() == {"shutdown": 1}
+
+
+@jumping
 async def test_a_drain_is_over_with_the_grace_period_of_the_last_held_stream() -> None:
     async with streams_under_test(drain_s=1000.0) as opened:
         opened.start(ENDLESS, first := FakeConnection(cut_at=100), grace_s=60.0)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import random
 import socket
 import ssl
+import sys
+import termios
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,6 +22,7 @@ from tests.support.tls import certificate, client_side, server_side
 pytestmark = pytest.mark.real
 
 NEAR = Window(near_bytes=8192)
+RECORD_BYTES = 16_384 + 256  # with what TLS adds (RFC 8446, section 5.2)
 both_ways = pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
 
 
@@ -311,3 +315,22 @@ async def test_a_far_flow_makes_it_grow_and_a_lull_does_not_shrink_it() -> None:
         assert ours.buffer_bytes == grown
         assert ours.put_by()
         assert ours.buffer_bytes < grown, "at rest between two requests it is as small as at first"
+
+
+@both_ways
+async def test_it_takes_what_was_asked_for_and_leaves_the_rest_with_the_kernel(encrypted: bool) -> None:
+    async with connected(encrypted, Window(near_bytes=65_536)) as (ours, peer):
+        peer.writer.write(bytes(300_000))
+        await eventually(lambda: waiting_bytes(ours) >= 32_768)
+        at_first, got = waiting_bytes(ours), 0
+        for takes in range(1, 9):
+            got += len(ours.take(4096))
+            assert got <= takes * 4096
+            assert waiting_bytes(ours) >= at_first - takes * 4096
+            # Read ahead of its reader is a part of one record, at the most.
+            assert ours._incoming.pending < RECORD_BYTES
+
+
+def waiting_bytes(ours: RestingSocket) -> int:
+    """What the kernel holds for it."""
+    return int.from_bytes(fcntl.ioctl(ours._sock.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
