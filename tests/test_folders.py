@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -155,6 +156,15 @@ def test_a_rule_knows_no_clock_and_opens_no_file_but_the_price_table(module: str
 @pytest.mark.parametrize("module", ["server", "answer", "http1", "performance", "prose", "scenario"])
 def test_the_simulated_claude_shares_no_code_with_what_it_tests(module: str) -> None:
     assert {name for name in ours(MODULES[f"tools.simulator.{module}"]) if name.partition(".")[0] != "tools"} == set()
+
+
+@pytest.mark.parametrize("package", [path.parent for path in APP.rglob("__init__.py")], ids=lambda path: path.name)
+def test_the_map_of_a_folder_names_only_what_is_there(package: Path) -> None:
+    told = ast.get_docstring(ast.parse((package / "__init__.py").read_text("utf-8"))) or ""
+    named = re.findall(r"`((?:\w+/)*\w+\.py)`", told)
+    roots = (package, APP.parent)
+    assert [name for name in named if not any((root / name).is_file() for root in roots)] == []
+    assert told, "who opens the folder finds no word of what is in it"
 
 
 def test_no_two_modules_import_each_other() -> None:
