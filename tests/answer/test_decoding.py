@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from app.answer import decoding
 from app.answer.decoding import MAX_JOINED_CHARS, EventDecoder
 from app.answer.events import ClaudeEvent, Delta, DeltaKind, Event
+from app.answer.sse import SseDecoder
 from app.errors import UpstreamGarbled, UpstreamRefused
 from tests.support.answers import NAMES, events_in
 from tests.support.fakes import joined
@@ -374,7 +377,7 @@ def test_an_event_without_data_is_passed_over() -> None:
 
 
 def test_an_event_above_the_bound_is_an_error_of_claudes_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(EventDecoder.__init__.__globals__["SseDecoder"].__init__, "__defaults__", (64,))
+    monkeypatch.setattr(decoding, "SseDecoder", partial(SseDecoder, 64))
     with pytest.raises(UpstreamGarbled, match="above 64 bytes"):
         decoded(b"data: " + b"x" * 64)
 

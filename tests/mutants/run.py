@@ -1,0 +1,85 @@
+"""Changes one small thing at a time in the rules and the heart, and names each change that no test of the unit lane notices.
+
+`make mutants` draws a sample, so that it takes less than an hour; the seed says which. It works in a copy of the
+repository, in `build/mutants/tree`: there `python -m mutmut show NAME` shows what a survivor changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TREE = ROOT / "build/mutants/tree"
+COPIED = ("app", "config", "tests", "README.md", "pyproject.toml")
+FOLDERS = ("flow", "answer", "money", "streams")
+LEAST_SCORE = 0.85
+# mutmut's exit codes of those that live on; every other is a test that failed, or that ran into its deadline.
+ALIVE = {0: "no test fails", 33: "no test runs it", None: "not tried"}
+CONFIG = """
+[tool.mutmut]
+source_paths = ["app"]
+only_mutate = [{mutated}]
+also_copy = ["config", "README.md"]
+pytest_add_cli_args = ["-m", "unit", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
+pytest_add_cli_args_test_selection = [{tests}]
+use_git_change_detection = false
+"""
+
+
+def prepare() -> None:
+    """Makes the copy anew, with what mutmut has to know of it."""
+    shutil.rmtree(TREE, ignore_errors=True)
+    TREE.mkdir(parents=True)
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, TREE / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
+        else:
+            shutil.copy(ROOT / name, TREE / name)
+    mutated = ", ".join(f'"app/{folder}/*"' for folder in FOLDERS)
+    # Those of wire/ and of the metrics run through the rules as well.
+    tests = [f"tests/{folder}" for folder in (*FOLDERS, "wire")] + ["tests/telemetry/test_prometheus.py"]
+    with (TREE / "pyproject.toml").open("a") as config:
+        config.write(CONFIG.format(mutated=mutated, tests=", ".join(f'"{path}"' for path in tests)))
+
+
+def mutmut(*arguments: str) -> None:
+    """Runs it in the copy, on one processor."""
+    subprocess.run([sys.executable, "-m", "mutmut", *arguments], cwd=TREE, check=True)
+
+
+def tried() -> dict[str, int | None]:
+    """Every mutant by its name, with how its tests ended."""
+    found: dict[str, int | None] = {}
+    for path in sorted((TREE / "mutants").rglob("*.meta")):
+        found |= json.loads(path.read_text())["exit_code_by_key"]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sample", type=int, default=400, help="how many mutants are tried")
+    parser.add_argument("--seed", type=int, default=11, help="which")
+    asked = parser.parse_args()
+    prepare()
+    mutmut("run", "--max-children", "1", "none-of-them*")  # makes all, and learns which tests run through which
+    every = sorted(tried())
+    sample = random.Random(asked.seed).sample(every, min(asked.sample, len(every)))
+    mutmut("run", "--max-children", "1", *sample)
+    codes = tried()
+    alive = {name: ALIVE[codes[name]] for name in sorted(sample) if codes[name] in ALIVE}
+    score = 1 - len(alive) / len(sample)
+    for name, why in alive.items():
+        print(f"{name}: {why}")
+    print(f"{score:.1%} of {len(sample)} mutants, of {len(every)}, seed {asked.seed}, are noticed by the unit lane")
+    if score < LEAST_SCORE:
+        sys.exit(f"that is less than {LEAST_SCORE:.0%}")
+
+
+if __name__ == "__main__":
+    main()
