@@ -7,6 +7,8 @@ import json
 import math
 import random
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from app.money.survival import ENOUGH_FINISHED, T_90, Curve, bin_of
 
 DAY_S = 86400.0
+LIFELINES = json.loads(Path(__file__).with_name("lifelines_values.json").read_text("utf-8"))
 Answers = list[tuple[int, bool]]
 short_answers = st.lists(st.tuples(st.integers(0, 31), st.booleans()), min_size=1, max_size=25)
 answers_of_any_length = st.lists(st.tuples(st.integers(0, 60_000), st.booleans()), min_size=1, max_size=40)
@@ -61,6 +64,17 @@ def textbook_mean(answers: Answers, g: float, cap: float) -> float:
         else:
             area += survival(begin) * (end - begin)
     return area / survival(g) if survival(g) > 0 else 0.0
+
+
+@pytest.mark.parametrize("case", LIFELINES["cases"], ids=lambda case: f"{len(case['answers'])} up to {case['cap']}")
+def test_the_curve_is_that_of_lifelines_exactly_below_32_tokens_and_closely_above(case: dict[str, Any]) -> None:
+    """Golden values of a library for survival analysis; `lifelines_values.py` made them. Above, a bin is 3 % wide."""
+    curve = curve_of([(length, finished) for length, finished in case["answers"]])
+    exact = case["cap"] < 32
+    for tokens, share in case["survival"]:
+        assert curve.survival(tokens) == pytest.approx(share, abs=1e-9 if exact else 0.005)
+    for tokens, mean in case["remaining"]:
+        assert curve.remaining(tokens, case["cap"]).mean == pytest.approx(mean, rel=1e-9 if exact else 0.03)
 
 
 @settings(deadline=None)
