@@ -8,7 +8,7 @@ import click
 
 from . import __version__
 
-# What is imported only when it is run: where its `command()` is, and what it says of itself.
+# Each command is imported only when it is run. Here is where its `command()` is, and what it says of itself.
 ELSEWHERE = {
     "simulate": (".tools.simulator.command", "Run a simulated Claude that streams made-up answers."),
     "load": (".tools.load", "Send many readers to a running service, and report what they met."),

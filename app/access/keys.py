@@ -41,7 +41,7 @@ class Keys:
         if not given:
             raise Unauthorized("a key is needed: send Authorization: Bearer KEY, or x-api-key: KEY")
         digest = _digest(given)
-        # All are compared, each in constant time: how long it takes tells nothing.
+        # All keys are compared, each in constant time, so that the time it takes tells nothing about them.
         if not sum(hmac.compare_digest(digest, known) for known in self._digests):
             raise Unauthorized("this key is not known here")
         return digest.hex()[:16]

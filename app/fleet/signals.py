@@ -18,7 +18,7 @@ def heed() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     signal.signal(signal.SIGHUP, _remember)
-    # Blocked by whoever started us, as `env --block-signal` does, they have waited since before the interpreter began.
+    # Whoever started us may have blocked the signals, as `env --block-signal` does, so that none was lost until now.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 
 
@@ -28,7 +28,7 @@ def hung_up() -> bool:
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:
-    # Not SystemExit: it would be lost in a destructor, or be taken by an `except` of what is being imported.
+    # This is no SystemExit, because that could be lost in a destructor or caught by a module that is being imported.
     os._exit(0)
 
 

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 # A worker that dies young is replaced after a pause that doubles from the first to the last of these, in seconds.
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.1, 5.0
-# One that has lived this long was in order, in seconds.
+# A worker that has lived this long, in seconds, was healthy, so the next pause is a short one again.
 _LONG_LIFE_S = 30.0
 
 
@@ -126,7 +126,7 @@ class _Workers:
             status = await self._run(number)
             if self.stopping.is_set():
                 return
-            if not self.decided.is_set():  # it has said why
+            if not self.decided.is_set():  # the worker has said why it could not start
                 self.failed = True
                 self.tell(signal.SIGTERM)
                 return
@@ -212,7 +212,7 @@ async def supervise(
 
 
 def _check_admin_ports(settings: Settings, count: int) -> None:
-    """Says that one is taken before all workers do, each for itself."""
+    """Looks whether the admin ports are free, so that one line says so and not one of each worker."""
     opened: list[socket.socket] = []
     try:
         for number in range(count if settings.listening.admin_port else 0):
@@ -240,7 +240,7 @@ async def _start(
     tie = ParentsEnd()
     spec = asdict(specs[number]) | {"tie_fd": tie.theirs.fileno()}
     command = [sys.executable, "-m", __name__.partition(".")[0], "serve", *arguments, "--worker", json.dumps(spec)]
-    # A session of its own: a terminal's Ctrl-C is for the parent, which passes it on once.
+    # It gets a session of its own, because a terminal's Ctrl-C is for the parent, which passes it on once.
     process = await asyncio.create_subprocess_exec(
         *command, env=environment, pass_fds=[*spec["listen_fds"], tie.theirs.fileno()], start_new_session=True
     )

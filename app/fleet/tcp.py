@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from ..settings import SettingsError
 
-# Connections that wait to be accepted; the kernel cuts it to net.core.somaxconn. A burst of readers who come back after a
-# restart is to wait, not to be refused.
+# This many connections may wait to be accepted (the kernel cuts it to net.core.somaxconn), so that a burst of readers who
+# come back after a restart waits and is not refused.
 BACKLOG = 4096
-# An address of a name that this machine does not have: another one may do, as `localhost` may be `::1` without IPv6.
+# The machine may lack one address of a name, as `localhost` may be `::1` without IPv6; then another one may do.
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
@@ -78,7 +78,7 @@ def _bound(family: int, address: Sequence[str | int], count: int) -> list[socket
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(tuple(address))
             address = (address[0], sock.getsockname()[1], *address[2:])
-            # The first is bound without it: the port of another service whose workers share it is refused, not shared.
+            # The first socket is bound without SO_REUSEPORT, so that a port that another service's workers share is refused.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(count > 1))
         for sock in sockets:
             sock.listen(BACKLOG)

@@ -123,7 +123,7 @@ def _is_live(path: str) -> bool:
         kind = next((name for test, name in _KINDS if test(mode)), "no socket")
         raise SettingsError(f"unix {path}: {kind} is there, and is not replaced")
     with socket.socket(socket.AF_UNIX) as caller:
-        caller.setblocking(False)  # where its queue is full, that is said at once
+        caller.setblocking(False)  # so that a full queue is an error at once and no wait
         try:
             caller.connect(path)
         except ConnectionRefusedError:
@@ -179,7 +179,8 @@ def _listening(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.bind(path)
-        os.chmod(path, 0o660)  # nginx's user gets in by the group; nobody gets in before it listens
+        # nginx's user gets in by the group. This comes before it listens, so that nobody gets in earlier.
+        os.chmod(path, 0o660)
         sock.listen(BACKLOG)
     except BaseException:
         sock.close()

@@ -89,8 +89,8 @@ class Window:
 
     __slots__ = ("_base_s", "_max_s", "_sent_at", "window_s")
 
-    # The last part of a window is not waited for: paced reads bring the next events a window after the last ones,
-    # give or take a little, and a timer for the rest would cost more than it joins.
+    # A batch does not wait for this last part of its window. Paced reads bring the next events about a window after the
+    # last ones, so a timer for the rest would cost more than it joins.
     SLACK = 0.15
 
     def __init__(self, window_s: float, max_s: float) -> None:

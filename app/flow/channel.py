@@ -107,7 +107,7 @@ class Channel(asyncio.Queue[Item]):
         self._timer = self._loop.call_at(self._deadline, self._timer_fired)
 
     def _timer_fired(self) -> None:
-        # One timer serves many waits: the deadline, mostly a far one, has moved on while this one ran.
+        # One timer serves many waits, because most deadlines are far away and move on before it fires.
         self._timer = None
         if self._waiter is None:
             return

@@ -72,12 +72,12 @@ async def produce(source: Source, channel: Channel, seen: Callable[[ClaudeEvent]
                 for event in events:
                     await channel.put(event)
         except SluicewayError as failure:
-            error = failure.with_traceback(None)  # as a value; its frames would keep the stream in a cycle
+            error = failure.with_traceback(None)  # kept as a value: its frames would hold the stream in a cycle
         except Exception:
             log.exception("the producer failed")
             error = InternalError("the service failed while it read the answer")
         if error is not None:
-            # Before the End finds room: whatever still comes from there is paid for, and the reader may take its time.
+            # Closed before the End finds room, which may take the reader long: what Claude sends meanwhile is paid for.
             await _close(source, seen)
         await channel.put(End(error))
     finally:
@@ -89,7 +89,7 @@ async def _close(source: Source, seen: Callable[[ClaudeEvent], None]) -> None:
         for event in await source.close():
             seen(event)
     except Exception:
-        # The count lacks something; that must not take the reader's last event from it.
+        # The count now lacks something, but the reader must still get its last event.
         log.exception("the producer failed in closing its source")
 
 
@@ -131,7 +131,7 @@ async def consume(channel: Channel, window: Window, reader: Reader, pace: Pace) 
             began = clock()
             await reader.send(events)
             sent_at = clock()
-            # Only text opens a window: the message's start is not to hold the first word back.
+            # Only text opens a window, because the start of the message must not hold the first word back.
             if Delta in map(type, events):
                 window.sent(began, sent_at)
         if isinstance(item, End):

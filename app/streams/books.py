@@ -19,9 +19,9 @@ from ..telemetry.prometheus import Metrics
 
 log = logging.getLogger(__name__)
 
-# A word for a model, or a field, may be anything: so many remarks are made, then none.
+# The service makes at most this many remarks, because a model or a field may be called anything by whoever asks.
 _MOST_REMARKS = 100
-# And so many on one answer, whose usage may name hundreds of models: the others' turn comes with the next answers.
+# One answer causes at most this many of them, because its usage may name hundreds of models; the rest come later.
 _MOST_REMARKS_ON_ONE = 3
 
 # Counts an aborted answer's text anew; gives the entry as it is then.
@@ -142,7 +142,7 @@ class Books:
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        # Not handed the block's own error: it would come out wrapped in a group.
+        # The group is not given the block's own error, because it would come out wrapped in an ExceptionGroup.
         await self._recounts.__aexit__(None, None, None)
 
     def open(self, model: str, max_tokens: int) -> Page:

@@ -22,7 +22,8 @@ from .credits import Credits
 from .lifecycle import Lifecycle, ReaderState
 from .replay import Replay
 
-# The most that is written at once before draining: a replay must not lie in memory twice.
+# At most this much is written before a drain, so that a replay of megabytes does not lie in memory twice.
+# 16 kB is what the sockets hold anyway.
 SLICE_BYTES = 16_384
 
 
@@ -80,12 +81,12 @@ class Frames:
 
         Returns when it has them, or is gone. Cancelling is safe.
         """
-        connection.credits = None  # nothing is generated any more that the page could hold
+        connection.credits = None  # the answer has ended, so the page cannot hold generation any more
         try:
             with contextlib.suppress(ConnectionError):
                 while connection.sent_id < self.replay.last_id:
                     await self.write_some(connection)
-        except Expired as error:  # freed for others while this reader took its time
+        except Expired as error:  # the frames were freed for others while this reader was slow
             await self.dismiss(connection, error)
 
 
@@ -187,7 +188,7 @@ class Delivery:
             try:
                 await connection.write(self._frames.wire.keep_alive)
             except Interrupted:
-                await self._deliver()  # whoever came meanwhile is not to wait for the next sign of life
+                await self._deliver()  # a reader that came meanwhile must not wait for the next sign of life
             except ConnectionError:
                 await self._lose(connection)
 
@@ -217,12 +218,12 @@ class Delivery:
                 elif connection.committed:
                     break
                 else:
-                    await connection.write(b"")  # the first event commits the status, frame or not
+                    await connection.write(b"")  # the first event commits the status, even if it makes no frame
             except Interrupted:
                 continue
             except ConnectionError:
                 await self._lose(connection)
-            except Expired as error:  # freed between its coming and its first frame: this reader's loss alone
+            except Expired as error:  # freed between its arrival and its first frame, which is this reader's loss alone
                 await self._frames.dismiss(connection, error)
                 await self._lose(connection)
         self._page.delivered(self._undelivered)

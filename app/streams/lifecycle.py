@@ -1,7 +1,7 @@
 """The life of a stream as a table: one small machine for the reader's side, one for Claude's, and what joins them.
 
-The table rules: what a session does when something happens to it are the actions that stand here, and no others. An
-illegal event raises and changes nothing. `python -m app.streams.lifecycle` prints the diagram that the README shows.
+The table rules: a session does the actions that stand here, and no others, when something happens to it. An illegal
+event raises and changes nothing. `python -m app.streams.lifecycle` prints the diagram that the README shows.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Lifecycle:
         return self.upstream in (UpstreamState.ASKING, UpstreamState.ANSWERING)
 
     def process(self, event: LifecycleEvent) -> tuple[Action, ...]:
-        """Moves both sides and returns what is to be done, Claude's side first: no one is paid while a reader is told.
+        """Moves both sides and returns what to do, Claude's side first, so that nothing is generated while a reader is told.
 
         Raises:
             IllegalEvent: one of the sides cannot take it; neither has moved.

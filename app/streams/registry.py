@@ -91,7 +91,7 @@ class Streams:
         await self._idle.wait()
         if self._watcher is not None:
             self._watcher.cancel()
-        # Not handed the block's own error: it would come out wrapped in a group.
+        # The group is not given the block's own error, because it would come out wrapped in an ExceptionGroup.
         await self._tasks.__aexit__(None, None, None)
 
     def new_id(self) -> str:
@@ -325,7 +325,7 @@ class Streams:
             session.stop(Outcome.TAKEN_OVER, TakenOver("a newer question has taken this one's place"))
 
     def _ended(self, session: Session) -> None:
-        """Gives everything back first: neither the archive nor the books can keep a place from its next stream."""
+        """Gives the place back first, so that no failure in the archive or the books can keep it from the next stream."""
         terms, outcome = session.terms, session.outcome or Outcome.INTERNAL_ERROR
         del self.live[terms.stream_id]
         self._books.metrics.streams_active.dec()
@@ -346,7 +346,7 @@ class Streams:
 
 
 def _same(secret: str, given: str) -> bool:
-    # As bytes, since what comes from outside may be any characters; in constant time.
+    # Compared as bytes, because a token from outside may hold any characters, and in constant time.
     return hmac.compare_digest(secret.encode("utf-8", "surrogatepass"), given.encode("utf-8", "surrogatepass"))
 
 

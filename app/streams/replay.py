@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..errors import Expired
 
-# What a kept frame costs beyond its bytes: the object's header and its slot in the list (CPython 3.11, measured).
+# A kept frame costs this much beyond its bytes: the object's header and its slot in the list (CPython 3.11, measured).
 FRAME_OVERHEAD_BYTES = 56
 
 
@@ -73,7 +73,8 @@ class Replay:
             pass
         surplus = max(self.size_bytes - self._max_bytes, self._budget.used_bytes - self._budget.max_bytes)
         drop, freed = 0, 0
-        while freed < surplus and drop < len(self._frames) - len(frames):  # a batch is whole, or its reader is cut
+        # The newest batch is never cut: its reader would lack part of it.
+        while freed < surplus and drop < len(self._frames) - len(frames):
             freed += _cost_bytes(self._frames[drop])
             drop += 1
         self._drop(drop, freed)

@@ -82,7 +82,7 @@ class Session:
         """Starts the stream in `tasks`, its owner; `on_end` is called once, when both of its tasks have ended."""
         self.delivery.attach(connection)
         self._task = tasks.create_task(self._run(), name=f"session {self.terms.stream_id}")
-        # A callback, not a `finally`: a task that is cancelled before its first step never enters its body.
+        # This is a callback and no `finally`, because a task that is cancelled before its first step never enters its body.
         self._task.add_done_callback(lambda task: self._ended(task, on_end))
 
     def attach(self, connection: Connection) -> None:
@@ -101,7 +101,7 @@ class Session:
         """
         if self.delivery.connection is not connection:
             return
-        # Else nobody has been told the stream's id, and nobody can come back; a name is the caller's own.
+        # A reader can come back only by an id that was sent with the status, or by the caller's own name for the stream.
         known = self.delivery.committed or bool(self.terms.name)
         self.delivery.detach(connection)
         if self.lifecycle.over:
@@ -128,10 +128,10 @@ class Session:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._producer = tasks.create_task(self._produce(), name=f"producer {self.terms.stream_id}")
-                # The session's own task is the consumer: one task less a stream.
+                # The session's own task is the consumer, which saves one task a stream.
                 await self._consume()
         except Exception:
-            # A defect of ours, in what both tasks do at their end: it is this stream's alone, never its owner's.
+            # This is a defect of ours in how a task ends. It must end this stream alone, and not the group that owns it.
             log.exception("stream %s failed", self.terms.stream_id)
 
     async def _produce(self) -> None:
@@ -156,7 +156,7 @@ class Session:
             except Exception:
                 log.exception("stream %s: the consumer failed", self.terms.stream_id)
                 failed = InternalError("the service failed while it served the answer")
-                if self.lifecycle.reader is not ReaderState.ENDING:  # else it failed in telling just that
+                if self.lifecycle.reader is not ReaderState.ENDING:  # else it failed while it told the reader just that
                     self._end(LifecycleEvent.ENDED, Outcome.INTERNAL_ERROR, failed)
                     continue
                 error = self.error = failed
@@ -201,7 +201,7 @@ class Session:
                     assert_never(action)
 
     def _tell_end(self, error: SluicewayError | None) -> None:
-        if self._producer is None:  # the tasks have not begun: nothing was sent
+        if self._producer is None:  # the tasks have not begun, so nothing was sent
             self.error = error
             self._cancel()
             return
@@ -220,7 +220,7 @@ class Session:
         try:
             task.exception()
         except asyncio.CancelledError as error:
-            # Its frames hold the error itself (TaskGroup's do): a cycle that would keep the whole stream.
+            # TaskGroup's frames hold the error itself: without this, that cycle would keep the whole stream in memory.
             traceback.clear_frames(error.__traceback__)
         self.outcome = self.outcome or Outcome.INTERNAL_ERROR
         if self._timer is not None:

@@ -14,7 +14,7 @@ from .session import Session
 
 log = logging.getLogger(__name__)
 
-# How often the readers are looked at, in seconds: fine enough for deadlines of seconds, and 5,000 looks cost 20 ms.
+# Readers are looked at this often, in seconds: deadlines are seconds long, and 5,000 looks cost 20 ms.
 WATCH_S = 0.5
 _OUTCOME_OF = {Finding.STALLED: Outcome.STALLED, Finding.VANISHED: Outcome.VANISHED}
 
@@ -62,5 +62,5 @@ class Watch:
                 connection.abort()
         self._metrics.readers_stalled.set(len(self._stuck_s))
         for connection, stuck_s in before.items():
-            if connection not in self._stuck_s:  # it takes again, or is no longer there
+            if connection not in self._stuck_s:  # it takes bytes again, or is gone
                 self._metrics.stalled(stuck_s)

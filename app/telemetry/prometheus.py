@@ -42,7 +42,8 @@ _WATCHED = (
     (Outcome.REJECTED, Phase.BEFORE_FIRST_EVENT),
 )
 
-# Bounds on which a promise or an objective stands are buckets: 2.5 s to the first token, 0.1 s to the upstream's close.
+# Every bound of a promise or an objective is a bucket, or an alert on it would interpolate: 2.5 s to the first token,
+# 0.1 s to the upstream's close.
 _FIRST_TOKEN_S = (0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 60)
 _UPSTREAM_CLOSE_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
 _GAP_S = (0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10)  # few: the library walks them one by one, every batch
@@ -227,7 +228,7 @@ class Metrics:
         self._unreadable.inc(entry.unreadable)
         self._unpriced_tokens.labels(model).inc(entry.unpriced_tokens)
         if not entry.priced and (entry.aborted or entry.phase is not Phase.BEFORE_FIRST_EVENT):
-            self._unpriced.labels(model).inc()  # else nothing came, and there is nothing to price
+            self._unpriced.labels(model).inc()  # without an event nothing came that could be priced
         for kind, basis, usd in entry.spending:
             if usd:
                 self._spent.labels(model, kind, basis, entry.outcome.value).inc(usd)

@@ -1,6 +1,6 @@
 """One streamed answer, whose bytes are read here, at our own pace.
 
-1. The SDK's models are passed by: they cost five times the reading (facts of the SDK's own decoding).
+1. The SDK's models are not used, because building them costs five times as much as reading the bytes (measured).
 2. The socket rests until the next `read()` (`resting_socket.py`), which comes after a pause, so that one wake-up takes
    all that came (`pacing.py`), or at once where Claude is fast. Whoever does not read holds Claude still.
 3. The SDK retries nothing (its `retry-after` has no bound), no socket timeout runs (it would fire while we pause), and
@@ -72,7 +72,7 @@ class Answer:
         self._retry = retry
         self._loop = asyncio.get_running_loop()  # asked for once: in Python 3.11 each time is a system call
         self._path = path
-        self._asked: bytes | None = asked  # dropped when the answer has begun: a prompt may be megabytes
+        self._asked: bytes | None = asked  # dropped once the answer has begun, because a prompt may be megabytes
         self._request_headers = headers
         self._body: Body | None = None  # once the answer's head is here
         self._decoder = EventDecoder(claude.hide)
@@ -82,7 +82,7 @@ class Answer:
         self._read_left_s = 0.0  # what that read may wait
         self._watchdog: asyncio.TimerHandle | None = None  # one timer serves many reads; fires at `_watch_at`
         self._watch_at = 0.0
-        self._paced = False  # from the first text on: it must never be held back
+        self._paced = False  # true from the first text on, because that must never be held back
         self._pace = ReadPace(claude.window_s)
         self._resume_at = 0.0  # loop time from which the socket may be read again
         self._without_progress_s = 0.0  # spent waiting in read() since the last event that was no ping
@@ -109,7 +109,7 @@ class Answer:
             except SluicewayError as error:
                 if self._body is not None:
                     self._body.abort()
-                    self._body = None  # nothing of it is an answer that closing would have to count
+                    self._body = None  # none of it is an answer that close() would have to count
                 if self.headers and isinstance(error, UpstreamError):
                     came_with(error, self.headers)
                 delay_s = retry_delay_s(self._retry, error, attempt, random.random())
@@ -202,7 +202,7 @@ class Answer:
             raise UpstreamTimeout(f"Claude sent nothing for {self._options.idle_timeout_s:g} s") from error
 
     async def _check_beginning(self, body: Body, raw: httpx2.Response) -> None:
-        """Whatever a body is called: one that begins as a stream of events is one. Raises what it is otherwise."""
+        """Takes a body for a stream of events if it begins as one, whatever its content type says; else raises what it is."""
         said = b""
         try:
             while (begins := begins_stream(said)) is None and len(said) < MOST_BODY_BYTES and not body.complete:
@@ -210,7 +210,7 @@ class Answer:
                     await body.readable()
                 said += chunk
         except httpx2.TransportError:
-            begins = False  # what has come says enough
+            begins = False  # what has come by then is enough to tell
         finally:
             self._body_began = bool(said)
         body.put_back(said)
@@ -269,7 +269,7 @@ class Answer:
             self._resume_at = now + self._claude.pacer.stretched(rest_s)
 
     def _salvage(self, body: Body) -> list[ClaudeEvent]:
-        """What lies here and in the kernel already; above what can have lain there, Claude's side goes on meanwhile."""
+        """Takes what has arrived already. It stops above what the buffers can have held, because Claude's side still sends."""
         events: list[ClaudeEvent] = []
         size_bytes = 0
         with contextlib.suppress(httpx2.TransportError):

@@ -26,7 +26,7 @@ from .transport import Transport
 
 log = logging.getLogger(__name__)
 
-# What the SDK says of itself: the request's own client says these, or nobody does.
+# The SDK describes itself with these headers. They are left out, because the request is the client's and not the SDK's.
 _SDKS_OWN = ("accept", "content-type", "user-agent", "anthropic-version", "x-stainless-")
 _SDKS_OWN_PER_CALL = ("x-stainless-timeout", "x-stainless-read-timeout", "x-stainless-retry-count")
 
@@ -58,19 +58,19 @@ class Claude:
         self.on_retry = on_retry
         self.pacer = Pacer()
         self._pool = Pool(Window(options.receive_buffer_bytes), options.connect_timeout_s)
-        # One caller's cookies would go up with another's request.
+        # No cookies are kept, because one caller's would go up with another's request.
         no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
         self._transport = Transport(self._pool, self.hide)
         http = httpx2.AsyncClient(transport=self._transport, cookies=no_cookies)
         for name in ("accept", "accept-encoding", "connection", "user-agent"):
-            del http.headers[name]  # who asks says these, or nobody does
+            del http.headers[name]  # the client sends these itself, or nobody does
         self.sdk = anthropic.AsyncAnthropic(
             api_key=api_key,
             base_url=base_url,
             http_client=http,
             max_retries=0,
             timeout=httpx2.Timeout(None, connect=options.connect_timeout_s),
-            # Bytes that nobody has coded can be read at our pace; and a whole answer is not decoded on the event loop.
+            # Only uncompressed bytes can be read at our own pace, and a whole answer is not decompressed on the event loop.
             default_headers={"accept-encoding": "identity"},
         )
         self.own_headers = {
@@ -198,6 +198,6 @@ class Claude:
         await self.sdk.close()
 
 
-@lru_cache(maxsize=64)  # nearly all requests go to one path, and parsing it anew takes longer than sending it
+@lru_cache(maxsize=64)  # nearly all requests go to one path, and parsing it takes longer than sending it
 def _below(base: httpx2.URL, path: str) -> httpx2.URL:
     return base.copy_with(raw_path=base.raw_path.rstrip(b"/") + path.encode("ascii"))

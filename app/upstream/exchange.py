@@ -14,9 +14,9 @@ from .resting_socket import RestingSocket
 if TYPE_CHECKING:
     from .pool import Pool
 
-# Taken from the socket at once where nobody says less: a TLS record.
+# By default this much is taken from the socket at once, because a TLS record holds as much.
 READ_BYTES = 16_384
-# The most that a response's head may take; Claude's own takes some 2 kB.
+# A response's head may take at most this much. Claude's own takes some 2 kB, and thirty times that bounds what a broken peer can send.
 MAX_HEAD_BYTES = 65_536
 
 

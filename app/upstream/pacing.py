@@ -24,7 +24,7 @@ class ReadPace:
 
     __slots__ = ("_read_at", "_rest_s", "_window_s")
 
-    # Below this a rest is not worth its timer, in seconds.
+    # A rest shorter than this, in seconds, costs more for its timer than it saves.
     LEAST_S = 0.005
 
     def __init__(self, window_s: float) -> None:
@@ -51,8 +51,8 @@ class ReadPace:
 class Pacer:
     """Ends rests at slot boundaries, where all that end in one slot share one timer; and makes them longer under load.
 
-    Few full slots cost a stream less than many: what a wake-up finds cold is then found cold once for all of them. So
-    a long rest ends at one of few slots; a short one, of a fast stream, could not: it would be slowed down.
+    A few full slots cost less than many, because a wake-up finds the processor's caches cold once for all streams of its
+    slot. So long rests end at wide slots. Short rests, of fast streams, do not, because they would be slowed down.
 
     Args:
         cpu_clock: seconds of processor time that the event loop's thread has used.
@@ -65,14 +65,14 @@ class Pacer:
     # The widths of slots in seconds, and the rest in seconds from which the wide ones serve: a rest ends up to half a
     # slot before or after the time asked for.
     SLOT_S, WIDE_SLOT_S, LONG_S = 0.01, 0.05, 0.075
-    # A rest grows with the share of the processor in use: by so many times what is above the free share, and by that
-    # alone to at most so many times itself.
+    # A rest grows with the share of the processor in use: by the first times what is above the second, and by that alone
+    # to at most the third times itself. So batches grow, and cost less, before anyone is late.
     BUSY_GROWTH, FREE_SHARE, MOST_BUSY = 1.25, 0.2, 1.3
-    # How often that share is measured, in seconds, and how much a measurement weighs.
+    # That share is measured this often, in seconds, and one measurement weighs this much, so that a hiccup counts little.
     _MEASURE_S, _WEIGHT = 0.1, 0.3
     # Lateness below this is the ordinary life of an event loop, in seconds.
     ORDINARY_LAG_S = 0.01
-    # A rest also grows by this many times the lag above it; and to at most so many times itself.
+    # A rest also grows by this many times the lag above that, and to at most three times itself: readers still see motion.
     STRETCH, MOST_STRETCHED = 4.0, 3.0
 
     def __init__(self, cpu_clock: Callable[[], float] = time.thread_time) -> None:

@@ -21,9 +21,9 @@ from .pool import Pool
 from .resting_socket import Window
 from .transport import Transport
 
-# The receive buffer of each: 13 MB/s over a round trip of 20 ms. Linux doubles it.
+# The receive buffer of each connection. It lets 13 MB/s through over a round trip of 20 ms. Linux doubles it.
 _RECEIVE_BUFFER_BYTES = 262_144
-# What is taken from it at once, and so the most that lies between the two sockets.
+# This much is taken from it at once, so that no more lies between the two sockets.
 _READ_BYTES = 65_536
 
 

@@ -17,12 +17,12 @@ from .ways import Way, Ways, proxy_headers, way_to
 
 log = logging.getLogger(__name__)
 
-# A connection that nobody used for this long is closed, in seconds: below the idle limits of what is usually between.
+# A connection that nobody used for this long, in seconds, is closed before proxies and load balancers would do it.
 IDLE_S = 55.0
-# A connection that was closed unseen says so within a round trip. What breaks later Claude may have worked on, and
-# another request would be another bill. In seconds.
+# A request is sent again only if its connection breaks within this time, in seconds. A stale one breaks within a round
+# trip; after that Claude may have begun to work, and a second request would be a second bill.
 _STALE_S = 1.0
-# Connections kept for the next requests, each some 10 kB, 40 kB under TLS; more streams than that seldom end at once.
+# At most this many idle connections are kept, 10 kB each and 40 kB under TLS, because more streams seldom end at once.
 MOST_IDLE = 64
 # How often the pool is looked at, in seconds.
 _LOOK_S = 1.0
@@ -63,7 +63,7 @@ class Pool(httpx2.AsyncBaseTransport):
             except (OSError, httpx2.TransportError) as error:
                 connection.abort()
                 self._way_of.pop(connection, None)
-                # It died of its age, before a byte came: the peer closed it before it saw the request.
+                # The connection was stale: the peer had closed it before it saw the request, so the request can be sent again.
                 stale = stale and asyncio.get_running_loop().time() < began + _STALE_S
                 if stale and not isinstance(error, httpx2.RemoteProtocolError) and _can_repeat(request):
                     continue
@@ -125,7 +125,7 @@ class Pool(httpx2.AsyncBaseTransport):
     def _ready(self, way: Way) -> RestingSocket | None:
         idle = self._idle.get(way, [])
         while idle:
-            connection = idle.pop()  # the last one used: the older ones may age out
+            connection = idle.pop()  # the most recently used one, so that the older ones age out
             if connection.put_by():
                 return connection
             self._drop(connection)
@@ -151,7 +151,7 @@ class Pool(httpx2.AsyncBaseTransport):
         try:
             await self._send(connection, way, request)
         except OSError:
-            # A peer that refuses a request may answer before it has read it all, and close: the answer says why.
+            # A peer that refuses a request may answer and close before it has read everything, so its answer is read.
             with contextlib.suppress(OSError, httpx2.TransportError):
                 return await self._head(connection)
             raise

@@ -23,12 +23,12 @@ _TCP_INFO = struct.Struct("=68xI")
 _HAS_TCP_INFO = sys.platform == "linux"
 # SO_LINGER on, with no time: close() drops what is unsent and resets, whatever state the peer is in.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-# A MemoryBIO keeps the largest size that it ever had, so ciphertext goes in by slices of this many bytes.
+# Ciphertext goes in by slices of this many bytes, because a MemoryBIO keeps the largest size that it ever had.
 _SLICE_BYTES = 4096
 # A TLS record holds at most this much plaintext (RFC 8446, section 5.1): one SSL_read takes a record, whole.
 _RECORD_BYTES = 16_384
 _NO_BIO = ssl.MemoryBIO()
-# What is encrypted and handed to the kernel at once of a request: bounds what a large body takes beside itself.
+# A request is encrypted and handed to the kernel in pieces of this size, so that a large body is not held twice.
 _SEND_BYTES = 65_536
 
 
@@ -54,11 +54,11 @@ class Window:
 
     # A way below this round trip, in seconds, is near: `near_bytes` lets 1.6 MB/s through even at its end.
     NEAR_S = 0.005
-    # What a far stream is given before its rate is known, in bytes/s: some 700 tokens/s.
+    # A far stream is assumed to need this rate until its own is known, in bytes/s: some 700 tokens/s.
     FIRST_RATE = 100_000.0
     # Buffer bytes for each byte that is on the way, see above.
     ROOM = 4.0
-    # It is changed only for this much more: each change is a system call.
+    # The buffer is changed only if it grows by this factor, because each change is a system call.
     STEP = 1.25
 
     def wanted_bytes(self, rate: float, rtt_s: float) -> int:
@@ -93,7 +93,7 @@ class RestingSocket:
         self._loop = asyncio.get_running_loop()
         self._tls: ssl.SSLObject | None = None
         self._incoming = self._outgoing = _NO_BIO  # replaced by its own under TLS
-        self._early = b""  # what came of an answer while we sent
+        self._early = b""  # what had come of an answer while the request was being sent
         self._unsent = b""  # of what TLS itself has to say while we read: a key update's answer, of some bytes
         self._waiter: asyncio.Future[None] | None = None  # set while a task waits for the kernel
         self._window = window
@@ -226,7 +226,7 @@ class RestingSocket:
             return
         self.closed = True
         if self._waiter is not None:
-            # Off the loop before it is closed: its number may be another connection's a moment later.
+            # It leaves the loop before it is closed, because its number may be another connection's a moment later.
             self._loop.remove_reader(self._sock.fileno())
             self._loop.remove_writer(self._sock.fileno())
             if not self._waiter.done():
@@ -241,12 +241,12 @@ class RestingSocket:
         view = memoryview(data)
         for start in range(0, len(view), _SLICE_BYTES):
             self._incoming.write(view[start : start + _SLICE_BYTES])
-            # Not until SSLWantRead: what is left in the BIO is no whole record, and an exception costs as much as one.
+            # This does not read on until SSLWantRead, because what is left is no whole record and an exception costs as much.
             while self._incoming.pending and not self.ended:
                 try:
                     part = self._tls.read(_RECORD_BYTES)
                 except ssl.SSLWantReadError:
-                    break  # tickets and the like: nothing for us
+                    break  # TLS's own messages, such as session tickets
                 except ssl.SSLZeroReturnError:
                     part = b""  # close_notify
                 if part:

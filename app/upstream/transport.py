@@ -16,7 +16,7 @@ from ..answer.refusals import MOST_BODY_BYTES
 from .exchange import Body
 from .pool import Pool
 
-# How long the body of an error is waited for, in seconds; what has come by then says enough.
+# The body of an error is waited for this long, in seconds, because its beginning says what is wrong.
 _ERROR_BODY_S = 0.5
 
 
@@ -63,7 +63,7 @@ class Transport(httpx2.AsyncBaseTransport):
                     said += chunk
                     if len(said) >= MOST_BODY_BYTES:
                         break
-        body.abort()  # where it has not ended: then its connection is of no more use
+        body.abort()  # if it has not ended, its connection cannot carry another request
         coding = _coding(response)
         headers = httpx2.Headers(response.headers)
         for name in ("content-encoding", "content-length", "transfer-encoding"):
@@ -71,11 +71,11 @@ class Transport(httpx2.AsyncBaseTransport):
         words = bytes(said[:MOST_BODY_BYTES])
         if coding and (decoded := _decoded(words, coding)) is not None:
             words = decoded
-        elif coding:  # whatever it was, what stands for it is no JSON
+        elif coding:  # the text that replaces the body is no JSON
             words, headers["content-type"] = f"(a body coded as {coding})".encode("utf-8", "replace"), "text/plain"
         return httpx2.Response(
             response.status_code,
-            # The SDK's client would read where a redirect leads to, and fail where that is no address.
+            # The header is taken away, because the SDK's client would parse it and fail if it is no address.
             extensions={"location": headers.pop("location", "")},
             headers=headers,
             content=self._hide(words),

@@ -20,9 +20,9 @@ import httptools
 from .exchange import Parser
 from .resting_socket import RestingSocket, Window
 
-# How long a name's addresses are believed, in seconds: Claude's own records are good for a minute or more.
+# A name's addresses are believed this long, in seconds, because Claude's own records are good for a minute or more.
 ADDRESSES_S = 30.0
-# After so many seconds without an answer the next address is tried beside the first (RFC 8305, section 5).
+# The next address is tried beside the first after this many seconds without an answer (RFC 8305, section 5).
 _NEXT_ADDRESS_S = 0.25
 
 
@@ -103,7 +103,7 @@ class Ways:
             self._sessions[way] = session
 
     async def _lookup(self, host: str, port: int) -> list[tuple[int, int, int, str, tuple[str, int]]]:
-        if (family := _family_of(host)) is not None:  # an address is no name: it needs no thread to be looked up
+        if (family := _family_of(host)) is not None:  # an address needs no look-up, and so no thread
             return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
         loop = asyncio.get_running_loop()
         asked_at, addresses = self._addresses.get((host, port), (0.0, []))
@@ -114,7 +114,7 @@ class Ways:
                 )
             except OSError:
                 if not addresses:
-                    raise  # else the old ones are the best guess while the resolver is away
+                    raise  # while the resolver is away, the old addresses are the best guess
             else:
                 addresses = list(found)
             self._addresses[host, port] = loop.time(), addresses
@@ -123,7 +123,7 @@ class Ways:
     def _socket(self, address: tuple[int, int, int, str, tuple[str, int]]) -> socket.socket:
         sock = socket.socket(*address[:3])
         sock.setblocking(False)
-        # Set before connecting: the window that is offered at first is made from it.
+        # This is set before connecting, because the first window that is offered is made from it.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._window.near_bytes)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -160,7 +160,7 @@ async def _tunnel(connection: RestingSocket, way: Way, proxy: SplitResult) -> No
     parser = Parser()
     while not parser.status:
         await connection.readable()
-        data = connection.take(1)  # byte by byte, or TLS's first bytes would be taken for the answer's body
+        data = connection.take(1)  # byte by byte, so that TLS's first bytes are not taken for the answer's body
         if not data and connection.ended:
             raise ProxyRefused(f"the proxy {proxy.hostname} closed the connection")
         try:

@@ -72,7 +72,7 @@ class ChatApi:
             headers=_MARK,
             betas=question.betas,
         )
-        self.opener.streams.check_room()  # who is refused ends nothing
+        self.opener.streams.check_room()  # checked first, so that a question that is refused ends no older answer
         await self.forwarder.tell_of_newer(request, asked.chat_id)
         return await self.opener.open_stream(request, wanted)
 

@@ -53,8 +53,8 @@ from .refusals import Refusals
 
 log = logging.getLogger(__name__)
 
-# In a request of the Messages API. To find its three fields that matter all others are passed over, on the event loop: of
-# so many values that takes some 50 ms. More are not in what the largest context, a million tokens, can hold.
+# A request of the Messages API may hold this many values. The event loop passes over all of them to find the three fields
+# that matter, which takes some 50 ms. The largest context, a million tokens, cannot hold more.
 _MOST_VALUES = 4_000_000
 # What `reread()` takes from settings that were read again.
 REREAD = ("api_keys", "prices_file")
@@ -185,7 +185,7 @@ async def _pass_through(stack: AsyncExitStack, settings: Settings, opener: Opene
 
 @asynccontextmanager
 async def beside(coroutine: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Runs something endless beside the block; if it dies, so does the block: nothing here can be missed in silence."""
+    """Runs something endless beside the block. If it dies, so does the block, because nobody would notice otherwise."""
     owner = asyncio.current_task()
     assert owner is not None, "only a task can wait"
     task = asyncio.create_task(coroutine)
@@ -212,7 +212,7 @@ def _claude(settings: Settings, credentials: Credentials, metrics: Metrics) -> C
             metrics.upstream_retry,
         )
     except (anthropic.AnthropicError, OSError, ValueError) as error:
-        # What else the SDK, and the TLS below it, take from the environment: profiles, identities, certificates.
+        # The SDK, and TLS below it, take more from the environment: profiles, identities, certificates. Those are named.
         kind = "ANTHROPIC_" if isinstance(error, anthropic.AnthropicError) else "SSL_CERT_"
         names = sorted(name for name in os.environ if name.startswith(kind))
         raise SettingsError(f"{', '.join(names) or 'the way to Claude'}: {error}") from error

@@ -18,7 +18,7 @@ from ..errors import Malformed
 from .errors import error_response
 from .refusals import Refusals
 
-# How a request's first line begins; of that no more is kept than its path takes.
+# A request's first line begins with one of these. Only its path is needed, so no more of the line is kept than that takes.
 _METHODS = (b"GET ", b"POST ", b"HEAD ", b"OPTIONS ", b"PUT ", b"PATCH ", b"DELETE ")
 _LINE_BYTES = 256
 # The header that the parser names, in its first line; what follows is the request's.
@@ -27,7 +27,7 @@ _FIELD = re.compile(
 )
 
 
-class Connection(web.RequestHandler):
+class ClientConnection(web.RequestHandler):
     """One client's connection.
 
     Args:
@@ -90,7 +90,7 @@ class Runner(web.AppRunner):
         server = super().server
         if server is None:
             return None
-        connect: Callable[[], Connection] = lambda: Connection(server, self._refusals)  # noqa: E731
+        connect: Callable[[], ClientConnection] = lambda: ClientConnection(server, self._refusals)  # noqa: E731
         return cast("web.Server", connect)
 
 

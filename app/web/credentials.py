@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from ..settings import SettingsError
 
-# Stands where a key would, for a Claude that takes any.
+# This stands for a key where a simulated Claude takes any.
 SIMULATED_KEY = "simulated"
 
 

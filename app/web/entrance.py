@@ -21,7 +21,7 @@ from .errors import Handler
 from .requests import parse_object
 from .slashes import DoubledSlashes
 
-# A control request's body holds a number or a token.
+# A control request's body holds a number or a token, so that a small bound and a short deadline will do.
 _CONTROL_BYTES = 4096
 _CONTROL_S = 10.0
 # What stands before each value of JSON but the first.
@@ -187,7 +187,7 @@ async def read_body(request: web.Request, bound: BodyBound) -> bytes:
                 size_bytes += len(piece)
                 if size_bytes > bound.max_bytes:
                     raise too_large(bound)
-                # Counted as it comes: once it is whole, telling how long it takes to read would take as long.
+                # Values are counted as they come, because counting them in the whole body would block the loop as long as reading.
                 values += len(piece) - len(piece.translate(None, _BEFORE_VALUES)) if bound.max_values else 0
                 if values > bound.max_values:
                     raise BadRequest(f"the body holds more than {bound.max_values} values")

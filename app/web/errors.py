@@ -40,12 +40,12 @@ def error_response(error: SluicewayError, path: str) -> web.Response:
         headers["Retry-After"] = f"{error.retry_after_s:.0f}"
     began = isinstance(error, UpstreamCut | UpstreamGarbled | UpstreamRefused)
     if began and said is None:
-        # An answer had begun, so asking again would buy a second one: the SDKs would, on their own, at this status.
+        # The SDKs ask again by themselves at this status, but an answer had begun, and a second one would be paid too.
         headers["x-should-retry"] = "false"
     if not one_slash(path).startswith("/v1/"):
         return web.json_response(error.as_dict(), status=error.status, headers=headers)
     of_head = error.headers if isinstance(error, UpstreamError) else ()
-    ours = {*map(str.lower, headers), "content-type"}  # the head spoke of another body
+    ours = {*map(str.lower, headers), "content-type"}  # Claude's content-type describes a body that is replaced
     headers.extend((name, value) for name, value in headers_down(of_head) if name.lower() not in ours)
     body = error_body(error)
     return web.json_response(body, status=error.status, headers=headers)

@@ -29,14 +29,14 @@ from .slashes import one_slash
 log = logging.getLogger(__name__)
 
 _STREAM_ID = re.compile(r"st(\d{1,4})_")
-# Says who passed the request on: a worker, so that it is answered by the next one alone, or a successor, so that only
-# workers are asked. A caller who says it only misses its stream.
+# This header says who passed the request on, so that it does not go round: after a worker only the next one answers, after
+# a successor only workers are asked. A caller who sends it gains nothing and only misses its stream.
 PASSED_ON = "X-Sluiceway-Passed-On"
 _BY_WORKER, _BY_SUCCESSOR = "worker", "successor"
 # Says that a chat's newer question is why its older answer is to stop.
 NEWER = "X-Sluiceway-Newer"
 _OF_A_CALLER = ("Authorization", "x-api-key")
-# A process on this machine that does not answer in so many seconds is not waited for: the question is.
+# A process on this machine that does not answer in this many seconds is not waited for, because the question is waiting.
 _TELLING_S = 1.0
 _HOP_BY_HOP = frozenset(
     name.lower() for name in (hdrs.CONNECTION, hdrs.KEEP_ALIVE, hdrs.TRANSFER_ENCODING, hdrs.CONTENT_LENGTH, hdrs.HOST)
@@ -56,7 +56,7 @@ class Forwarder:
     def __init__(self, spec: WorkerSpec, buffers: SendBuffers) -> None:
         self._spec = spec
         self._buffers = buffers
-        self._older = list(spec.older)  # those that have ended are dropped when they are met
+        self._older = list(spec.older)  # those that have ended are dropped when they cannot be reached
         self._sessions: dict[str, aiohttp.ClientSession] = {}  # by the path of the socket
 
     async def close(self) -> None:
@@ -83,7 +83,7 @@ class Forwarder:
             answer = await self._among_workers(request, handler)
             if passed_on is None:
                 answer = await self._among_older(request, answer)
-            if isinstance(answer, NotFound):  # who asked refuses, whoever was asked
+            if isinstance(answer, NotFound):  # the process that was asked first refuses
                 raise answer
             return answer
 
@@ -126,7 +126,7 @@ class Forwarder:
             answer = await handler(request)
         except NotFound as error:
             answer = error
-        # The page chose a chat's name, so that it does not tell the worker: whoever knows it answers.
+        # The page chose the chat's name, so the name does not tell the worker. All are asked, and the one that knows it answers.
         for number in others:
             if not _is_unknown(request, answer):
                 break
@@ -175,7 +175,7 @@ class Forwarder:
                     await ours.write(data)
                     await writer.drain()
             except aiohttp.ClientError:
-                # The owner died: an end without a last event tells the reader so.
+                # The owner died. The reader learns it from an end without a last event.
                 log.info("a stream that was passed through broke off, from %s", path)
                 ours.force_close()
             return ours
@@ -183,7 +183,7 @@ class Forwarder:
     def _session(self, path: str) -> aiohttp.ClientSession:
         session = self._sessions.get(path)
         if session is None:
-            # No connection is kept: one that is idle when its other end leaves would fail the next request.
+            # No connection is kept, because one whose other end has left while it was idle would fail the next request.
             connector = aiohttp.UnixConnector(path, limit=0, force_close=True)
             session = self._sessions[path] = aiohttp.ClientSession(
                 connector=connector,

@@ -19,7 +19,8 @@ def gauge_routes(streams: Streams) -> list[Route]:
         session = streams.live.get(request.match_info["id"])
         headers = {"Cache-Control": "no-store"}
         if session is None or session.terms.caller != request[CALLER]:
-            return web.Response(status=204, headers=headers)  # not told apart: whose stream it is, is nobody's affair
+            # The same for another caller's stream, so that nobody learns that it exists.
+            return web.Response(status=204, headers=headers)
         return web.json_response(_gauges(session), headers=headers)
 
     return [Route("GET", "/api/stream/{id}/gauges", gauges)]

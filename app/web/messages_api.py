@@ -54,7 +54,7 @@ class MessagesApi:
         """`POST /v1/messages`: streamed or whole, as the body's `stream` says."""
         asked = parse_messages_request(request[BODY])
         if asked.stream:
-            # No grace: an SDK that lost its stream asks anew.
+            # There is no grace period, because an SDK that lost its stream asks anew.
             wanted = Wanted(asked.model, asked.max_tokens, MessagesFormat(), as_client=True)
             return await self.opener.open_stream(request, wanted)
         async with self.opener.streams.whole(asked.model, asked.max_tokens) as account:
@@ -63,7 +63,7 @@ class MessagesApi:
             for event in events:
                 account.see(event)
             account.delivered_all()
-        # What an error says may hold a key; what an answer says is as Claude wrote it.
+        # Secrets are taken out of errors only: an answer is passed on as Claude wrote it.
         return _response(answer, self.opener.claude.hide(answer.content) if error else answer.content)
 
     async def count_tokens(self, request: web.Request) -> web.Response:
@@ -90,14 +90,14 @@ def _response(answer: httpx2.Response, body: bytes) -> web.Response:
 def _events_of(answer: httpx2.Response) -> tuple[Iterable[ClaudeEvent], bool]:
     """The events that a whole answer stands for, and whether an error is among them. Raises UpstreamGarbled if it is none."""
     if is_event_stream(answer.headers.get("content-type", "")) or begins_stream(answer.content):
-        # Its `stream` was neither true nor false, and whoever answered took it for true.
+        # The request's `stream` was neither true nor false, and the upstream took it for true.
         decoder = EventDecoder()
         return decoder.feed(answer.content), decoder.error is not None
     try:
         message = read_json(answer.content)
     except TooDeep:
         log.warning("an answer is nested too deeply to be read: it is passed on, and its usage is not known")
-        return [], False  # Claude gave it, and it was paid: the client may read it all the same
+        return [], False  # it was paid, so the client gets it even though it cannot be counted
     except ValueError:
         message = None
     if not isinstance(message, dict):

@@ -112,13 +112,13 @@ class Opener:
         """
         told = {"X-Stream-Id": stream_id, **headers}
         connection = self._connection(request, told, sent_id=sent_id, credits=credits)
-        if request.method == hdrs.METH_HEAD:  # who only asks takes nothing over from the reader
+        if request.method == hdrs.METH_HEAD:  # a HEAD request must not take the stream over from its reader
             self.streams.readable(stream_id, request[CALLER], sent_id)
             return web.Response(headers=connection.response.headers)
         try:
             session = await self.streams.resume(stream_id, request[CALLER], connection)
         except SluicewayError:
-            if connection.committed:  # it is no longer kept, and part of it has been sent: an end without a last event
+            if connection.committed:  # the rest is no longer kept; an end without a last event says so
                 return connection.response
             raise
         return await self._serve(connection, session)
@@ -128,7 +128,7 @@ class Opener:
         if wanted.betas:
             up["anthropic-beta"] = ", ".join(filter(None, (up.get("anthropic-beta"), *wanted.betas)))
         if wanted.as_client:
-            # The caller's SDK retries by itself: one request of its is one request to Claude.
+            # One request of the caller is one request to Claude, because the caller's SDK retries by itself.
             answer = self.claude.pass_on(request.pop(BODY), up, request.rel_url.raw_query_string, retry=NEVER)
             return _WithHead(answer, connection)
         return self.claude.pass_on(request.pop(BODY), self.claude.own_headers | up)

@@ -28,13 +28,13 @@ from .slashes import one_slash
 
 log = logging.getLogger(__name__)
 
-# Not the paths that are served here in their own way.
+# All paths but those that have a handler of their own.
 _PATH = r"{path:(?!messages$|messages/count_tokens$)[^/]+(?:/[^/]+)*/?}"
-# Towards the client: as much as Claude's side may be ahead of it, beside the piece between them. Linux doubles the first.
+# The buffers towards the client are as large as those towards Claude: files need throughput. Linux doubles the first.
 _BUFFERS = SendBuffers(send_buffer_bytes=262_144, notsent_lowat_bytes=131_072)
-# A batch says where its results are, by an address at Claude's own host: an SDK would go there with the caller's key.
+# A batch names the address of its results at Claude's host. It is rewritten, or an SDK would take the caller's key there.
 _RESULTS_URL = re.compile(rb'("results_url"\s*:\s*")https?://[^/"]*(?:/[^"]*?)?(/v1/messages/batches/)')
-# A list of a thousand batches is some 1 MB.
+# A list of batches is held whole to be rewritten. A thousand of them, the API's largest page, are some 1 MB.
 _MOST_BATCHES_BYTES = 4_194_304
 
 
@@ -127,7 +127,7 @@ class PassThrough:
             if isinstance(error, UpstreamError):
                 self.streams.unbooked_failed(error)
         finally:
-            # Not written to its end: it must not look as if it were.
+            # It was not written to its end, so the connection is cut: it must not look whole.
             if not whole and request.transport is not None:
                 request.transport.abort()
         return response

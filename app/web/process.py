@@ -73,7 +73,7 @@ def serve(command: Command, workers: int, worker: str | None) -> bool:
     logging.basicConfig(
         level=loaded.logs.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
-    # The SDK's and httpx2's own request lines say nothing that our one line a stream does not.
+    # httpx2's own request lines are left out, because our one line a stream says the same and more.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     with _credentials(simulate=command.simulate) as credentials:
         if workers > 1:
@@ -100,8 +100,8 @@ def imported() -> ModuleType:
 
 def _run(main: Coroutine[Any, Any, T]) -> T | None:
     """Runs it to its end; None where a signal came before it served."""
-    # What is alive now lives for ever: the collector need not look at it again. And streams make next to no cycles but
-    # many objects, some 250 each: it is to come seldom, and in short steps, because everybody waits for it.
+    # What is alive now lives for ever, so the collector need not look at it again. Streams make some 250 objects each but
+    # next to no cycles, so it should come seldom and in short steps, because every stream waits for it.
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 10)
@@ -139,7 +139,7 @@ def _simulated() -> Iterator[str]:
     fd = tie.theirs.fileno()
     command = [sys.executable, "-m", _PACKAGE, "simulate", "--port", "0", "--tie", str(fd)]
     try:
-        # A session of its own: a terminal's Ctrl-C is for this process, whose streams it still feeds.
+        # It gets a session of its own, so that a terminal's Ctrl-C does not end it while it still feeds this process's streams.
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, text=True, pass_fds=[fd], start_new_session=True
         ) as process:

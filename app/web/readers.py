@@ -54,8 +54,8 @@ class EventStream(EventSourceResponse):
         if self._writer is None:
             bound_buffers(request, self._buffers)
             if request.version < HttpVersion11:
-                self.headers["Connection"] = "close"  # its only way to see the end
-            # Past the parent's own prepare(), which starts the ping task.
+                self.headers["Connection"] = "close"  # HTTP/1.0 knows no other way to see the end
+            # This skips the parent's own prepare(), because that starts the ping task.
             self._writer = await web.StreamResponse.prepare(self, request)
             self._in_chunks = self.headers.get("Transfer-Encoding") == "chunked"
         return self._writer
@@ -63,7 +63,7 @@ class EventStream(EventSourceResponse):
     def put(self, data: bytes) -> bool:
         """Writes, and tells whether to `drain()`: the kernel has not taken everything. Raises ConnectionError.
 
-        The same bytes as by the parent's `write()`, past its four layers, which cost more than the system call.
+        It writes the same bytes as the parent's `write()`, but skips four layers that cost more than the system call.
         """
         transport = self._req.transport if self._req is not None else None
         if transport is None or transport.is_closing():
@@ -82,7 +82,7 @@ class EventStream(EventSourceResponse):
         """Returns when the kernel has taken all that was written. Raises ConnectionError if the reader is gone."""
         assert self._writer is not None, "prepare() comes first"
         await self._writer.drain()
-        if self._req is None or self._req.transport is None:  # a reader that closes ends the wait without an error
+        if self._req is None or self._req.transport is None:  # when a reader closes, the wait ends without an error
             raise ConnectionResetError("the reader left what it was sent")
 
 
@@ -168,7 +168,7 @@ class SseConnection:
             self._released.set_result(None)
         else:
             self._released.set_exception(error)
-            self._released.exception()  # a handler that is gone will not ask for it
+            self._released.exception()  # marked as seen: a handler that is gone will not ask for it
 
     async def released(self) -> None:
         """Returns when the stream has no more for this connection, and the response is ended.
@@ -180,15 +180,15 @@ class SseConnection:
         if not self.committed or transport is None:
             return
         if self._interrupted and self.response.waiting:
-            # The drain that was broken off left aiohttp's one waiter cancelled: nobody can wait there any more.
+            # Nobody can wait for this connection any more, because the drain that was broken off left aiohttp's one waiter cancelled.
             asyncio.get_running_loop().call_later(self._liveness.stall_s, transport.abort)
             self.response.force_close()
             return
         try:
-            with contextlib.suppress(ConnectionError):  # who has left needs no end
+            with contextlib.suppress(ConnectionError):  # a reader that has left needs no end
                 async with asyncio.timeout(self._liveness.stall_s):
                     await self.response.write_eof()
-        except TimeoutError:  # nobody looks at it any more: without this, one taken over while it was stalled stays
+        except TimeoutError:  # the watch has let go of it, so a stalled reader that was taken over would stay for ever
             self.abort()
 
     def look(self, now: float) -> Finding | None:
@@ -200,7 +200,7 @@ class SseConnection:
         if sample is None:
             return None
         if self.credits is not None and self.credits.exhausted:
-            # The page holds us: nothing waits in the socket, yet nothing is shown either.
+            # The page holds us by its credits: nothing waits in the socket, yet nothing is shown, which counts as a stall.
             sample = replace(sample, waiting_bytes=1, taken_bytes=self.credits.shown_bytes)
         finding = self._liveness.look(sample, now)
         self.stuck_s = self._liveness.stuck_s(now)

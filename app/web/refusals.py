@@ -16,7 +16,7 @@ from .forwarding import PASSED_ON
 
 log = logging.getLogger(__name__)
 
-# What an operator has to do something about; the rest lies with the requests.
+# An operator can do something about these; the others are the fault of requests.
 _OURS = frozenset({Refusal.FULL, Refusal.LAG, Refusal.FAILED})
 # The refusals that aiohttp itself raises, by status.
 _OF_STATUS = {404: Refusal.NOT_FOUND, 405: Refusal.METHOD, 413: Refusal.TOO_LARGE}
@@ -61,7 +61,7 @@ class Refusals:
             return await handler(request)
         except (SluicewayError, web.HTTPException) as error:
             refusal = refusal_of(error)
-            # Of those who are asked for a stream, who does not have it refuses nobody; the one who asks may.
+            # A process that was asked by another one, and does not have the stream, refuses nobody: the one that asked may.
             if refusal is not None and not (refusal is Refusal.NOT_FOUND and PASSED_ON in request.headers):
                 self.refused(refusal)
             raise

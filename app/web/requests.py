@@ -26,16 +26,16 @@ OWN_FIELDS = frozenset({"prompt", "resumable", "policy", "grace_s", "credits", "
 # A name this much like one of ours is a slip of the pen, not a field that Claude has and we do not know.
 _LIKE_OURS = 0.85
 
-# Above this size a body is looked over before it is decoded: one of 8 MB can hold two million lists.
+# A body above this size is looked over before it is decoded, because one of 8 MB can hold two million lists.
 _LARGE_BYTES = 262_144
-# The most lists, objects and fields in such a body: they decode in some 0.1 s. The largest context, a million tokens,
+# Such a body may hold this many lists, objects and fields, which decode in some 0.1 s. The largest context, a million tokens,
 # is some 4 MB of text or code, which hold less; what makes a body larger are files in base64, which hold none.
 _MOST_VALUES = 250_000
-# The most fields of a question; the Messages API has some thirty. Each that is unknown is compared with our own.
+# A question may have this many fields. The Messages API has some thirty, and each unknown one is compared with ours.
 _MOST_FIELDS = 200
-# A larger prompt than this is not decoded to see whether it is blank.
+# A prompt above this size is taken for not blank, because decoding megabytes to see that would block the loop.
 _BLANK_BYTES = 65_536
-# What is taken for a number at all: below 2**53, so that it is the same in every language.
+# A number may have this many digits, so that it is below 2**53 and the same in every language.
 _LONGEST_NUMBER = 15
 
 _fields = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -114,7 +114,7 @@ def parse_messages_request(raw: bytes) -> MessagesRequest:
     asked = _decoded(_messages_fields, raw)
     model = _value(asked.model)[:200] if _begins(asked.model, b'"') else ""
     max_tokens = bytes(asked.max_tokens)
-    # Above any model's: Claude would refuse it as well, and the books need not hold it.
+    # The bound is above any model's, so that only what Claude would refuse too is refused, and the books stay bounded.
     tokens = _whole_number(max_tokens, "max_tokens", 10**9) if _WHOLE_NUMBER.fullmatch(max_tokens) else 0
     return MessagesRequest(model, max(0, tokens), bytes(asked.stream) == b"true")
 
@@ -214,7 +214,7 @@ def _check_name(name: str) -> None:
         return
     if name == "stream":
         raise BadRequest("unknown field stream; this path always streams", field=name)
-    if len(name) > 80:  # the caller's own word: a megabyte of it is not compared, nor sent back
+    if len(name) > 80:  # a name may be a megabyte long: so much is neither compared nor sent back
         raise BadRequest(f"unknown field {name[:80]}", field=name[:80])
     near = difflib.get_close_matches(name.lower(), OWN_FIELDS, n=1, cutoff=_LIKE_OURS)
     if near:
@@ -270,7 +270,7 @@ def _max_tokens(raw: Raw | None, defaults: Defaults) -> int:
 
 
 def _whole_number(raw: bytes, name: str, highest: int, *, lowest: int | None = None) -> int:
-    """A number that is bounded where it enters: what follows may multiply it, and print it."""
+    """A number within bounds. It is checked here, where it enters, because what follows may multiply and print it."""
     if not _WHOLE_NUMBER.fullmatch(raw):
         raise BadRequest(f"{name} must be a whole number", field=name)
     bound = f"at most {highest}" if lowest is None else f"from {lowest} to {highest}"

@@ -28,11 +28,11 @@ from .refusals import Refusals
 
 log = logging.getLogger(__name__)
 
-# How long a unix socket is still served when all is done, in seconds: where another service has taken its path, a proxy
-# may just have connected to this one, and its request comes with the next turn of its loop.
+# A unix socket is served this much longer when all is done, in seconds, because a proxy may have connected to it just
+# before another service took its path, and then sends its request.
 _LINGER_S = 0.2
-# How often the admin port is tried while the service that is replaced still has it, in seconds: a port does not tell
-# when it is free.
+# The admin port is tried this often, in seconds, while the service that is replaced still has it, because a port does
+# not tell when it is free.
 _ADMIN_RETRY_S = 0.5
 
 
@@ -161,7 +161,7 @@ async def serve_until_signal(
             await ends.asked.wait()
             await service.drain()
         if spec is not None and tie is not None and tie.is_cut:
-            with suppress(OSError):  # the last worker finds it empty; its parent cannot remove it any more
+            with suppress(OSError):  # the parent is gone, so the last worker removes the folder when it is empty
                 os.rmdir(spec.folder)
 
 
@@ -195,7 +195,7 @@ class _Ends:
         self.asked.set()
 
     def at_once(self) -> None:
-        """As two signals do: the parent is gone, and perhaps its successor wants the port."""
+        """Ends as after two signals, because the parent is gone and its successor may want the port."""
         self.on_signal()
         self.on_signal()
 
@@ -216,7 +216,7 @@ def _unix_path(stack: AsyncExitStack, path: str, *, take_over: bool = False) -> 
 
 def _announced_close(streams: Streams) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
     async def announce(request: web.Request, response: web.StreamResponse) -> None:
-        # While it drains a proxy is not to send its next request here, where it might meet the end.
+        # During a drain a proxy should send its next request elsewhere, because here it might meet the end of the process.
         if not streams.accepting:
             response.force_close()
         if not (streams.accepting and request.keep_alive):
