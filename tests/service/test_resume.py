@@ -127,7 +127,7 @@ async def held(url: str, simulator: Simulator, record_property: Any) -> None:
     held_at = await steady(lambda: book.tokens)
     record_property("tokens ahead", held_at - seen)
     print("tokens ahead of the reader:", held_at - seen)
-    assert held_at - seen <= 4500
+    assert held_at - seen <= 1500
     async with asyncio.timeout(20):
         await book.ended.wait()
     assert book.tokens == held_at
