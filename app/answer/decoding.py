@@ -18,7 +18,7 @@ from .reading import read_json
 from .refusals import is_error, reads_as_error, refusal, without_secrets, words_of
 from .sse import NO_NAME, EventTooLarge, SseDecoder
 
-# A joined run is cut here, so that the queue's bound in bytes is met in fine steps.
+# A joined run is cut at this size, so that the queue, whose bound is larger, fills in fine steps.
 MAX_JOINED_CHARS = 512
 
 
@@ -41,10 +41,10 @@ class _BlockDelta(msgspec.Struct, tag="content_block_delta", tag_field="type", f
 
 _DELTA = b"event: content_block_delta\ndata: "
 _decode_deltas = msgspec.json.Decoder(list[_BlockDelta]).decode
-# What msgspec raises for JSON of another shape, for bytes that are no UTF-8, and for nesting beyond its depth.
+# msgspec raises these for JSON of another shape, for bytes that are no UTF-8, and for nesting beyond its depth.
 _NOT_A_DELTA = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
-# Events of these names may well be deltas, and are first taken for some: named so, or not named at all.
+# Events of these names may be deltas and are decoded as such first, because most are; the second has no name at all.
 _LIKELY = frozenset({b"content_block_delta", NO_NAME})
 _KNOWN = frozenset(
     {
@@ -138,7 +138,8 @@ class EventDecoder:
             decoded = []
         if len(decoded) == len(run):
             return self._joined(decoded)
-        # One of them is of another shape, or only a comma between two made JSON of it.
+        # One of them is of another shape, or a comma between two made the array JSON by chance, so the long way is
+        # taken.
         return (event for name, data in run for event in self._one(name, data))
 
     def _joined(self, deltas: list[_BlockDelta]) -> list[ClaudeEvent]:
@@ -153,7 +154,7 @@ class EventDecoder:
     def _one(self, name: bytes, raw: bytes) -> Iterator[ClaudeEvent]:
         """What one event of the wire is, with what stands on it."""
         if self.ended or not raw:
-            return  # the specification dispatches one without data; the SDK drops it, and there is nothing in it
+            return  # the specification dispatches an event without data, but the SDK drops it, and it holds nothing
         data = _object(raw)
         if data is None:
             if name == b"ping":
@@ -253,7 +254,7 @@ def _delta(raw: bytes, data: dict[str, Any]) -> Delta | None:
     text = delta.get(field)
     if not isinstance(text, str):
         return None
-    # One of the known shape comes this way where it holds half of a surrogate pair, which msgspec refuses.
+    # A delta of the known shape comes this way if it holds half of a surrogate pair, because msgspec refuses that.
     known = data.keys() == {"type", "index", "delta"} and delta.keys() == {"type", field}
     known = known and type(data["index"]) is int and data["type"] == "content_block_delta"
     return Delta(index_of(data), kind, text, raw=None if known else raw)

@@ -15,7 +15,7 @@ from .surrogates import has_halves
 
 DeltaKind = Literal["text", "thinking", "input_json"]
 
-# What an event costs beyond its text: the object, its slots and its place in the queue (CPython 3.11, measured).
+# An event costs this much beyond its text: the object, its slots and its place in the queue (CPython 3.11, measured).
 OVERHEAD_BYTES = 64
 
 _second_halves = re.compile("[\udc00-\udfff]").findall
@@ -48,7 +48,7 @@ class Delta(msgspec.Struct, frozen=True, gc=False):
     @property
     def text_bytes(self) -> int:
         """The text's size as UTF-8, which is how it came and how it goes out."""
-        # ASCII is a flag of the string and not a scan; only the rest is encoded to be counted.
+        # Whether a string is ASCII is a flag and no scan, so that only other texts are encoded to be counted.
         return len(self.text) if self.text.isascii() else len(self.text.encode("utf-8", "surrogatepass"))
 
     @property

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 from ..errors import UpstreamError, UpstreamGarbled, UpstreamRefused
 
-# Of an error's body no more is taken in: Claude's own have some hundred bytes, a proxy's page some thousand.
+# At most this much of an error's body is taken in. Claude's own have some hundred bytes, a proxy's page some thousand.
 MOST_BODY_BYTES = 65_536
-# The longest that someone else's words are in an error or a log line of ours, in characters.
+# Someone else's words are cut to this many characters, so that an error or a log line of ours stays one line.
 MOST_WORDS = 500
 
 # The status that belongs to a code in mid-stream, where all came with 200 (Messages API, Errors).
@@ -45,7 +45,7 @@ RETRYABLE_STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 _SPENT = frozenset({"enforced_spend_limit_reached", "contract_spend_limit_reached"})
 
 _KEY = re.compile(rb"(sk-ant-)[\w-]+|(\bBearer +)[\w.~+/=-]{8,}")
-_LEAST_SECRET_BYTES = 8  # below it is no key that was meant, and would be found in many a word
+_LEAST_SECRET_BYTES = 8  # a shorter one is no real key, and would be found in many a word
 _MARKUP = re.compile(r"<(script|style)\b.*?</\1[^>]*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 
 
@@ -107,7 +107,7 @@ def refusal(said: bytes, status: int | None = None, headers: Mapping[str, str] |
     kind = said_type or _TYPE_OF_STATUS.get(status or 0, "api_error")
     details = error.get("details")
     spent = isinstance(details, dict) and details.get("error_code") in _SPENT
-    # In mid-stream a code that is not known says nothing on whether trying again may help.
+    # In mid-stream there is no status, so an unknown code does not tell whether trying again may help.
     told_status = status or STATUS_OF_TYPE.get(said_type)
     known_status = told_status or 500
     retryable = told_status in RETRYABLE_STATUSES and not spent
@@ -117,7 +117,7 @@ def refusal(said: bytes, status: int | None = None, headers: Mapping[str, str] |
         _told_by(said, body, status, headers),
         type=kind,
         status=known_status,
-        # Where Claude says it, that stands (the SDKs obey the same header).
+        # Claude's own header decides if it is there, because the SDKs obey it too.
         retryable={"true": True, "false": False}.get(headers.get("x-should-retry", ""), retryable),
         callers_fault=callers and not spent,
         retry_after_s=_retry_after_s(headers),

@@ -10,7 +10,8 @@ from .usage import cleansed, merged, plain, word
 
 # Characters of text, of thinking, of tool JSON; tool calls begun; characters outside ASCII.
 Features = tuple[int, int, int, int, int]
-# So many names of unreadable values are kept of one answer; all are counted.
+# At most this many names of unreadable values are kept of one answer, since they are the upstream's words; all are
+# counted.
 _MOST_NAMES = 8
 
 
@@ -48,7 +49,7 @@ def _phase_of_block(block_type: str) -> Phase:
 
 
 def _object(value: Any) -> dict[str, Any]:
-    # Whatever has come from the wire: a tally must not fail on it.
+    # A tally must not fail on anything that comes from the wire, so that the stream is settled whatever that is.
     return value if isinstance(value, dict) else {}
 
 
@@ -189,7 +190,7 @@ class Tally:
     def _see_usage(self, usage: dict[str, Any]) -> None:
         written = self.features != self.declined
         if usage.get("output_tokens") == 0 and (written or (self.exact and self.usage["output_tokens"])):
-            del usage["output_tokens"]  # its writer did not know: there is an answer
+            del usage["output_tokens"]  # zero with an answer there means that its writer did not know
         if usage.get("output_tokens") is not None:
             if not self.exact:
                 self.usage.pop("output_tokens", None)  # the placeholder: any true count is in its place

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .events import ClaudeEvent, Delta
 from .surrogates import mended
 
-# A longer answer is not kept: what is kept lies in memory while the answer runs. In characters.
+# A longer answer than this, in characters, is not kept, because it would lie in memory for as long as it runs.
 MOST_CHARS = 262_144
 
 

@@ -18,7 +18,7 @@ MOST = 2**53
 # Deeper or longer than any usage of the Messages API, and shallow enough for every encoder.
 _MOST_DEPTH = 8
 _MOST_ITEMS = 1000
-# The longest name that is told: it is the upstream's own word.
+# A name is told up to this length, because it is the upstream's own word and may be megabytes.
 _NAME_CHARS = 60
 
 _COUNTS = ("_tokens", "_requests")  # how the names of counts end

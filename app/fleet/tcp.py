@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from ..settings import SettingsError
 
-# This many connections may wait to be accepted (the kernel cuts it to net.core.somaxconn), so that a burst of readers who
-# come back after a restart waits and is not refused.
+# This many connections may wait to be accepted (the kernel cuts it to net.core.somaxconn), so that a burst of readers
+# who come back after a restart waits and is not refused.
 BACKLOG = 4096
 # The machine may lack one address of a name, as `localhost` may be `::1` without IPv6; then another one may do.
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -78,7 +78,8 @@ def _bound(family: int, address: Sequence[str | int], count: int) -> list[socket
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(tuple(address))
             address = (address[0], sock.getsockname()[1], *address[2:])
-            # The first socket is bound without SO_REUSEPORT, so that a port that another service's workers share is refused.
+            # The first socket is bound without SO_REUSEPORT, so that a port that another service's workers share is
+            # refused.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(count > 1))
         for sock in sockets:
             sock.listen(BACKLOG)

@@ -92,7 +92,7 @@ def _on_top(usage: Mapping[str, Any], served: str) -> Iterator[tuple[str | None,
         if kind in _WITHIN:
             continue
         model = entry.get("model") or served
-        # The request's own terms hold for all its parts, but for the speed, which is the asked model's alone.
+        # The request's terms hold for all its parts, except for the speed, which only the asked model has.
         terms = {
             name: usage[name] for name in MODIFIER_FIELDS if usage.get(name) and (name != "speed" or model == served)
         }

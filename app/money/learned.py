@@ -7,7 +7,8 @@ from typing import Any
 from .rates import TokenRates
 from .survival import Curve
 
-# Bounds of the classes of `max_tokens`: who asks for at most 256 tokens asks for another kind of answer.
+# Answers are told apart by classes of `max_tokens`, because who asks for at most 256 tokens wants another kind of
+# answer.
 MAX_TOKENS_CLASSES = (256, 1024, 4096, 16384, 65536)
 
 

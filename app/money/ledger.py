@@ -26,11 +26,11 @@ from .rates import TokenRates
 
 __all__ = ["Account", "AlreadySettledError", "Avoided", "Entry", "Ledger", "Outcome", "ReconcileLimit", "Total"]
 
-# The most that a request's own bound counts for: above the largest that any model takes (300,000, in a batch), and
-# within what can be computed with, whatever a caller writes there.
+# A request's own bound counts for at most this much, because a caller may write anything there. It is above the largest
+# that any model takes (300,000, in a batch).
 MOST_MAX_TOKENS = 1_000_000
-# Models that are learned about at once; beyond, the one unused longest is forgotten. A model comes in by an answer that
-# began, so a caller's invented names never get here.
+# At most this many models are learned about; beyond, the one unused longest is forgotten, so that memory is bounded. A
+# caller's invented names never get here, because a model comes in by an answer that began.
 MAX_MODELS = 64
 HALF_LIFE_S = 7 * 86400.0
 # An answer that stopped for one of these would have gone on: its length is censored.
@@ -194,7 +194,7 @@ class Ledger:
 
     def _model(self, name: str, began: bool) -> Learned:
         if not began and name not in self._models:
-            return Learned(self._half_life_s)  # maybe no model at all, only a caller's word for one
+            return Learned(self._half_life_s)  # not kept: it may be no model at all, only a caller's word for one
         model = self._models.setdefault(name, Learned(self._half_life_s))
         self._models.move_to_end(name)
         if len(self._models) > MAX_MODELS:
@@ -226,7 +226,7 @@ class Ledger:
         else:
             avoided = Avoided(upper=upper, high=upper, enough=False)
         if self._prices.bills(account.upstream) == "whole_answer":
-            # Nothing was avoided: the rest is generated, and billed, without us.
+            # Nothing was avoided, because this upstream generates and bills the rest without us.
             return replace(entry, unseen_tokens=avoided.expected, avoided=Avoided(enough=avoided.enough))
         self.total = self.total.plus(avoided)
         return replace(entry, avoided=avoided)
@@ -335,13 +335,13 @@ def _with_tokens(entry: Entry, account: Account, rates: TokenRates) -> Entry:
     """Generated, delivered and wasted tokens."""
     tally = account.tally
     counted: int = tally.usage["output_tokens"] if tally.exact else 0
-    # Nothing came: for sure nothing was generated if there was no request to abort, else who knows.
+    # Nothing came. Nothing was generated for sure only if the answer was not aborted; otherwise nobody knows.
     nothing = tally.phase is Phase.BEFORE_FIRST_EVENT and not entry.outcome.aborts
     exact = nothing or (tally.exact and not tally.since_usage)
     since = [float(now - then) for now, then in zip(tally.features, tally.at_usage, strict=True)]
     generated = counted if exact else counted + round(rates.estimate(since))
     if all(account._delivered[kind] >= tally.chars[kind] for kind in _KINDS):
-        # All that can be seen was handed over; with nothing to see, only a completed stream has been.
+        # If all that can be seen was handed over, so was the rest; with nothing to see, only a completed stream counts.
         share = 1.0 if any(tally.chars.values()) or entry.outcome is Outcome.COMPLETED else 0.0
     else:
         received = rates.estimate(tally.features)
@@ -382,6 +382,6 @@ def _learn(account: Account, entry: Entry, rates: TokenRates, now: float) -> Non
         return
     text, thought, *rest = features
     if not account.tally.hidden_thinking:
-        # Usage counts raw reasoning where the wire may carry a summary: its own rate, on its own evidence.
+        # Thinking has a rate of its own, because usage counts raw reasoning where the wire may carry a summary of it.
         rates.learn((0, thought, 0, 0, 0), thinking, now)
     rates.learn((text, 0, *rest), max(0, entry.generated - thinking), now)

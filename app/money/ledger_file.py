@@ -25,11 +25,11 @@ from .ledger import Ledger
 
 log = logging.getLogger(__name__)
 
-# How often it is written, in seconds: what a crash can lose.
+# The file is written this often, in seconds, so that a crash loses no more than what was learned since.
 SAVE_EVERY_S = 60.0
-# Another worker has the lock for some milliseconds: how soon it is tried again, and how long at the end, in seconds.
+# The lock is tried again this soon, and at the end for this long, in seconds: others have it for some milliseconds.
 BUSY_S, AT_THE_END_S = 0.02, 2.0
-# A file above this is none of ours: 64 models with every curve full come to 27 MB.
+# A file above this is none of ours, because 64 models with every curve full come to 27 MB.
 MOST_BYTES = 33_554_432
 
 
@@ -120,7 +120,7 @@ class LedgerFile:
         """Takes over what other workers wrote since this one last did."""
         base, age_s = msgspec.json.decode(self._base), _age_s(saved)
         self._ledger.join(saved["ledger"], base, now, age_s, now - self._base_at)
-        # From here on both have that, even if the writing fails.
+        # From here on both have this in common, even if the writing fails.
         self._base, self._base_at = msgspec.json.encode(saved["ledger"]), now - age_s
 
     def _take_in(self, take: Callable[[dict[str, Any]], None]) -> None:
@@ -167,7 +167,7 @@ class LedgerFile:
             return  # another worker set it aside
         try:
             if not (self._path.is_file() or self._path.is_dir()):
-                raise OSError("it is a device")  # never a thing that others need where it is
+                raise OSError("it is a device")  # refused, or it would be set aside, and others need it where it is
             self._path.rename(aside)
         except OSError as refused:
             log.warning("the ledger begins anew: %s cannot be used (%s), nor set aside (%s)", self._path, what, refused)

@@ -31,18 +31,18 @@ _PRIOR_SCATTER, _PRIOR_SEEN = 0.2, 1500.0
 _PRIOR_TOKENS_SEEN, _MOST_SHARE = 300.0, 0.1
 # A finished answer counts as at most this many times its estimate, and at least the inverse.
 OUTLIER = 1.5
-# So many answers have half the weight of later ones: what changes slowly is followed within a few thousand.
+# After this many further answers one weighs half, so that a slow change is followed within a few thousand.
 _HALF_ANSWERS = 1000.0
 _N = len(PRIOR_TOKENS)
 # Kinds of answers, by what most of their tokens stand for, as features: text, thinking, tool calls, wide characters.
 _KINDS = ((0,), (1,), (2, 3), (4,))
-# The latest answers of each kind are kept: enough to tell a change of 30 % from answers that scatter by 20 %, few enough
-# that sixty alike replace them all. They are looked at once there are eight, and at every fourth.
+# The latest answers of each kind are kept: enough to tell a change of 30 % from answers that scatter by 20 %, few
+# enough that sixty alike replace them all. They are looked at once there are eight, and at every fourth.
 RECENT = 32
 _FEWEST, _LOOK_EVERY = 8, 4
 # They have left the estimate when they are off together by more than so many standard errors, and by more than 2 %.
 _ERRORS, _LEAST = 4.0, 0.02
-# A number above is no sum of what answers hold.
+# A number above this in a restored file is no sum of what answers hold, so the file is refused.
 _MOST = 1e24
 # The most that a rate leaves the prior by, as a factor: from 185 characters a token to 13 tokens a character.
 _MOST_SHIFT = 50.0
@@ -162,7 +162,7 @@ class TokenRates:
         What began again since stands alone: what was before it is of another tokenizer.
         """
         if theirs.learned < base.learned:
-            return  # they never had what this one had: a file of another time
+            return  # they never had what this one had, so the file is of another time
         since = theirs.learned - base.learned
         for rates, answers in ((self, since), (theirs, 0), (base, since)):
             rates._fade(now, answers)  # base as it is in theirs, and this one as theirs would have made it

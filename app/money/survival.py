@@ -23,7 +23,7 @@ _STEP = math.log(1.03)
 _BINS = _EXACT_TOKENS + 360  # the last one begins at 1.3 million tokens and holds all beyond
 _FADE_STEP = 1 / 200  # of a half-life: fading touches every bin, so it is done in steps
 _COLUMNS = ("_events", "_tokens", "_censored", "_censored_tokens", "_aborted")
-_MOST = 1e18  # a weight above is no sum of observations: answers are below 2**53 tokens
+_MOST = 1e18  # a weight above this is no sum of observations, because answers are below 2**53 tokens
 # Half the width of a 90 % interval of a total, in standard deviations: Student's t with ten degrees of freedom, not the
 # normal's 1.645. The variance is itself an estimate, and the errors that dominate a total stem from its first streams,
 # judged by some fifty answers of very unequal length. Chosen on simulated streams; `make audit` shows what it covers.
@@ -220,7 +220,7 @@ class Curve:
 
     def _moments(self, start: int, end: int, g: float, cap: float) -> tuple[float, float]:
         alive = self._mass[start]
-        if alive <= 0:  # the longest answer known finished, and this one was longer: nothing is known
+        if alive <= 0:  # this one was longer than the longest known, which had finished, so nothing is known
             return 0.0, 0.0
         within = alive - self._mass[end]
         x = self._mass_x[start] - self._mass_x[end]

@@ -82,8 +82,8 @@ class Settings(BaseModel):
         return {name: getattr(getattr(self, section), name) for name, section in _SECTIONS.items()}
 
 
-# The settings by name, with default, bounds and description; and the section of each. What a section holds beside them is
-# a constant, and cannot be set.
+# The settings by name, with default, bounds and description; and the section of each. What a section holds beside them
+# is a constant, and cannot be set.
 FIELDS: dict[str, FieldInfo] = {}
 _SECTIONS: dict[str, str] = {}
 for _section, _class in get_type_hints(Settings).items():

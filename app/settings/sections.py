@@ -145,7 +145,7 @@ class PassedOn:
 class Pace:
     """How a stream's consumer writes."""
 
-    # Half of the queue: a burst leaves while there is still room for what follows it.
+    # As much as the queue holds: a burst that waited longer for its window would only hold Claude still.
     batch_bytes: Annotated[
         int, Field(ge=64, le=1_048_576, description="a batch this large goes without waiting for its window, in bytes")
     ] = 2048
@@ -168,10 +168,10 @@ class StreamBounds(Pace):
     window_max_s: Annotated[
         float, Field(ge=0, le=30, description="what the window grows to while a reader lags, in seconds")
     ] = 1.0
-    # The bounds of the queue stand for what is generated in vain when a reader stalls. 2,048 bytes are one
-    # full batch beside the one that is being written, some 170 tokens: with the sockets beside it, generation is about 1,000
-    # tokens ahead of a stalled reader (measured: 880 to 930 plain, 1,020 to 1,440 where Claude is behind TLS). The bound in items is
-    # for events that are nearly empty: 64 of them come in about a second.
+    # The bounds of the queue stand for what is generated in vain when a reader stalls. 2,048 bytes are one full batch
+    # beside the one that is being written, some 170 tokens: with the sockets beside it, generation is about 1,000
+    # tokens ahead of a stalled reader (measured: 880 to 930 plain, 1,020 to 1,440 where Claude is behind TLS). The
+    # bound in items is for events that are nearly empty: 64 of them come in about a second.
     queue_items: Annotated[int, Field(ge=1, le=65_536, description="the queue's bound in items")] = 64
     queue_bytes: Annotated[int, Field(ge=256, le=16_777_216, description="the queue's bound in bytes")] = 2048
     # As long as Kubernetes waits by default before it kills.
@@ -186,12 +186,13 @@ class StreamBounds(Pace):
 class SendBuffers:
     """What may wait in the sockets towards a reader."""
 
-    # Some ten full batches: enough for a reader's round trip, and little enough that a stalled one is felt after some
-    # hundred tokens. Linux counts its own book-keeping against it.
+    # A token takes some 22 bytes on its way to the reader, so 16 kB, as Linux doubles it, hold some 700 tokens: most of what
+    # is generated ahead of a stalled reader. Half of it would hold back a reader over a long round trip.
     send_buffer_bytes: Annotated[
         int, Field(ge=2048, le=16_777_216, description="SO_SNDBUF towards the reader, in bytes (Linux doubles it)")
     ] = 8192
-    # One full batch: whoever writes goes on when the batch before has left, so that the newest text waits here and not below.
+    # One full batch: whoever writes goes on when the batch before has left, so that the newest text waits here and not
+    # below.
     notsent_lowat_bytes: Annotated[
         int, Field(ge=256, le=16_777_216, description="TCP_NOTSENT_LOWAT towards the reader, in bytes")
     ] = 2048
@@ -208,8 +209,8 @@ class ReaderBounds(SendBuffers):
     vanish_timeout_s: Annotated[
         float, Field(ge=1, le=3600, description="one that acknowledges nothing for this long has vanished, in seconds")
     ] = 8.0
-    # Some 6,000 tokens, more than is generated in a minute: a hidden tab, whose timers browsers let run once a minute, is
-    # not held still.
+    # Some 6,000 tokens, more than is generated in a minute: a hidden tab, whose timers browsers let run once a minute,
+    # is not held still.
     credit_bytes: Annotated[
         int, Field(ge=4096, le=16_777_216, description="how far to run ahead of a page that acknowledges, in bytes")
     ] = 65_536
@@ -249,8 +250,8 @@ class RetryRule:
 class UpstreamOptions(RetryRule):
     """How Claude is reached; none of the deadlines runs while the reader holds the stream."""
 
-    # Of all that is generated ahead of a stalled reader this holds the most, because Claude sends some 140 bytes a token:
-    # 16 kB, as Linux doubles it, are some 120 tokens. Smaller ones cost throughput on far ways.
+    # Claude sends some 140 bytes a token, so 16 kB, as Linux doubles it, hold some 120 tokens. This is what it begins with:
+    # on a far way the buffer grows with the stream (`upstream/resting_socket.py`).
     receive_buffer_bytes: Annotated[
         int, Field(ge=2048, le=16_777_216, description="SO_RCVBUF towards Claude, in bytes (Linux doubles it)")
     ] = 8192

@@ -27,7 +27,8 @@ class LagMeter:
     """
 
     BEAT_S = 0.05
-    # One beat counts for this much of the average, so that half a second of lateness refuses streams and a hiccup does not.
+    # One beat counts for this much of the average, so that half a second of lateness refuses streams and a hiccup does
+    # not.
     WEIGHT = 0.2
 
     def __init__(self, clock: Callable[[], float], on_beat: Callable[[float], None] = lambda _s: None) -> None:

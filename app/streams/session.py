@@ -82,7 +82,8 @@ class Session:
         """Starts the stream in `tasks`, its owner; `on_end` is called once, when both of its tasks have ended."""
         self.delivery.attach(connection)
         self._task = tasks.create_task(self._run(), name=f"session {self.terms.stream_id}")
-        # This is a callback and no `finally`, because a task that is cancelled before its first step never enters its body.
+        # This is a callback and no `finally`, because a task that is cancelled before its first step never enters its
+        # body.
         self._task.add_done_callback(lambda task: self._ended(task, on_end))
 
     def attach(self, connection: Connection) -> None:
@@ -101,7 +102,8 @@ class Session:
         """
         if self.delivery.connection is not connection:
             return
-        # A reader can come back only by an id that was sent with the status, or by the caller's own name for the stream.
+        # A reader can come back only by an id that was sent with the status, or by the caller's own name for the
+        # stream.
         known = self.delivery.committed or bool(self.terms.name)
         self.delivery.detach(connection)
         if self.lifecycle.over:
@@ -131,7 +133,8 @@ class Session:
                 # The session's own task is the consumer, which saves one task a stream.
                 await self._consume()
         except Exception:
-            # This is a defect of ours in how a task ends. It must end this stream alone, and not the group that owns it.
+            # This is a defect of ours in how a task ends. It must end this stream alone, and not the group that owns
+            # it.
             log.exception("stream %s failed", self.terms.stream_id)
 
     async def _produce(self) -> None:

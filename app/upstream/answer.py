@@ -31,8 +31,8 @@ from .retry import retry_delay_s
 
 log = logging.getLogger(__name__)
 
-# Taken from the socket at once: far more than comes in a window at a usual speed. What a read brings is decoded, and held
-# beside the queue where that is full, so more of it would be generated in vain when the reader stalls.
+# At most this much is taken from the socket at once, far more than comes in a window at a usual speed. What a read
+# brings waits beside a full queue, so a larger read would mean more tokens generated in vain when the reader stalls.
 _READ_BYTES = 4096
 # How long a whole answer's connection may take to end its body, so that it can be used again, in seconds.
 _TAIL_S = 1.0

@@ -70,7 +70,8 @@ class Claude:
             http_client=http,
             max_retries=0,
             timeout=httpx2.Timeout(None, connect=options.connect_timeout_s),
-            # Only uncompressed bytes can be read at our own pace, and a whole answer is not decompressed on the event loop.
+            # Only uncompressed bytes can be read at our own pace, and a whole answer is not decompressed on the event
+            # loop.
             default_headers={"accept-encoding": "identity"},
         )
         self.own_headers = {

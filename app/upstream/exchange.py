@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 # By default this much is taken from the socket at once, because a TLS record holds as much.
 READ_BYTES = 16_384
-# A response's head may take at most this much. Claude's own takes some 2 kB, and thirty times that bounds what a broken peer can send.
+# A response's head may take at most this much. Claude's own takes some 2 kB, and thirty times that bounds what a broken
+# peer can send.
 MAX_HEAD_BYTES = 65_536
 
 

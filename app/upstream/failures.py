@@ -30,7 +30,8 @@ def translated(error: Exception) -> UpstreamError:
     if isinstance(cause, httpx2.ConnectTimeout):
         return UpstreamUnreachable("no connection to Claude in time")
     if isinstance(cause, httpx2.ConnectError):
-        # An operator can act on what is wrong with a certificate or a proxy, so that is told; other reasons help nobody.
+        # An operator can act on what is wrong with a certificate or a proxy, so that is told; other reasons help
+        # nobody.
         reason = f": {cause}" if isinstance(cause.__cause__, ssl.SSLError | ProxyRefused) else ""
         return UpstreamUnreachable(f"Claude could not be reached{reason}")
     return UpstreamUnreachable("the connection to Claude broke before its answer was here")

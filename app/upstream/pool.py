@@ -63,7 +63,8 @@ class Pool(httpx2.AsyncBaseTransport):
             except (OSError, httpx2.TransportError) as error:
                 connection.abort()
                 self._way_of.pop(connection, None)
-                # The connection was stale: the peer had closed it before it saw the request, so the request can be sent again.
+                # The connection was stale: the peer had closed it before it saw the request, so the request can be sent
+                # again.
                 stale = stale and asyncio.get_running_loop().time() < began + _STALE_S
                 if stale and not isinstance(error, httpx2.RemoteProtocolError) and _can_repeat(request):
                     continue

@@ -241,7 +241,8 @@ class RestingSocket:
         view = memoryview(data)
         for start in range(0, len(view), _SLICE_BYTES):
             self._incoming.write(view[start : start + _SLICE_BYTES])
-            # This does not read on until SSLWantRead, because what is left is no whole record and an exception costs as much.
+            # This does not read on until SSLWantRead, because what is left is no whole record and an exception costs as
+            # much.
             while self._incoming.pending and not self.ended:
                 try:
                     part = self._tls.read(_RECORD_BYTES)

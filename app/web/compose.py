@@ -53,8 +53,8 @@ from .refusals import Refusals
 
 log = logging.getLogger(__name__)
 
-# A request of the Messages API may hold this many values. The event loop passes over all of them to find the three fields
-# that matter, which takes some 50 ms. The largest context, a million tokens, cannot hold more.
+# A request of the Messages API may hold this many values. The event loop passes over all of them to find the three
+# fields that matter, which takes some 50 ms. The largest context, a million tokens, cannot hold more.
 _MOST_VALUES = 4_000_000
 # What `reread()` takes from settings that were read again.
 REREAD = ("api_keys", "prices_file")
@@ -212,7 +212,8 @@ def _claude(settings: Settings, credentials: Credentials, metrics: Metrics) -> C
             metrics.upstream_retry,
         )
     except (anthropic.AnthropicError, OSError, ValueError) as error:
-        # The SDK, and TLS below it, take more from the environment: profiles, identities, certificates. Those are named.
+        # The SDK, and TLS below it, take more from the environment: profiles, identities, certificates. Those are
+        # named.
         kind = "ANTHROPIC_" if isinstance(error, anthropic.AnthropicError) else "SSL_CERT_"
         names = sorted(name for name in os.environ if name.startswith(kind))
         raise SettingsError(f"{', '.join(names) or 'the way to Claude'}: {error}") from error

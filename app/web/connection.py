@@ -18,7 +18,8 @@ from ..errors import Malformed
 from .errors import error_response
 from .refusals import Refusals
 
-# A request's first line begins with one of these. Only its path is needed, so no more of the line is kept than that takes.
+# A request's first line begins with one of these. Only its path is needed, so no more of the line is kept than that
+# takes.
 _METHODS = (b"GET ", b"POST ", b"HEAD ", b"OPTIONS ", b"PUT ", b"PATCH ", b"DELETE ")
 _LINE_BYTES = 256
 # The header that the parser names, in its first line; what follows is the request's.

@@ -187,7 +187,8 @@ async def read_body(request: web.Request, bound: BodyBound) -> bytes:
                 size_bytes += len(piece)
                 if size_bytes > bound.max_bytes:
                     raise too_large(bound)
-                # Values are counted as they come, because counting them in the whole body would block the loop as long as reading.
+                # Values are counted as they come, because counting them in the whole body would block the loop as long
+                # as reading.
                 values += len(piece) - len(piece.translate(None, _BEFORE_VALUES)) if bound.max_values else 0
                 if values > bound.max_values:
                     raise BadRequest(f"the body holds more than {bound.max_values} values")

@@ -29,14 +29,15 @@ from .slashes import one_slash
 log = logging.getLogger(__name__)
 
 _STREAM_ID = re.compile(r"st(\d{1,4})_")
-# This header says who passed the request on, so that it does not go round: after a worker only the next one answers, after
-# a successor only workers are asked. A caller who sends it gains nothing and only misses its stream.
+# This header says who passed the request on, so that it does not go round: after a worker only the next one answers,
+# after a successor only workers are asked. A caller who sends it gains nothing and only misses its stream.
 PASSED_ON = "X-Sluiceway-Passed-On"
 _BY_WORKER, _BY_SUCCESSOR = "worker", "successor"
 # Says that a chat's newer question is why its older answer is to stop.
 NEWER = "X-Sluiceway-Newer"
 _OF_A_CALLER = ("Authorization", "x-api-key")
-# A process on this machine that does not answer in this many seconds is not waited for, because the question is waiting.
+# A process on this machine that does not answer in this many seconds is not waited for, because the question is
+# waiting.
 _TELLING_S = 1.0
 _HOP_BY_HOP = frozenset(
     name.lower() for name in (hdrs.CONNECTION, hdrs.KEEP_ALIVE, hdrs.TRANSFER_ENCODING, hdrs.CONTENT_LENGTH, hdrs.HOST)
@@ -126,7 +127,8 @@ class Forwarder:
             answer = await handler(request)
         except NotFound as error:
             answer = error
-        # The page chose the chat's name, so the name does not tell the worker. All are asked, and the one that knows it answers.
+        # The page chose the chat's name, so the name does not tell the worker. All are asked, and the one that knows it
+        # answers.
         for number in others:
             if not _is_unknown(request, answer):
                 break

@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 _PATH = r"{path:(?!messages$|messages/count_tokens$)[^/]+(?:/[^/]+)*/?}"
 # The buffers towards the client are as large as those towards Claude: files need throughput. Linux doubles the first.
 _BUFFERS = SendBuffers(send_buffer_bytes=262_144, notsent_lowat_bytes=131_072)
-# A batch names the address of its results at Claude's host. It is rewritten, or an SDK would take the caller's key there.
+# A batch names the address of its results at Claude's host. It is rewritten, or an SDK would take the caller's key
+# there.
 _RESULTS_URL = re.compile(rb'("results_url"\s*:\s*")https?://[^/"]*(?:/[^"]*?)?(/v1/messages/batches/)')
 # A list of batches is held whole to be rewritten. A thousand of them, the API's largest page, are some 1 MB.
 _MOST_BATCHES_BYTES = 4_194_304

@@ -100,8 +100,8 @@ def imported() -> ModuleType:
 
 def _run(main: Coroutine[Any, Any, T]) -> T | None:
     """Runs it to its end; None where a signal came before it served."""
-    # What is alive now lives for ever, so the collector need not look at it again. Streams make some 250 objects each but
-    # next to no cycles, so it should come seldom and in short steps, because every stream waits for it.
+    # What is alive now lives for ever, so the collector need not look at it again. Streams make some 250 objects each
+    # but next to no cycles, so it should come seldom and in short steps, because every stream waits for it.
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 10)
@@ -139,7 +139,8 @@ def _simulated() -> Iterator[str]:
     fd = tie.theirs.fileno()
     command = [sys.executable, "-m", _PACKAGE, "simulate", "--port", "0", "--tie", str(fd)]
     try:
-        # It gets a session of its own, so that a terminal's Ctrl-C does not end it while it still feeds this process's streams.
+        # It gets a session of its own, so that a terminal's Ctrl-C does not end it while it still feeds this process's
+        # streams.
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, text=True, pass_fds=[fd], start_new_session=True
         ) as process:

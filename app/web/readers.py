@@ -180,7 +180,8 @@ class SseConnection:
         if not self.committed or transport is None:
             return
         if self._interrupted and self.response.waiting:
-            # Nobody can wait for this connection any more, because the drain that was broken off left aiohttp's one waiter cancelled.
+            # Nobody can wait for this connection any more, because the drain that was broken off left aiohttp's one
+            # waiter cancelled.
             asyncio.get_running_loop().call_later(self._liveness.stall_s, transport.abort)
             self.response.force_close()
             return
@@ -200,7 +201,8 @@ class SseConnection:
         if sample is None:
             return None
         if self.credits is not None and self.credits.exhausted:
-            # The page holds us by its credits: nothing waits in the socket, yet nothing is shown, which counts as a stall.
+            # The page holds us by its credits: nothing waits in the socket, yet nothing is shown, which counts as a
+            # stall.
             sample = replace(sample, waiting_bytes=1, taken_bytes=self.credits.shown_bytes)
         finding = self._liveness.look(sample, now)
         self.stuck_s = self._liveness.stuck_s(now)

@@ -61,7 +61,8 @@ class Refusals:
             return await handler(request)
         except (SluicewayError, web.HTTPException) as error:
             refusal = refusal_of(error)
-            # A process that was asked by another one, and does not have the stream, refuses nobody: the one that asked may.
+            # A process that was asked by another one, and does not have the stream, refuses nobody: the one that asked
+            # may.
             if refusal is not None and not (refusal is Refusal.NOT_FOUND and PASSED_ON in request.headers):
                 self.refused(refusal)
             raise

@@ -28,8 +28,8 @@ _LIKE_OURS = 0.85
 
 # A body above this size is looked over before it is decoded, because one of 8 MB can hold two million lists.
 _LARGE_BYTES = 262_144
-# Such a body may hold this many lists, objects and fields, which decode in some 0.1 s. The largest context, a million tokens,
-# is some 4 MB of text or code, which hold less; what makes a body larger are files in base64, which hold none.
+# Such a body may hold this many lists, objects and fields, which decode in some 0.1 s. The largest context, a million
+# tokens, is some 4 MB of text or code, which hold less; what makes a body larger are files in base64, which hold none.
 _MOST_VALUES = 250_000
 # A question may have this many fields. The Messages API has some thirty, and each unknown one is compared with ours.
 _MOST_FIELDS = 200

@@ -216,7 +216,8 @@ def _unix_path(stack: AsyncExitStack, path: str, *, take_over: bool = False) -> 
 
 def _announced_close(streams: Streams) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
     async def announce(request: web.Request, response: web.StreamResponse) -> None:
-        # During a drain a proxy should send its next request elsewhere, because here it might meet the end of the process.
+        # During a drain a proxy should send its next request elsewhere, because here it might meet the end of the
+        # process.
         if not streams.accepting:
             response.force_close()
         if not (streams.accepting and request.keep_alive):

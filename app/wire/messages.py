@@ -87,7 +87,7 @@ def _framed(name: str, raw: bytes) -> bytes:
         return b""  # it came within another event, which has passed
     if b"\n" in raw:  # it came in several `data:` lines, and goes so
         raw = raw.replace(b"\n", b"\ndata: ")
-    # The clients pass over an event without a name, as they do straight from Claude.
+    # An event without a name is sent without one: clients pass over it, as they do straight from Claude.
     return b"event: %b\ndata: %b\n\n" % (_name(name), raw) if name else b"data: %b\n\n" % raw
 
 
@@ -103,10 +103,10 @@ def _string(text: str) -> bytes:
     try:
         return one_line(_encode(text))
     except UnicodeEncodeError:
-        # Half of a surrogate pair, as JSON's escapes can carry it: that is how it came.
+        # Half of a surrogate pair goes as a JSON escape, which is how it came, because UTF-8 cannot carry it.
         return json.dumps(text).encode("ascii")
 
 
 def _name(type: str) -> bytes:
-    # From JSON, where an unknown type may hold what an `event:` line cannot.
+    # The type is cleaned, because it came from JSON and may hold what an `event:` line cannot.
     return type.replace("\r", " ").replace("\n", " ").encode("utf-8", "replace")

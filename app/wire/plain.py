@@ -24,9 +24,9 @@ from ..errors import SluicewayError
 from .lines import one_line
 from .runs import Runs
 
-# A comment, and no blank line after it (WHATWG HTML, section 9.2.6): some readers take every blank line for an event,
-# an empty one here, which `JSON.parse` throws at (@microsoft/fetch-event-source then asks anew). It stands before the
-# next frame's lines, and is passed over there.
+# A sign of life is a comment without a blank line after it (WHATWG HTML, section 9.2.6), because some readers take
+# every blank line for an event: an empty one, at which `JSON.parse` throws (@microsoft/fetch-event-source then asks
+# anew). The comment stands before the next frame's lines, where every reader passes over it.
 KEEP_ALIVE = b": keep-alive\n"
 
 _encode = msgspec.json.Encoder().encode
@@ -84,7 +84,7 @@ class PlainFormat:
 
     def _tool_input(self, delta: Delta) -> bytes | None:
         if delta.index not in self._tool_blocks:
-            return None  # a server's tool: it runs on Claude's side, the page has no part in it
+            return None  # a server tool runs on Claude's side, so the page has no part in it
         return framed({"tool_use": {"index": delta.index, "partial_json": delta.text}})
 
 

@@ -53,7 +53,7 @@ def file_block(part: dict[str, Any], field: str) -> Block:
     found = _DATA_URL.fullmatch(url)
     if "/" not in media_type or media_type.endswith("/*"):
         media_type = found[1].lower() if found is not None else ""
-    # "data:" alone is how browsers write an empty file.
+    # Browsers write an empty file as "data:" alone.
     raw = _unescaped(found[3].encode("utf-8", "replace")) if found is not None else b""
     encoded = found is not None and ";base64" in found[2].lower()
     return _attached(raw if encoded else base64.b64encode(raw), media_type, titled, field)
@@ -81,7 +81,7 @@ def _attached(encoded: bytes, media_type: str, titled: Block, field: str) -> Blo
     media_type = _type_of(base64.b64decode(encoded[:_HEAD_CHARS]), media_type)
     source = {"type": "base64", "media_type": media_type, "data": encoded.decode("ascii")}
     if media_type.startswith("image/") and not media_type.endswith("+xml"):
-        return _picture(source)  # of a kind that Claude does not read, Claude says so itself
+        return _picture(source)  # if Claude does not read this kind, its own error says so
     if media_type == "application/pdf":
         return {"type": "document", "source": source, **titled}
     return _text_block(base64.b64decode(encoded), media_type, titled, field)
@@ -115,7 +115,7 @@ def _text_of(data: bytes, media_type: str) -> str | None:
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError:
-        # Of an older encoding only the commonest is known.
+        # Of the older encodings only the commonest is tried, because a text does not say which one it is in.
         return data.decode("cp1252", "replace") if media_type.startswith("text/") else None
     return None if "\0" in text else text
 
@@ -124,8 +124,9 @@ def _unescaped(raw: bytes) -> bytes:
     """Percent-decoded (RFC 3986, section 2.1); as it is where a sign stands that escapes nothing, as in "50% off"."""
     if b"%" not in raw:
         return raw
-    # As quoted-printable, which differs in the sign alone, since that is decoded in C: `unquote_to_bytes` takes a
-    # microsecond an escape, ten seconds for a large body. Each escape is two bytes longer than what it stands for.
+    # It is decoded as quoted-printable, which differs in the sign alone, because that is done in C: `unquote_to_bytes`
+    # takes a microsecond an escape, ten seconds for a large body. An escape is two bytes longer than what it stands
+    # for.
     data = binascii.a2b_qp(raw.replace(b"=", b"=3D").replace(b"%", b"="))
     broken = len(raw) - len(data) != 2 * raw.count(b"%") or b"%\n" in raw or b"%\r" in raw
     return raw if broken else data

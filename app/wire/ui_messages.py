@@ -51,7 +51,8 @@ def to_claude(messages: Any) -> tuple[str, list[dict[str, Any]]]:
             case "user":
                 blocks = _user_blocks(parts, f"{at}.parts", asked_now=place == newest)
                 if not blocks and place == last:
-                    # Without it the answer before it would go up as one that Claude is to go on with.
+                    # An empty one is refused, because the answer before it would go up as one that Claude should
+                    # continue.
                     raise BadRequest(f"{at} asks nothing: it holds no text and no file", field=f"{at}.parts")
                 _say(turns, "user", blocks)
             case "assistant":
@@ -171,7 +172,8 @@ def _answer(turns: list[dict[str, Any]], parts: list[dict[str, Any]], at: str, *
                 blocks.append(None)
                 continue
             call, result, index, waits = _tool_blocks(part, name)
-            # Without a result Claude takes a call on its own side as the end of a conversation only.
+            # Claude takes a server tool's call without a result only at the end of a conversation, so others are told
+            # in words.
             blocks.append(call if result is not None or goes_on else None)
             if result is None:
                 continue

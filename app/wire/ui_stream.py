@@ -37,7 +37,8 @@ FINISH_REASONS = {
 }
 
 
-# These bring the whole of what they name: it takes the place of what stood at the block's start (the SDK's accumulation).
+# These bring the whole of what they name: it takes the place of what stood at the block's start (the SDK's
+# accumulation).
 _WHOLE_DELTAS = frozenset({"compaction_delta", "signature_delta"})
 
 
@@ -78,7 +79,7 @@ class UiFormat:
             reason = FINISH_REASONS.get(self._tally.stop_reason or "", "other")
             last = [{"type": "finish-step"}, {"type": "finish", "finishReason": reason}]
         elif isinstance(error, Stopped | TakenOver):
-            # "interrupted" keeps the page from asking again by itself.
+            # The reason is "interrupted", because at others the page asks again by itself.
             last = [{"type": "abort", "reason": error.type}, {"type": "finish", "finishReason": "interrupted"}]
         else:
             last = [{"type": "error", "errorText": error.message}]
@@ -109,7 +110,7 @@ class UiFormat:
         if delta.index not in self._blocks and delta.kind != "input_json":
             yield from self._open(
                 delta.index, {"type": delta.kind}
-            )  # its start did not come; its text is none the less
+            )  # the block's start did not come, but its text must be shown all the same
         if (block := self._blocks.get(delta.index)) is not None:
             yield from block.grow(delta.kind, delta.text)
 
@@ -154,7 +155,7 @@ class UiFormat:
         yield from self._sources_of(_sources_in_result(content))
 
     def _knows(self, call_id: str) -> bool:
-        # The client throws at a result whose call is not in the message.
+        # Such a result is left out, because the client throws at one whose call is not in the message.
         return call_id in self._calls or call_id in self._earlier
 
     def _other_delta(self, block: _Block, delta: dict[str, Any]) -> Iterator[Chunk]:
