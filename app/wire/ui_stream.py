@@ -18,8 +18,8 @@ from ..answer.tally import Tally
 from ..errors import SluicewayError, Stopped, TakenOver
 from .plain import KEEP_ALIVE, framed
 from .runs import Runs
+from .ui_sources import Chunk, citation_of, source_of_citation, sources_in_result
 
-Chunk = dict[str, Any]
 # What an answer has cost, in US dollars, by model and usage; None where no price is known.
 CostOf = Callable[[str, Mapping[str, Any]], float | None]
 
@@ -152,7 +152,7 @@ class UiFormat:
         yield from block.open()
         for citation in _citations(content) if isinstance(block, _TextBlock) else ():
             yield from self._other_delta(block, {"type": "citations_delta", "citation": citation})
-        yield from self._sources_of(_sources_in_result(content))
+        yield from self._sources_of(sources_in_result(content))
 
     def _knows(self, call_id: str) -> bool:
         # Such a result is left out, because the client throws at one whose call is not in the message.
@@ -162,7 +162,7 @@ class UiFormat:
         """A delta that brings no characters."""
         match delta:
             case {"type": "citations_delta", "citation": dict(citation)}:
-                source = _source_of_citation(citation)
+                source = source_of_citation(citation)
                 block.cite(citation, source)
                 yield from self._sources_of([source] if source else [])
             case _:
@@ -219,7 +219,7 @@ class _TextBlock(_Block):
     def cite(self, citation: dict[str, Any], source: Chunk | None) -> None:
         self._citations.append(citation)
         if source is not None:
-            self._told.append(_citation(citation, source))
+            self._told.append(citation_of(citation, source))
 
     def close(self) -> Iterator[Chunk]:
         end: Chunk = {"type": "text-end", "id": self.id}
@@ -365,49 +365,3 @@ def _file(content: dict[str, Any]) -> Chunk | None:
             media_type = "application/pdf" if content["type"] == "document" else "image/*"
             return {"type": "file", "url": url, "mediaType": media_type}
     return None
-
-
-def _sources_in_result(content: dict[str, Any]) -> list[Chunk]:
-    """The pages that a search found or a fetch brought."""
-    found = content.get("content")
-    match content.get("type"):
-        case "web_search_tool_result" if isinstance(found, list):
-            return [_url(page["url"], page.get("title")) for page in found if isinstance(page, dict) and "url" in page]
-        case "web_fetch_tool_result" if isinstance(found, dict) and isinstance(found.get("url"), str):
-            document = found.get("content")
-            return [_url(found["url"], document.get("title") if isinstance(document, dict) else None)]
-    return []
-
-
-def _source_of_citation(citation: dict[str, Any]) -> Chunk | None:
-    match citation:
-        case {"type": "web_search_result_location", "url": str(url)}:
-            return _url(url, citation.get("title"))
-        case {"type": "search_result_location", "source": str(source)}:
-            if source.startswith(("http://", "https://")):
-                return _url(source, citation.get("title"))
-            return _document(source, citation.get("title") or source, "text/plain")
-        case {"document_index": int(index)}:
-            paged = citation.get("type") == "page_location"
-            title = citation.get("document_title") or f"Document {index + 1}"
-            return _document(f"document-{index}", title, "application/pdf" if paged else "text/plain")
-    return None
-
-
-def _url(url: Any, title: Any) -> Chunk:
-    source: Chunk = {"type": "source-url", "sourceId": str(url), "url": str(url)}
-    return source | {"title": title} if isinstance(title, str) else source
-
-
-def _document(source_id: str, title: Any, media_type: str) -> Chunk:
-    return {"type": "source-document", "sourceId": source_id, "mediaType": media_type, "title": str(title)}
-
-
-def _citation(citation: dict[str, Any], source: Chunk) -> Chunk:
-    """A citation as the page shows it beside the text."""
-    kind = source["type"].removeprefix("source-")
-    rest = {name: value for name, value in source.items() if name not in ("type", "sourceId")}
-    told: Chunk = {"source": {"type": "source", "sourceType": kind, "id": source["sourceId"], **rest}}
-    if isinstance(citation.get("cited_text"), str):
-        told["citedText"] = citation["cited_text"]
-    return told
