@@ -45,9 +45,11 @@ class LagMeter:
 
     async def run(self) -> None:
         """Beats until cancelled."""
+        self._due_at = self._clock() + self.BEAT_S
         while True:
-            self._due_at = self._clock() + self.BEAT_S
             await asyncio.sleep(self.BEAT_S)
-            late_s = max(0.0, self._clock() - self._due_at)
+            now = self._clock()
+            late_s = max(0.0, now - self._due_at)
             self._average_s += self.WEIGHT * (late_s - self._average_s)
+            self._due_at = now + self.BEAT_S  # before anyone hears of it, or this beat would count twice in `lag_s`
             self._on_beat(late_s)

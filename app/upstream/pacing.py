@@ -58,7 +58,7 @@ class Pacer:
         cpu_clock: seconds of processor time that the event loop's thread has used.
 
     Attributes:
-        lag_s: how late slots have lately been.
+        lag_s: how late the event loop has lately been, in seconds; whoever measures that writes it here.
         busy: the share of its processor that the event loop has lately used, 0 to 1.
     """
 
@@ -106,13 +106,12 @@ class Pacer:
         if rests is None:
             rests = self._slots[slot] = []
             due_at = max(slot * self.SLOT_S, now)
-            self._loop.call_at(due_at, self._tick, slot, due_at)
+            self._loop.call_at(due_at, self._tick, slot)
         rests.append(rest)
         return rest
 
-    def _tick(self, slot: int, due_at: float) -> None:
+    def _tick(self, slot: int) -> None:
         now = self._loop.time()
-        self.lag_s += 0.2 * (now - due_at - self.lag_s)
         measured_at, cpu_s = self._measured
         if now >= measured_at + self._MEASURE_S:
             self._measured = now, self._cpu_clock()

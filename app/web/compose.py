@@ -68,6 +68,7 @@ class Service:
         settings: how it is run.
         app: what readers reach.
         admin: the paths of the admin port.
+        claude: the way to Claude.
         streams: its streams.
         refusals: hears of what is turned away.
     """
@@ -75,6 +76,7 @@ class Service:
     settings: Settings
     app: web.Application
     admin: web.Application
+    claude: Claude
     streams: Streams
     refusals: Refusals
     _keys: Keys
@@ -148,14 +150,20 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
         cors.install(app)
         admin = web.Application()
         admin.add_routes(admin_routes(streams, registry))
-        yield Service(settings, app, admin, streams, refusals, keys, prices, metrics, page)
+        yield Service(settings, app, admin, claude, streams, refusals, keys, prices, metrics, page)
 
 
 async def _streams(
     stack: AsyncExitStack, settings: Settings, claude: Claude, metrics: Metrics, ledger: Ledger, worker: int
 ) -> Streams:
     """The streams and what they stand on: the lag meter that admits them, and the ledger that books them."""
-    meter = LagMeter(time.monotonic, metrics.loop_lag)
+
+    def on_beat(late_s: float) -> None:
+        # One measurement, three readers: the histogram, the pace of reading, and admission below.
+        metrics.loop_lag(late_s)
+        claude.pacer.lag_s = meter.lag_s
+
+    meter = LagMeter(time.monotonic, on_beat)
     await stack.enter_async_context(beside(meter.run()))
     if settings.costs.ledger_file:
         file = LedgerFile(Path(settings.costs.ledger_file), ledger)

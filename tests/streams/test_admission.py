@@ -51,11 +51,13 @@ def test_a_beat_that_is_overdue_counts_before_it_comes() -> None:
 async def test_the_average_follows_late_beats_and_forgets_them() -> None:
     clock = _Clock()
     beats: list[float] = []
+    averages: list[float] = []
     enough = asyncio.Event()
     late_s = [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
 
     def on_beat(seconds: float) -> None:
         beats.append(seconds)
+        averages.append(meter.lag_s)
         if len(beats) == len(late_s):
             enough.set()
 
@@ -77,6 +79,7 @@ async def test_the_average_follows_late_beats_and_forgets_them() -> None:
         await running
     await passing
     assert beats == pytest.approx(late_s, abs=1e-6)
+    assert averages[0] == pytest.approx(0.2, abs=1e-6), "whoever hears of a beat finds it in the average once"
     assert 0 < meter.lag_s < 0.5  # three beats of a second, three in time: on its way down
 
 

@@ -140,26 +140,6 @@ async def test_a_rest_that_was_given_up_does_not_stop_its_neighbours() -> None:
 
 
 @jumping
-async def test_lateness_is_known_and_forgotten_again() -> None:
-    pacer = Pacer()
-    pacer.until(1001.0)
-    loop().call_at(1000.9, loop().pass_time, 0.6)  # the loop is kept busy past the slot
-    await asyncio.sleep(2)
-    assert pacer.lag_s == pytest.approx(0.2 * 0.5)
-    for slot in range(40):
-        pacer.until(1010.0 + slot)
-    await asyncio.sleep(100)
-    assert pacer.lag_s < 0.001
-
-
-@jumping
-async def test_a_time_that_is_past_is_no_lateness() -> None:
-    pacer = Pacer()
-    await pacer.until(loop().time() - 5)
-    assert pacer.lag_s == 0
-
-
-@jumping
 async def test_how_busy_the_processor_is_is_known_and_forgotten_again() -> None:
     used_s = 0.0
     pacer = Pacer(lambda: used_s)

@@ -121,3 +121,11 @@ async def test_what_is_wrong_changes_nothing_of_it(serve: Serve, client: aiohttp
     with pytest.raises(SettingsError, match=r"^prices_file "):
         service.service.reread(again(service, api_keys=("two",), prices_file=str(tmp_path / "missing.toml")))
     assert [await reads(client, service, key) for key in ("one", "two")] == [True, False]
+
+
+async def test_the_loops_lag_is_measured_once_and_the_pace_of_reading_follows_it(serve: Serve) -> None:
+    """No beat of a real loop is in time to the nanosecond."""
+    service = await serve()
+    while service.service.claude.pacer.lag_s == 0:  # noqa: ASYNC110 - nothing tells of a beat
+        await asyncio.sleep(0)  # lets the meter beat
+    assert (await scrape_of(service.admin_url)).value("event_loop_lag_seconds_count") > 0
