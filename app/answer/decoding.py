@@ -14,7 +14,7 @@ import msgspec
 from ..errors import UpstreamError, UpstreamGarbled
 from .blocks import index_of, standing_input, standing_text, whole_blocks
 from .events import ClaudeEvent, Delta, DeltaKind, Event
-from .reading import read_json
+from .lenient_json import read_json
 from .refusals import is_error, reads_as_error, refusal, without_secrets, words_of
 from .sse import NO_NAME, EventTooLarge, SseDecoder
 

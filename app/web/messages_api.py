@@ -18,7 +18,7 @@ from multidict import CIMultiDict
 
 from ..answer.decoding import EventDecoder
 from ..answer.events import ClaudeEvent
-from ..answer.reading import TooDeep, read_json
+from ..answer.lenient_json import TooDeep, read_json
 from ..answer.refusals import came_with
 from ..answer.sse import begins_stream
 from ..errors import UpstreamError, UpstreamGarbled
