@@ -1,4 +1,4 @@
-"""A child process ends with its parent, however that dies: of a socket pair it holds one end, and only the parent the other.
+"""A child process ends with its parent, however that dies: it holds one end of a socket pair, only the parent the other.
 
 The kernel closes the parent's end with the parent, also on SIGKILL, and the child reads the end of the file. (Linux's
 PR_SET_PDEATHSIG would tell of the end of the *thread* that started the child, and is Linux's alone.)

@@ -202,7 +202,7 @@ class Ledger:
         return model
 
     def _with_avoided(self, entry: Entry, account: Account, model: Learned, now: float) -> Entry:
-        """Takes the length into the curve of its kind, and asks that what an aborted stream would have added."""
+        """Adds the length to the curve of its kind, and asks the curve what an aborted stream would still have added."""
         if not entry.aborted and entry.phase is Phase.BEFORE_FIRST_EVENT:
             return entry  # Claude never began: neither a length nor a saving
         hidden = account.hidden_thinking

@@ -50,7 +50,7 @@ class Connection(Protocol):
         """Ends the connection at once, whatever waits in it. Idempotent."""
 
     def release(self, error: SluicewayError | None) -> None:
-        """The stream has no more for this connection: its handler may end the response, and then loses it. Idempotent.
+        """Says that the stream has no more for this connection, so that its handler ends the response. Idempotent.
 
         Args:
             error: what to answer with, where no status was sent yet.

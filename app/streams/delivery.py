@@ -158,7 +158,7 @@ class Delivery:
             self._wake()
 
     def release(self, error: SluicewayError | None) -> None:
-        """Nothing more comes for any reader, be it one that was not told yet that it was taken over. Idempotent."""
+        """Releases every reader, also one that was not told yet that it was taken over. Idempotent."""
         for connection in (*self._leaving, self._connection):
             if connection is not None:
                 connection.release(error)

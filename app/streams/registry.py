@@ -114,7 +114,7 @@ class Streams:
         self._admit(len(self.live) + len(self._whole))
 
     def overtake(self, caller: str, name: str) -> bool:
-        """A newer stream of the caller's name begins elsewhere: the one here has it no more, and ends.
+        """Ends the caller's stream of this name here, because a newer one begins elsewhere.
 
         Returns:
             Whether there was one.

@@ -172,7 +172,7 @@ class Body(httpx2.AsyncByteStream):
             self.socket.wake()
 
     def flowed(self, size_bytes: int, now: float) -> int:
-        """So many bytes were taken at loop time `now`; returns the receive buffer's size, which may have grown by it."""
+        """Hears that these bytes were taken at loop time `now`; returns the receive buffer's size, which may have grown."""
         elapsed_s, self._flowed_at = now - self._flowed_at, now
         if self.socket is None:
             return self._buffer_bytes

@@ -199,7 +199,7 @@ class RestingSocket:
         return self._buffer_bytes
 
     def flowed(self, size_bytes: int, elapsed_s: float) -> None:
-        """So much came in this time: the buffer grows where it would hold the flow back, and never shrinks in flight.
+        """Hears that this much came in this time; the buffer grows if it would hold the flow back, and never shrinks in flight.
 
         Shrinking drops what was offered to the peer: measured, the flow then stood still for 2.8 s.
         """

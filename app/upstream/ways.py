@@ -174,7 +174,7 @@ async def _tunnel(connection: RestingSocket, way: Way, proxy: SplitResult) -> No
 
 @cache
 def _trust() -> ssl.SSLContext:
-    """Whom we trust: the system's authorities, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`. Made once: it takes 20 ms."""
+    """The authorities that we trust: the system's, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`. Made once: it takes 20 ms."""
     context = ssl.create_default_context()
     paths = ssl.get_default_verify_paths()
     if not context.get_ca_certs() and not (paths.cafile or paths.capath):

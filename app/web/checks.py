@@ -1,4 +1,4 @@
-"""What is refused before anything is served, each by the name of its setting; what can be read again is checked again."""
+"""Checks of the settings before anything is served, and again when they are read again; each names its setting."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..settings import Settings, SettingsError
 
 
 def check(settings: Settings) -> Prices:
-    """Refuses settings that could only fail later; the price table that they name.
+    """Refuses settings that could only fail later, and returns the price table that they name.
 
     Raises:
         SettingsError: naming the setting.

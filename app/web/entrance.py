@@ -142,7 +142,7 @@ class Entrance:
             check_site(request.headers)
 
     async def _let_steer(self, request: web.Request) -> None:
-        """By the stop token in the head, by the key, or by the stop token in a beacon's body, which has no headers."""
+        """Lets in whoever has the key or the stop token; a beacon has no headers, so its body may hold the token."""
         bound = self._bounds[Body.CONTROL]
         token = request.headers.get("X-Stop-Token")
         if token is not None:
@@ -200,7 +200,7 @@ async def read_body(request: web.Request, bound: BodyBound) -> bytes:
 
 
 def too_large(bound: BodyBound) -> TooLarge:
-    """What a body above its bound is refused with."""
+    """The refusal of a body above its bound."""
     return TooLarge(f"the body is above {bound.setting or 'its bound'}, {bound.max_bytes} bytes", field="body")
 
 

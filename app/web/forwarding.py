@@ -91,7 +91,7 @@ class Forwarder:
         return find
 
     async def tell_of_newer(self, request: web.Request, chat_id: str) -> None:
-        """Ends what runs of a chat elsewhere, now that its next question has come here; who is gone needs no telling.
+        """Ends the chat's older answers elsewhere, because its next question has come here; processes that are gone are skipped.
 
         Args:
             request: the next question; its caller's key goes along.
@@ -197,7 +197,7 @@ class Forwarder:
 
 
 def _is_unknown(request: web.Request, answer: _Reply) -> bool:
-    """Whether it says that nobody there has such a stream; to those who only ask, 204 says so."""
+    """Whether the answer says that nobody there has such a stream; to a GET or HEAD, 204 says so."""
     if isinstance(answer, NotFound):
         return True
     return answer.status == 204 and request.method in (hdrs.METH_GET, hdrs.METH_HEAD)

@@ -1,4 +1,4 @@
-"""Doubled slashes in a path count as one, as clients make them that join a base URL and a path."""
+"""Doubled slashes in a path count as one, because clients make them when they join a base URL and a path."""
 
 from __future__ import annotations
 

@@ -12,10 +12,10 @@ from .plan import Kind, Plan
 from .service import Sample
 from .subject import Shown, Subject, shown, subjects_of
 
-# Above either, what the readers measured is the load tester's own doing.
+# Above either of these, the readers measured the load tester and not the service.
 LAG_P99_LIMIT_S = 0.02
 CPU_LIMIT = 0.9
-# Below this share of a core, being late is not its own doing but the machine's.
+# Below this share of a core the machine makes the load tester late, and not its own work.
 CPU_BUSY = 0.4
 
 

@@ -151,7 +151,7 @@ class OneStream:
         """The service has said how the stream stands."""
         self.came_to.held_s = max(self.came_to.held_s or 0.0, gauge.held_s)
         if not gauge.runs and self.came_to.held_s and not self.given_up.done():
-            # It was held, so that it has not come to its end by itself: its reader took nothing.
+            # The answer was held because its reader took nothing, so it cannot have ended by itself.
             self.given_up.set_result(None)
 
     async def _connect(self, request: bytes, reply: Reply) -> tuple[LoadConnection, Reply]:

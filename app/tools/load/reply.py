@@ -11,10 +11,10 @@ import httptools
 
 from .protocols import Protocol, What
 
-# Heads, lines and events above this are no answer of ours.
+# Heads, lines and events above this size are no answer of the service, so they end the stream as garbled.
 MAX_EVENT_BYTES = 1_048_576
 MAX_HEAD_BYTES = 65_536
-# What is kept of a refusal's body, and of its words: enough for any error of the service.
+# This much of a refusal's body, and of its words, is kept, which is enough for any error of the service.
 _REFUSAL_BYTES, _REFUSAL_CHARS = 4096, 100
 
 

@@ -21,13 +21,13 @@ from .readers import Readers
 from .service import Sample
 from .subject import Subject, subjects_of
 
-# How often the load tester looks how late it is itself.
+# The load tester measures its own lateness this often, because late readers would be blamed on the service.
 _LAG_TICK_S = 0.02
 # How often the service's metrics are read, in whole seconds: each time costs it some hundredths of a second.
 _LOOK_EVERY_S = 2
 # How often each running stream's gauges are asked for, unless that were more than so many requests a second.
 _GAUGES_EVERY_S, _GAUGES_PER_S = 1.0, 50.0
-# After a look at `/streams` that showed none of ours.
+# A look at `/streams` that showed none of our streams is repeated after this time.
 _RECOGNISE_AGAIN_S = 0.3
 # How long the service is given to settle the last streams before its books are read.
 _SETTLE_S = 5.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...money.prices import Prices, Rate
 
-# What a request is beside its prompt, in tokens: generously.
+# A request has this many tokens beside its prompt, a generous guess, because the cap must hold.
 _OVERHEAD_TOKENS = 100
 
 

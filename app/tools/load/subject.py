@@ -9,7 +9,7 @@ from .figures import Figures, KindFigures, StreamEnd
 from .plan import Kind, Plan
 from .service import Sample
 
-# A subject is shown where so many of the readers that stand for it met it.
+# A subject counts as shown if this share of the readers that stand for it met it.
 _LEAST_HELD = 0.3
 _LEAST = 0.8
 

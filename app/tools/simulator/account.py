@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-# A draw that goes on by itself is booked in so many portions.
+# A draw that goes on by itself is booked in this many portions, so that the account shows it growing.
 _PORTIONS = 40
 
 

@@ -93,7 +93,7 @@ class ServerConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, not an assertion: uvloop's transports are no subclasses of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
-        # Nothing is held above the kernel: a write is over when the kernel has it all.
+        # Nothing is buffered above the kernel, so that a write is over only when the kernel has it all.
         self._transport.set_write_buffer_limits(high=0)
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._living.add(self)

@@ -254,7 +254,7 @@ class Performance:
         for number, step in enumerate(steps):
             if step.tokens:
                 if rate:
-                    # What a blocked drain held up is not caught up: generation stood still meanwhile.
+                    # The time that a drain was blocked is not caught up, because generation stood still meanwhile.
                     due_at = began + book.tokens / rate + book.paused_s - blocked_before_s
                     if due_at > loop.time():
                         await self._wait_until(due_at)

@@ -30,7 +30,7 @@ from .account import Account, AccountPlan, Draw, Exhausted
 from .performance import ApiError, Performance, RequestRecord, Script, platform_headers
 from .scenario import KnobError, Scenario, find_directive, parse_directive
 
-# So small that a reader which stops reading halts generation within a few hundred events.
+# The buffer is so small that a reader that stops reading halts generation within a few hundred events.
 SNDBUF_BYTES = 16_384
 MODELS = {
     "claude-fable-5-2": "Claude Fable 5.2",
