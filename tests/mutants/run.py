@@ -1,7 +1,7 @@
 """Changes one small thing at a time in the rules and the heart, and names each change that no test of the unit lane notices.
 
 `make mutants` draws a sample, so that it takes less than an hour; the seed says which. It works in a copy of the
-repository, in `build/mutants/tree`: there `python -m mutmut show NAME` shows what a survivor changed.
+repository, in `build/mutants/tree`: there `mutmut show NAME` shows what a survivor changed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def prepare() -> None:
 
 def mutmut(*arguments: str) -> None:
     """Runs it in the copy, on one processor."""
-    subprocess.run([sys.executable, "-m", "mutmut", *arguments], cwd=TREE, check=True)
+    # As its own script does: run as a module, it would be imported a second time by what it mutated.
+    program = "from mutmut.__main__ import cli; cli()"
+    subprocess.run([sys.executable, "-c", program, *arguments], cwd=TREE, check=True)
 
 
 def tried() -> dict[str, int | None]:
