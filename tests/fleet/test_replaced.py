@@ -1,0 +1,90 @@
+"""A worker that dies is replaced: at once after a long life, later and later after short ones, and not at all at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Any, cast
+
+from app.fleet.supervisor import _LAST_PAUSE_S, _LONG_LIFE_S, _Worker, _Workers
+from tests.support.clock import jumping, loop
+
+
+class Dying:
+    """Processes that live for so long, one after another; the last one's time is all later ones' too."""
+
+    def __init__(self, *lives_s: float) -> None:
+        self.lives_s = list(lives_s)
+        self.started_at: list[float] = []
+        self.ended_at: list[float] = []
+
+    async def start(self, _number: int) -> _Worker:
+        self.started_at.append(loop().time())
+        life_s = self.lives_s.pop(0) if len(self.lives_s) > 1 else self.lives_s[0]
+        return _Worker(process=cast("Any", _Process(self, life_s)), tie=cast("Any", _Tie()))
+
+    def pauses_s(self) -> list[float]:
+        """How long nobody ran, each time."""
+        return [round(start - end, 6) for start, end in zip(self.started_at[1:], self.ended_at, strict=False)]
+
+
+class _Process:
+    returncode = None
+
+    def __init__(self, dying: Dying, life_s: float) -> None:
+        self.dying = dying
+        self.life_s = life_s
+        self.told = asyncio.Event()
+
+    async def wait(self) -> int:
+        try:
+            async with asyncio.timeout(self.life_s):
+                await self.told.wait()
+        except TimeoutError:
+            pass
+        self.dying.ended_at.append(loop().time())
+        return 1
+
+    def send_signal(self, _number: signal.Signals) -> None:
+        self.told.set()
+
+
+class _Tie:
+    async def is_ready(self) -> bool:
+        return True
+
+    async def begin(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+async def kept(dying: Dying, for_s: float) -> None:
+    """Keeps one worker for so long, then ends it: that waits for no pause, and nothing starts after it."""
+    workers = _Workers(1, dying.start)
+    workers.published.set()
+    keeping = asyncio.create_task(workers.keep(0))
+    await asyncio.sleep(for_s)
+    workers.tell(signal.SIGTERM)
+    told_at = loop().time()
+    await keeping
+    assert loop().time() == told_at, "a pause holds nothing up"
+    started = len(dying.started_at)
+    await asyncio.sleep(1000)
+    assert len(dying.started_at) == started
+
+
+@jumping
+async def test_one_that_dies_at_once_is_replaced_after_pauses_that_double_up_to_the_last() -> None:
+    dying = Dying(0.0)
+    await kept(dying, 60)
+    assert dying.pauses_s()[:7] == [0.2, 0.4, 0.8, 1.6, 3.2, _LAST_PAUSE_S, _LAST_PAUSE_S]
+    assert len(dying.started_at) < 20, "a crash at every start is no storm of starts"
+
+
+@jumping
+async def test_one_that_dies_after_a_long_life_is_replaced_soon() -> None:
+    dying = Dying(0.0, 0.0, 0.0, _LONG_LIFE_S + 1, _LONG_LIFE_S + 1, 1e6)
+    await kept(dying, 1000)
+    assert dying.pauses_s() == [0.2, 0.4, 0.8, 0.1, 0.1]
