@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.answer.refusals import MOST_WORDS, came_with, no_stream, refusal, told, without_secrets, words_of
+from app.answer.refusals import (
+    MOST_WORDS,
+    came_with,
+    no_stream,
+    reads_as_error,
+    refusal,
+    told,
+    without_secrets,
+    words_of,
+)
 from app.errors import UpstreamError, UpstreamGarbled, UpstreamRefused
 
 SPENT = {"error_code": "enforced_spend_limit_reached"}
@@ -153,6 +162,7 @@ def test_an_answer_that_came_whole_is_not_repeated_in_an_error() -> None:
     ("location", "address"),
     [
         ("https://user:word@api.example:8443/v1/messages?key=word#word", "https://api.example:8443/v1/messages"),
+        ("https://user:wo@rd@api.example/v1/messages", "https://api.example/v1/messages"),
         ("/elsewhere?key=word", "/elsewhere"),
         ("http://[broken", "no address"),
         ("", "no address"),
@@ -219,3 +229,29 @@ def test_an_error_that_is_not_claudes_takes_no_id_of_its_request() -> None:
     came_with(error, {"request-id": "req_1"})
     assert error.headers == (("request-id", "req_1"),)
     assert not hasattr(error, "request_id")
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type", "words"),
+    [
+        (b"use <b> and <i>", "text/plain", "use <b> and <i>"),
+        (b"<h1>Bad</h1>", "text/plain", "Bad"),
+        (b"Bad <b>Gateway</b>", "text/html", "Bad Gateway"),
+    ],
+)
+def test_markup_is_taken_from_pages_alone(body: bytes, media_type: str, words: str) -> None:
+    assert " ".join(words_of(body, media_type).split()) == words
+
+
+@pytest.mark.parametrize(
+    ("data", "reads"),
+    [
+        ({}, True),
+        ({"type": "overloaded_error"}, True),
+        ({"type": "brand_new"}, False),
+        ({"type": "brand_new", "message": "m"}, True),
+        ({"type": "brand_new", "error": {}}, True),
+    ],
+)
+def test_what_is_an_error_by_its_events_name_says_what_errors_say(data: dict[str, Any], reads: bool) -> None:
+    assert reads_as_error(data) is reads

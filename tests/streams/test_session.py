@@ -165,6 +165,20 @@ def test_cut_anywhere_and_resumed_anywhere_a_thousand_times_the_text_is_the_uncu
 
 
 @jumping
+async def test_it_is_listed_as_it_stands() -> None:
+    async with streams_under_test() as opened:
+        connection = FakeConnection(cut_at=100)
+        session, _ = opened.start(ENDLESS, connection, grace_s=12.0)
+        await connection.over.wait()
+        await settled()
+        await asyncio.sleep(0.12345)
+        listed = session.as_dict()
+        assert (listed["id"], listed["reader"], listed["paused"], listed["pauses"]) == ("st_1", "held", True, 1)
+        assert listed["age_s"] == listed["paused_s"] == 0.123
+        assert listed["queue_peak_bytes"] >= listed["queue_bytes"] > 0
+
+
+@jumping
 async def test_a_lost_reader_holds_claude_still_and_the_grace_periods_end_aborts() -> None:
     async with streams_under_test() as opened:
         connection = FakeConnection(cut_at=100)
