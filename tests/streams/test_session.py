@@ -173,7 +173,8 @@ async def test_it_is_listed_as_it_stands() -> None:
         await settled()
         await asyncio.sleep(0.12345)
         listed = session.as_dict()
-        assert (listed["id"], listed["reader"], listed["paused"], listed["pauses"]) == ("st_1", "held", True, 1)
+        assert (listed["id"], listed["reader"], listed["paused"]) == ("st_1", "held", True)
+        assert listed["pauses"] == session.channel.statistics().pauses > 0
         assert listed["age_s"] == listed["paused_s"] == 0.123
         assert listed["queue_peak_bytes"] >= listed["queue_bytes"] > 0
 
