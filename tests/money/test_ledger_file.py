@@ -282,8 +282,15 @@ async def test_a_save_that_meets_a_lock_is_made_up_for_soon_after(path: Path) ->
 
 def test_the_last_save_waits_a_little_for_the_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker, folder = Worker(path).answers(3), holding(path)
-    monkeypatch.setattr(time, "sleep", lambda _seconds: os.close(folder))  # meanwhile the other process is done
+    slept: list[float] = []
+
+    def meanwhile(seconds: float) -> None:
+        slept.append(seconds)
+        os.close(folder)  # the other process is done
+
+    monkeypatch.setattr(time, "sleep", meanwhile)
     worker.file.save_at_the_end(0.0)
+    assert slept == [ledger_file.BUSY_S]
     assert kept(path) == (3, 3)
 
 
@@ -321,6 +328,17 @@ def test_what_another_worker_has_just_set_aside_is_not_said_again(
     monkeypatch.setattr(ledger, "restore", damaged)
     LedgerFile(path, ledger).load(0.0)
     assert not caplog.records
+
+
+def test_what_another_one_saved_long_ago_has_faded_when_it_is_joined(path: Path) -> None:
+    late = Worker(path)
+    Worker(path).answers(80).save()
+    saved = json.loads(path.read_text())
+    path.write_text(json.dumps(saved | {"saved_at": saved["saved_at"] - 70 * 86_400}))
+    late.answers(1).save()
+    assert kept(path)[1] == 1, "ten half-lives leave next to nothing of eighty"
+    late.answers(1, now=7 * 86_400.0).save(7 * 86_400.0)
+    assert kept(path)[1] == 2
 
 
 # Files that cannot be used.

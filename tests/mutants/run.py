@@ -29,6 +29,7 @@ also_copy = ["config", "README.md"]
 pytest_add_cli_args = ["-m", "unit", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
 pytest_add_cli_args_test_selection = [{tests}]
 use_git_change_detection = false
+timeout_multiplier = 3
 """
 
 
