@@ -157,6 +157,11 @@ class Body(httpx2.AsyncByteStream):
     def _broke(self, words: str) -> httpx2.ReadError:
         return BrokeOff(words) if 200 <= self._parser.status < 300 else httpx2.ReadError(words)
 
+    @property
+    def more(self) -> bool:
+        """Whether the last `take` had as much as it might, so that more may lie there."""
+        return self.socket is not None and self.socket.more
+
     def put_back(self, taken: bytes) -> None:
         """What was taken last comes again with the next `take`, all of it at once."""
         self._early = taken + self._early

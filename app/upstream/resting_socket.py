@@ -24,9 +24,12 @@ _HAS_TCP_INFO = sys.platform == "linux"
 # SO_LINGER on, with no time: close() drops what is unsent and resets, whatever state the peer is in.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 # Ciphertext goes in by slices of this many bytes, because a MemoryBIO keeps the largest size that it ever had.
-_SLICE_BYTES = 4096
+_SLICE_BYTES = 2048
 # A TLS record holds at most this much plaintext (RFC 8446, section 5.1): one SSL_read takes a record, whole.
 _RECORD_BYTES = 16_384
+# Type, version and length come first (section 5.1); ciphertext may be 256 bytes longer, in TLS 1.2 2,048 (RFC 5246, 6.2.3).
+_RECORD_HEAD_BYTES = 5
+_MOST_RECORD_BYTES = _RECORD_HEAD_BYTES + _RECORD_BYTES + 2048
 _NO_BIO = ssl.MemoryBIO()
 # A request is encrypted and handed to the kernel in pieces of this size, so that a large body is not held twice.
 _SEND_BYTES = 65_536
@@ -79,13 +82,14 @@ class RestingSocket:
     Attributes:
         ended: the peer has closed its side, and all that came before was taken.
         closed: we have closed or aborted it.
+        more: the last `take` had as much as it might: more may lie there.
         used: a request was sent on it before: it may be stale.
         idle_since: loop time at which it was put by, where it was.
     """
 
     __slots__ = (
-        "_buffer_bytes", "_early", "_incoming", "_loop", "_outgoing", "_rate", "_rtt_s", "_sock", "_tls", "_unsent", "_waiter",
-        "_window", "closed", "ended", "idle_since", "used",
+        "_buffer_bytes", "_ciphertext", "_early", "_incoming", "_loop", "_outgoing", "_rate", "_rtt_s", "_sock", "_tls", "_unsent", "_waiter",
+        "_window", "closed", "ended", "idle_since", "more", "used",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, window: Window) -> None:
@@ -93,6 +97,7 @@ class RestingSocket:
         self._loop = asyncio.get_running_loop()
         self._tls: ssl.SSLObject | None = None
         self._incoming = self._outgoing = _NO_BIO  # replaced by its own under TLS
+        self._ciphertext = b""  # the beginning of a record whose end has not come, at most `_MOST_RECORD_BYTES`
         self._early = b""  # what had come of an answer while the request was being sent
         self._unsent = b""  # of what TLS itself has to say while we read: a key update's answer, of some bytes
         self._waiter: asyncio.Future[None] | None = None  # set while a task waits for the kernel
@@ -100,7 +105,7 @@ class RestingSocket:
         self._buffer_bytes = window.near_bytes
         self._rtt_s = 0.0
         self._rate = 0.0  # bytes/s lately, 0 while unknown
-        self.ended = self.closed = self.used = False
+        self.ended = self.closed = self.more = self.used = False
         self.idle_since = 0.0
 
     @property
@@ -137,6 +142,7 @@ class RestingSocket:
                 raise
         await self._send_raw(self._outgoing.read())
         self._tls = tls
+        self._ciphertext = self._incoming.read()  # what came after the handshake begins with a record
 
     async def send(self, data: bytes) -> None:
         """Sends all of it.
@@ -170,7 +176,9 @@ class RestingSocket:
         try:
             data = self._sock.recv(most_bytes)
         except (BlockingIOError, InterruptedError):
+            self.more = False
             return b""
+        self.more = len(data) == most_bytes
         if not data:
             self.ended = True
             return b""
@@ -236,29 +244,41 @@ class RestingSocket:
         self._sock.close()
 
     def _decrypted(self, data: bytes) -> bytes:
-        assert self._tls is not None, "only under TLS"
-        parts = []
-        view = memoryview(data)
-        for start in range(0, len(view), _SLICE_BYTES):
-            self._incoming.write(view[start : start + _SLICE_BYTES])
-            # This does not read on until SSLWantRead, because what is left is no whole record and an exception costs as
-            # much.
-            while self._incoming.pending and not self.ended:
-                try:
-                    part = self._tls.read(_RECORD_BYTES)
-                except ssl.SSLWantReadError:
-                    break  # TLS's own messages, such as session tickets
-                except ssl.SSLZeroReturnError:
-                    part = b""  # close_notify
-                if part:
-                    parts.append(part)
-                else:
-                    self.ended = True
+        """Decrypts the whole records of what came.
+
+        The beginning of a record waits here as it is, because within OpenSSL it would take the room of a whole one.
+        """
+        held = memoryview(self._ciphertext + data)
+        parts: list[bytes] = []
+        while len(held) >= _RECORD_HEAD_BYTES and not self.ended:
+            size_bytes = _RECORD_HEAD_BYTES + int.from_bytes(held[_RECORD_HEAD_BYTES - 2 : _RECORD_HEAD_BYTES])
+            if len(held) < size_bytes <= _MOST_RECORD_BYTES:
+                break
+            parts += self._opened(
+                held[:size_bytes]
+            )  # OpenSSL also gets one above the bound, and says what is wrong with it
+            held = held[size_bytes:]
+        self._ciphertext = bytes(held)
         if self._outgoing.pending or self._unsent:
             self._unsent += self._outgoing.read()
             with contextlib.suppress(BlockingIOError):
                 self._unsent = self._unsent[self._sock.send(self._unsent) :]
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _opened(self, record: memoryview) -> list[bytes]:
+        assert self._tls is not None, "only under TLS"
+        for start in range(0, len(record), _SLICE_BYTES):
+            self._incoming.write(record[start : start + _SLICE_BYTES])
+            try:
+                if part := self._tls.read(_RECORD_BYTES):
+                    return [part]
+            except ssl.SSLWantReadError:
+                continue  # not whole yet; or tickets and the like, nothing for us
+            except ssl.SSLZeroReturnError:
+                pass  # close_notify
+            self.ended = True
+            break
+        return []
 
     async def _send_raw(self, data: bytes, *, listening: bool = False) -> None:
         view = memoryview(data)
