@@ -68,7 +68,11 @@ class AdmissionLimits:
     ] = 5000
     max_lag_s: Annotated[
         float,
-        Field(gt=0, le=60, description="no new stream is let in while the event loop is later than this, in seconds"),
+        Field(
+            gt=0,
+            le=60,
+            description="no new stream is let in once the event loop has been later than this for a second, in seconds",
+        ),
     ] = 0.03
 
 

@@ -163,7 +163,7 @@ async def _streams(
         metrics.loop_lag(late_s)
         claude.pacer.lag_s = meter.lag_s
 
-    meter = LagMeter(time.monotonic, on_beat)
+    meter = LagMeter(time.monotonic, settings.admission.max_lag_s, on_beat)
     await stack.enter_async_context(beside(meter.run()))
     if settings.costs.ledger_file:
         file = LedgerFile(Path(settings.costs.ledger_file), ledger)
@@ -177,7 +177,7 @@ async def _streams(
             books,
             Archive(settings.replay),
             settings.streams,
-            admit=lambda in_flight: check_room(settings.admission, in_flight, meter.lag_s),
+            admit=lambda in_flight: check_room(settings.admission, in_flight, meter.late_for_s),
             worker=worker,
         )
     )

@@ -10,7 +10,7 @@ from aiohttp import ClientSession
 
 from app.errors import Overloaded
 from app.settings.sections import AdmissionLimits
-from app.streams.admission import LagMeter, check_room
+from app.streams.admission import SUSTAINED_S, LagMeter, check_room
 from tests.conftest import Serve
 
 
@@ -24,11 +24,11 @@ def test_there_is_room_up_to_the_bound_and_not_beyond() -> None:
     assert "2 streams" in refused.value.message
 
 
-def test_no_one_comes_in_while_the_loop_is_late() -> None:
-    limits = AdmissionLimits(max_streams=2, max_lag_s=0.5)
-    check_room(limits, 0, 0.5)
+def test_no_one_comes_in_once_the_loop_has_been_late_for_a_while() -> None:
+    limits = AdmissionLimits(max_streams=2)
+    check_room(limits, 0, SUSTAINED_S * 0.99)
     with pytest.raises(Overloaded) as refused:
-        check_room(limits, 0, 0.51)
+        check_room(limits, 0, SUSTAINED_S)
     assert refused.value.retryable
 
 
@@ -42,26 +42,39 @@ class _Clock:
 
 def test_a_beat_that_is_overdue_counts_before_it_comes() -> None:
     clock = _Clock()
-    meter = LagMeter(clock)
+    meter = LagMeter(clock, 0.1)
     assert meter.lag_s <= 0
     clock.now += LagMeter.BEAT_S + 0.7
     assert meter.lag_s == pytest.approx(0.14)
+    assert meter.late_for_s == pytest.approx(0.7)
+
+
+def test_a_hiccup_is_not_late_and_one_turn_that_lasts_is() -> None:
+    """A turn of the loop in which a thousand requests arrive is found while it goes on."""
+    clock = _Clock()
+    meter = LagMeter(clock, 0.03)
+    clock.now += LagMeter.BEAT_S + 0.15
+    assert meter.late_for_s < SUSTAINED_S
+    clock.now += 1.0
+    assert meter.late_for_s > SUSTAINED_S
 
 
 async def test_the_average_follows_late_beats_and_forgets_them() -> None:
     clock = _Clock()
     beats: list[float] = []
+    late_for_s: list[float] = []
     averages: list[float] = []
     enough = asyncio.Event()
-    late_s = [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+    late_s = [1.0, 1.0, 1.0, *[0.0] * 12]
 
     def on_beat(seconds: float) -> None:
         beats.append(seconds)
         averages.append(meter.lag_s)
+        late_for_s.append(meter.late_for_s)
         if len(beats) == len(late_s):
             enough.set()
 
-    meter = LagMeter(clock, on_beat)
+    meter = LagMeter(clock, 0.1, on_beat)
 
     async def time_passes() -> None:
         # The meter's clock moves on while its own short sleep runs on the loop's.
@@ -80,7 +93,9 @@ async def test_the_average_follows_late_beats_and_forgets_them() -> None:
     await passing
     assert beats == pytest.approx(late_s, abs=1e-6)
     assert averages[0] == pytest.approx(0.2, abs=1e-6), "whoever hears of a beat finds it in the average once"
-    assert 0 < meter.lag_s < 0.5  # three beats of a second, three in time: on its way down
+    assert 0 < meter.lag_s < 0.1  # three beats of a second, a dozen in time: on its way down
+    assert late_for_s[:3] == pytest.approx([1.0, 2.05, 3.1], abs=0.06)
+    assert late_for_s[-1] == 0.0
 
 
 async def test_a_stream_too_many_is_refused_and_the_next_one_served_when_one_has_ended(
