@@ -21,6 +21,8 @@ from .errors import Handler
 from .requests import parse_object
 from .slashes import DoubledSlashes
 
+# A body above this size, in bytes, is joined in a turn of the loop of its own: 32 MB take some 30 ms.
+_LARGE_BYTES = 1_048_576
 # A control request's body holds a number or a token, so that a small bound and a short deadline will do.
 _CONTROL_BYTES = 4096
 _CONTROL_S = 10.0
@@ -196,7 +198,11 @@ async def read_body(request: web.Request, bound: BodyBound) -> bytes:
         raise SlowBody(f"the body did not come within {bound.timeout_s:g} s") from None
     except web.RequestPayloadError as error:
         raise BadRequest("the body broke off, or its framing is not HTTP's") from error
-    return b"".join(pieces)
+    body = b"".join(pieces)
+    if size_bytes > _LARGE_BYTES:
+        pieces.clear()
+        await asyncio.sleep(0)  # joining megabytes takes milliseconds, and so does reading them: others go between
+    return body
 
 
 def too_large(bound: BodyBound) -> TooLarge:
