@@ -50,16 +50,16 @@ run: $(VENV)/.service ## Serve on http://127.0.0.1:8080, with a simulated Claude
 
 test: $(VENV)/.tests system ## Check the code and run every test (some minutes)
 	$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest $(TWO) -m unit $(EVERY_BRANCH)
-	$(BIN)/python -m pytest $(TWO) -m "not unit and not soak and not clients"
+	$(BIN)/python -m pytest $(TWO) -m rules $(EVERY_BRANCH)
+	$(BIN)/python -m pytest $(TWO) -m "not rules and not soak and not clients"
 
 unit: $(VENV)/.tests ## Run the tests that need neither socket, server, browser nor other program (seconds)
-	$(BIN)/python -m pytest $(TWO) -m unit
+	$(BIN)/python -m pytest $(TWO) -m unit --hypothesis-profile quick
 
 # The longest files are not all in one worker, nor last.
 TWO = -n 2 --dist worksteal
 # What takes and gives nothing but values is tested at every branch, and by this lane alone.
-EVERY_BRANCH = --cov=app/answer --cov=app/flow --cov=app/wire --cov=app/money --cov-branch --cov-fail-under=100 \
+EVERY_BRANCH = tests/answer tests/flow tests/wire tests/money --cov=app/answer --cov=app/flow --cov=app/wire --cov=app/money --cov-branch --cov-fail-under=100 \
 	--cov-report=term-missing:skip-covered
 
 # Into a folder of its own: it brings a terminal's library along that nothing else needs.

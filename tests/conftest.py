@@ -21,11 +21,14 @@ from tests.support.sealed import sealed
 
 # Time is measured in benchmarks, not by a test's deadline on a shared machine.
 hypothesis.settings.register_profile("sluiceway", deadline=None)
+hypothesis.settings.register_profile("quick", parent=hypothesis.settings.get_profile("sluiceway"), max_examples=15)
 hypothesis.settings.load_profile("sluiceway")
 
 ROOT = Path(__file__).resolve().parent.parent
 Serve = Callable[..., Awaitable[Running]]
 
+# The folders of rules that take and give nothing but values. Their unit tests are the lane that covers every branch.
+_RULES = ("answer/", "flow/", "wire/", "money/")
 # What makes a test one of real parts; every other that is not slow is in the unit lane, which is sealed against network
 # and programs.
 _REAL_FOLDERS = ("bench/", "clients/", "grafana/", "service/", "tools/prove/")
@@ -48,6 +51,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("real")
         elif not any(map(item.get_closest_marker, ("real", "slow", "soak"))):
             item.add_marker("unit")
+            if path.startswith(_RULES):
+                item.add_marker("rules")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -181,7 +181,8 @@ changes = st.sets(st.sampled_from([*MUTATIONS, *WIRES]))
 QUICK: Any = {"suppress_health_check": [HealthCheck.too_slow], "phases": [Phase.explicit, Phase.generate]}
 
 
-@settings(max_examples=100, **QUICK)
+@pytest.mark.slow
+@settings(max_examples=500, **QUICK)
 @given(st.sampled_from(sorted(SHORT)), changes, st.integers(0, 2**32))
 def test_a_changed_answer_means_the_same_to_every_reader(name: str, changes: set[str], seed: int) -> None:
     check(name, changes, seed)
