@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import pytest
 from aiohttp import web
-from playwright.async_api import FilePayload, Page, expect
+from playwright.async_api import Browser, FilePayload, Page, expect
 
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.scenario import Scenario
@@ -19,7 +19,7 @@ from app.web.runner import Running
 from app.wire.ui_messages import to_claude
 from tests.conftest import Serve
 from tests.support.answers import NAMES, events_in
-from tests.support.browser import blameless, chromium
+from tests.support.browser import blameless
 from tests.support.node import bundle, node
 
 # What the AI SDK's own provider for Claude calls the ends of an answer; "other" is what it does not know.
@@ -313,15 +313,16 @@ async def ask(page: Page, say: str) -> None:
 
 
 @asynccontextmanager
-async def opened(serve: Serve, query: dict[str, str]) -> AsyncIterator[tuple[Page, str]]:
+async def opened(serve: Serve, chrome: Browser, query: dict[str, str]) -> AsyncIterator[tuple[Page, str]]:
     """A page with `useChat`, and its address."""
-    async with site() as origin, chromium() as browser:
+    async with site() as origin:
         service = await serve(cors_origins=(origin,))
-        page = await browser.new_page()
+        page = await chrome.new_page()
         url = f"{origin}/?{urlencode({'api': f'{service.url}/api/chat'} | query)}"
         async with blameless(page):
             await page.goto(url)
             yield page, url
+        await page.close()
 
 
 async def status(page: Page, name: str) -> None:
@@ -334,10 +335,10 @@ LAST = ".assistant:last-of-type .text"
 
 @pytest.mark.browser
 async def test_use_chat_stops_claude_by_stop_by_leaving_and_by_a_newer_question(
-    serve: Serve, simulator: Simulator
+    serve: Serve, chrome: Browser, simulator: Simulator
 ) -> None:
     """As it comes, without an `id` and without a word about coming back."""
-    async with opened(serve, {}) as (page, url):
+    async with opened(serve, chrome, {}) as (page, url):
         await ask(page, "{{tokens=30 thinking=10 tool=5 text=numbered rate=300}}")
         await expect(page.locator(LAST)).to_have_text(numbered_text(30))
         await expect(page.locator(".assistant .reasoning")).to_contain_text("thinking0010")
@@ -374,9 +375,9 @@ async def test_use_chat_stops_claude_by_stop_by_leaving_and_by_a_newer_question(
 
 @pytest.mark.browser
 async def test_use_chat_resumes_after_a_reload_where_it_asked_to_and_stops_when_it_says_so(
-    serve: Serve, simulator: Simulator
+    serve: Serve, chrome: Browser, simulator: Simulator
 ) -> None:
-    async with opened(serve, {"id": "chat 1", "resumable": ""}) as (page, url):
+    async with opened(serve, chrome, {"id": "chat 1", "resumable": ""}) as (page, url):
         await ask(page, "{{tokens=400 text=numbered rate=100}}")
         await expect(page.locator(LAST)).to_contain_text("token0020")
         await page.goto(url)
@@ -398,7 +399,7 @@ async def test_use_chat_resumes_after_a_reload_where_it_asked_to_and_stops_when_
 
 
 @pytest.mark.browser
-async def test_files_go_up_as_a_browser_reads_them(serve: Serve, simulator: Simulator) -> None:
+async def test_files_go_up_as_a_browser_reads_them(serve: Serve, chrome: Browser, simulator: Simulator) -> None:
     """Their types are the browser's own guesses from the names."""
     files: list[FilePayload] = [
         {"name": "notes.md", "mimeType": "", "buffer": "# Größe".encode()},
@@ -407,7 +408,7 @@ async def test_files_go_up_as_a_browser_reads_them(serve: Serve, simulator: Simu
         {"name": "empty.txt", "mimeType": "text/plain", "buffer": b""},
         {"name": "photo.png", "mimeType": "image/png", "buffer": b"\xff\xd8\xff\xe0 a JPEG"},
     ]
-    async with opened(serve, {}) as (page, _):
+    async with opened(serve, chrome, {}) as (page, _):
         await page.locator("#files").set_input_files(files)
         async with page.expect_request("**/api/chat") as asked:
             await ask(page, "{{tokens=3 text=numbered}}")
@@ -427,10 +428,10 @@ async def test_files_go_up_as_a_browser_reads_them(serve: Serve, simulator: Simu
 
 @pytest.mark.browser
 async def test_a_file_that_claude_cannot_read_ends_its_question_and_not_the_chat(
-    serve: Serve, simulator: Simulator
+    serve: Serve, chrome: Browser, simulator: Simulator
 ) -> None:
     zipped: FilePayload = {"name": "a.docx", "mimeType": "application/zip", "buffer": b"PK\x03\x04\x14\0"}
-    async with opened(serve, {}) as (page, _):
+    async with opened(serve, chrome, {}) as (page, _):
         await page.locator("#files").set_input_files([zipped])
         await ask(page, "What is in it?")
         await expect(page.locator("#error")).to_contain_text("Claude reads images, PDF and text, not application/zip")

@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import Browser, Page
 
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.server import Simulator
 from app.web.runner import Running
 from tests.conftest import ROOT, Serve
-from tests.support.browser import blameless, chromium
+from tests.support.browser import blameless
 from tests.support.node import bundle, node
 
 # A sign of life every fifth of a second: before the first word, and between the words.
@@ -28,15 +28,15 @@ async def service(serve: Serve) -> Running:
 
 
 @pytest.fixture
-async def page(service: Running) -> AsyncIterator[Page]:
+async def page(service: Running, chrome: Browser) -> AsyncIterator[Page]:
     """A page of the service's own origin, with the readers in it."""
-    async with chromium() as browser:
-        context = await browser.new_context(bypass_csp=True)
-        page = await context.new_page()
-        async with blameless(page):
-            await page.goto(service.url)
-            await page.add_script_tag(content=(await bundle("sse_readers.mjs")).decode())
-            yield page
+    context = await chrome.new_context(bypass_csp=True)
+    page = await context.new_page()
+    async with blameless(page):
+        await page.goto(service.url)
+        await page.add_script_tag(content=(await bundle("sse_readers.mjs")).decode())
+        yield page
+    await context.close()
 
 
 def told(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

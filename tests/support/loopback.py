@@ -33,26 +33,36 @@ class _LoopbackSelector(selectors.DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         self._ends: dict[int, tuple[Any, Any]] = {}  # by file descriptor: its own address and its peer's
-        self._fds: dict[Any, int] = {}  # by address
+        self._fds: dict[tuple[Any, Any], int] = {}  # by these
+        self._connecting: set[int] = set()
+        self._listening: set[Any] = set()  # addresses
+        self._accepted: set[tuple[Any, Any]] = set()  # every pair of addresses that was ever here
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         key = super().register(fileobj, events, data)
         sock = socket.socket(fileno=key.fd)
         try:
-            ends = sock.getsockname(), sock.getpeername()
+            if not isinstance(own := sock.getsockname(), tuple):
+                return key  # none of the network's
+            if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                self._listening.add(own)
+                return key
+            ends = own, sock.getpeername()
         except OSError:
-            return key  # it listens, or is no socket of the network's
+            self._connecting.add(key.fd)
+            return key
         finally:
             sock.detach()
-        if isinstance(ends[0], tuple):
-            self._ends[key.fd] = ends
-            self._fds[ends[0]] = key.fd
+        self._ends[key.fd] = ends
+        self._fds[ends] = key.fd
+        self._accepted.add(ends)
         return key
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
         key = super().unregister(fileobj)
+        self._connecting.discard(key.fd)
         if (ends := self._ends.pop(key.fd, None)) is not None:
-            self._fds.pop(ends[0], None)
+            self._fds.pop(ends, None)
         return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -70,10 +80,16 @@ class _LoopbackSelector(selectors.DefaultSelector):
         return []
 
     def _delivering(self) -> bool:
-        """Whether bytes are on their way to somebody who waits for them: those take the kernel's time, not ours."""
+        """Whether the kernel has something for somebody who waits for it: that takes the kernel's time, not ours."""
+        if self._connecting:
+            return True
         for key in self.get_map().values():
-            ends = self._ends.get(key.fd)
-            if ends is None or not key.events & selectors.EVENT_READ or (sender := self._fds.get(ends[1])) is None:
+            if (ends := self._ends.get(key.fd)) is None or not key.events & selectors.EVENT_READ:
+                continue
+            there = ends[1], ends[0]
+            if ends[1] in self._listening and there not in self._accepted:
+                return True
+            if (sender := self._fds.get(there)) is None:
                 continue
             unacked = array.array("i", [0])
             fcntl.ioctl(sender, termios.TIOCOUTQ, unacked)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
-import pytest
 import pytest_asyncio
 from aiohttp import web
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page
 
-from tests.support.browser import blameless, chromium, standing_chromium
+from tests.support.browser import blameless, chromium
 from tests.support.scripted import Site, blank, static
+from tests.support.shared_chromium import chrome, chromium_address
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -47,17 +47,4 @@ async def page(browser: Browser, site: Site) -> AsyncIterator[Page]:
         await page.close()
 
 
-@pytest.fixture(scope="session")
-def chromium_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One Chromium for the whole run, for the tests that each have a loop of their own."""
-    with standing_chromium(tmp_path_factory.mktemp("chromium")) as address:
-        yield address
-
-
-@pytest.fixture
-async def chrome(chromium_address: str) -> AsyncIterator[Browser]:
-    """A connection to it; every page made by it has a profile of its own."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.connect_over_cdp(chromium_address)
-        yield browser
-        await browser.close()
+__all__ = ["chrome", "chromium_address"]  # fixtures

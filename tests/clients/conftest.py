@@ -1,0 +1,5 @@
+"""What the tests of other people's clients share: a browser."""
+
+from tests.support.shared_chromium import chrome, chromium_address
+
+__all__ = ["chrome", "chromium_address"]  # fixtures
