@@ -161,7 +161,10 @@ class EventDecoder:
                 return
             if name == b"error":
                 raise refusal(self._hide(raw))
-            raise UpstreamGarbled("Claude's stream held an event that is no JSON object")
+            if _text(name) in _KNOWN or not self._began:
+                raise UpstreamGarbled("Claude's stream held an event that is no JSON object")
+            yield Event(_text(name), raw, {})  # none that is known: it passes, as the SDK passes it over
+            return
         said = data.get("type")
         type = said if isinstance(said, str) else _text(name)
         if is_error(data) or (name == b"error" and type not in _KNOWN and reads_as_error(data)):

@@ -145,11 +145,12 @@ class Claude:
         """Where `path` is, with its query, below the base URL."""
         return _below(self.sdk.base_url, path)
 
-    def headers_up(self, headers: Mapping[str, str]) -> dict[str, str]:
+    def headers_up(self, headers: Mapping[str, str]) -> httpx2.Headers:
         """`headers` and the key, by lower-case names, as they go up where the SDK does not carry the request."""
         own = {name.lower(): value for name, value in self.sdk.default_headers.items()}
         up = own | {name.lower(): value for name, value in self.sdk_headers(headers).items()}
-        return {name: value for name, value in up.items() if not isinstance(value, anthropic.Omit)}
+        sent = {name: value for name, value in up.items() if not isinstance(value, anthropic.Omit)}
+        return httpx2.Headers(sent, encoding="utf-8")  # ASCII would refuse an app's name that is not
 
     def sdk_headers(self, headers: Mapping[str, str]) -> dict[str, str | anthropic.Omit]:
         """`headers` as the SDK is to send them: with its key, and without the words in which it describes itself."""

@@ -35,11 +35,14 @@ class Parser:
     Attributes:
         status: of the final response, 0 until its head is whole; interim ones (1xx) are passed over.
         headers: as they came, names and values as bytes.
+        broken: what is wrong with the bytes after the body's last good ones, once such came.
         complete: the body has ended, by its own framing.
         keep_alive: the connection can carry another request after it.
     """
 
-    __slots__ = ("_head_bytes", "_parser", "_parts", "_until_close", "complete", "headers", "keep_alive", "status")
+    __slots__ = (
+        "_head_bytes", "_parser", "_parts", "_until_close", "broken", "complete", "headers", "keep_alive", "status",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
@@ -49,16 +52,30 @@ class Parser:
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.complete = self.keep_alive = False
+        self.broken: httptools.HttpParserError | None = None
 
     def feed(self, data: bytes) -> bytes:
         """Takes the next bytes and returns what of the body they hold.
 
+        What was good before the bytes that are no HTTP still counts: it was paid. Bytes after the response's end are
+        none of its own.
+
         Raises:
             httptools.HttpParserError: this is no HTTP. HeadTooLarge: it may be, but goes on for ever.
         """
+        if self.broken is not None:
+            raise self.broken
         if not self.status:
             self._head_bytes += len(data)
-        self._parser.feed_data(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            if self.complete:
+                self.keep_alive = False
+            elif self._parts:
+                self.broken = error
+            else:
+                raise
         if not self.status and self._head_bytes > MAX_HEAD_BYTES:
             raise HeadTooLarge(f"the response's head is above {MAX_HEAD_BYTES} bytes")
         parts = self._parts
@@ -137,6 +154,8 @@ class Body(httpx2.AsyncByteStream):
         if early or socket is None:
             return early
         try:
+            if self._parser.broken is not None:
+                raise self._parser.broken
             while True:
                 data = socket.take(most_bytes)
                 if not data:

@@ -54,9 +54,9 @@ class Pool(httpx2.AsyncBaseTransport):
         Cancelling is safe: the connection is aborted.
         """
         way = self._way(request.url)
+        connection = self._ready(way) or await self._connected(way)
         while True:
-            connection = self._ready(way) or await self._connected(way)
-            stale, began = connection.used, asyncio.get_running_loop().time()
+            old, began = connection.used, asyncio.get_running_loop().time()
             try:
                 body, parser = await self._exchange(connection, way, request)
                 break
@@ -65,8 +65,10 @@ class Pool(httpx2.AsyncBaseTransport):
                 self._way_of.pop(connection, None)
                 # The connection was stale: the peer had closed it before it saw the request, so the request can be sent
                 # again.
-                stale = stale and asyncio.get_running_loop().time() < began + _STALE_S
+                stale = old and asyncio.get_running_loop().time() < began + _STALE_S
                 if stale and not isinstance(error, httpx2.RemoteProtocolError) and _can_repeat(request):
+                    # Not another old one: that may be as stale, and each time may be paid.
+                    connection = await self._connected(way)
                     continue
                 if isinstance(error, httpx2.TransportError):
                     raise
@@ -75,7 +77,8 @@ class Pool(httpx2.AsyncBaseTransport):
                 connection.abort()
                 self._way_of.pop(connection, None)
                 raise
-        self._ways.learn(way, connection)
+        if not old:  # one that was used before has taught its session, and each copy of that is dear
+            self._ways.learn(way, connection)
         return httpx2.Response(parser.status, headers=parser.headers, stream=body, extensions={"body": body})
 
     def give_back(self, connection: RestingSocket, *, reusable: bool) -> None:

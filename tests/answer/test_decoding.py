@@ -161,6 +161,29 @@ def test_what_is_unknown_passes_byte_for_byte(payload: bytes) -> None:
     ]
 
 
+@pytest.mark.parametrize("payload", [b'"x"', b"[DONE]", b"[" * 3000 + b"]" * 3000, b"17"])
+@pytest.mark.parametrize("name", [None, b"brand_new"])
+def test_an_event_of_no_known_name_passes_even_where_it_is_no_object(payload: bytes, name: bytes | None) -> None:
+    """The SDK passes it over."""
+    decoder = EventDecoder()
+    begun = decoder.feed(wire({"type": "message_start", "message": {}}))
+    odd = (b"event: %b\n" % name if name else b"") + b"data: %b\n\n" % payload
+    more = decoder.feed(odd + wire(delta_of(0, "text", "Hi")))
+    assert decoder.error is None
+    assert begun
+    assert [event.raw for event in more if isinstance(event, Event)] == [payload]
+    assert [event.text for event in more if isinstance(event, Delta)] == ["Hi"]
+
+
+@pytest.mark.parametrize(
+    "stream", [b'data: "x"\n\n', b"event: message_start\ndata: {}\n\nevent: message_delta\ndata: 1\n\n"]
+)
+def test_neither_a_beginning_nor_an_answers_own_event_may_be_no_object(stream: bytes) -> None:
+    decoder = EventDecoder()
+    decoder.feed(stream)
+    assert isinstance(decoder.error, UpstreamGarbled)
+
+
 @pytest.mark.parametrize(
     ("payload", "text"),
     [
@@ -354,7 +377,7 @@ def test_garbage_is_an_error_of_claudes_side(payload: bytes, name: str) -> None:
 
 def test_what_came_before_garbage_in_one_read_is_kept() -> None:
     decoder = EventDecoder()
-    assert decoder.feed(wire(delta_of(0, "text", "a")) + wire(b"{garbage", "x")) == [Delta(0, "text", "a")]
+    assert decoder.feed(wire(delta_of(0, "text", "a")) + wire(b"{garbage", "message_delta")) == [Delta(0, "text", "a")]
     assert isinstance(decoder.error, UpstreamGarbled)
     assert decoder.feed(wire(delta_of(0, "text", "b"))) == []
 

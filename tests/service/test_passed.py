@@ -178,6 +178,26 @@ async def test_what_goes_up_is_what_the_client_sent(
     assert asked.digest == hashlib.sha256(body or b"").hexdigest()
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/files", b"{}"),
+        ("/v1/messages", b'{"model":"m","max_tokens":5}'),
+        ("/v1/messages", b'{"model":"m","max_tokens":5,"stream":true}'),
+        ("/api/stream", b'{"prompt":"x"}'),
+    ],
+    ids=["passed", "whole", "stream", "plain"],
+)
+async def test_a_name_that_is_not_ascii_goes_up(path: str, body: bytes, claude: OtherPaths) -> None:
+    async with in_front_of(claude) as service:
+        reader = await Reader.connect(service.url)
+        raw = reader.request(body, path=path).replace(b"\r\n\r\n", "\r\nx-app: Café\r\n\r\n".encode(), 1)
+        await reader.send(raw)
+        await reader.head()
+        reader.leave()
+    assert dict(claude.asked[0].headers)["x-app"] == "Café"
+
+
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/messages"])
 async def test_of_a_client_that_says_nothing_of_itself_nothing_is_said(
     path: str, claude: OtherPaths, through: Running

@@ -200,6 +200,27 @@ async def test_what_is_no_http_is_refused(answer: bytes) -> None:
             await http.get(upstream.url)
 
 
+async def test_what_comes_after_an_answers_end_takes_nothing_from_it() -> None:
+    whole = head(200, transfer_encoding="chunked") + chunk(b"paid") + chunk(b"")
+    async with raw_upstream([whole + b"garbage"], [OK]) as upstream, client() as (http, _):
+        assert (await http.get(upstream.url)).text == "paid"
+        assert (await http.get(upstream.url)).text == "fine", "on a connection that holds no garbage"
+        assert upstream.connections == 2
+
+
+async def test_what_came_in_one_read_with_bytes_that_are_no_http_counts() -> None:
+    begun = head(200, transfer_encoding="chunked") + chunk(b"paid") + b"zz\r\n"
+    async with (
+        raw_upstream([begun, 5.0]) as upstream,
+        client() as (http, _),
+        http.stream("GET", upstream.url) as answer,
+    ):
+        pieces = answer.aiter_raw()
+        assert await anext(pieces) == b"paid"
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await anext(pieces)
+
+
 async def test_an_answer_that_ends_before_its_time_is_cut() -> None:
     async with raw_upstream([head(200, content_length="10"), b"half", CLOSE]) as upstream, client() as (http, _):
         with pytest.raises(httpx2.ReadError):
