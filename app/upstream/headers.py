@@ -2,7 +2,7 @@
 
 Up goes what is addressed to Claude: by prefix, so that a header that Claude learns tomorrow passes today. What a browser,
 a proxy or the page's own site adds is addressed to the service. Down comes everything but what is said of one connection,
-or of Claude's own host.
+or of Claude's own host, or by the service itself; in all no more than a proxy before the service takes.
 """
 
 from __future__ import annotations
@@ -59,7 +59,17 @@ HELD_BACK_DOWN: Mapping[str, str] = HOP_BY_HOP | {
         ),
         "whose pages may call is the service's own setting",
     ),
+    "x-accel-*": "nginx before the service would obey it: another answer, or buffers, in place of the paid one",
+    **dict.fromkeys(
+        ("x-stream-id", "x-stop-token", "x-resumable"), "the service says it of its own stream: another's would mislead"
+    ),
 }  # fmt: skip
+# All that comes down together, in bytes. A proxy before the service takes a response's head only as a whole and within a
+# buffer (nginx's `proxy_buffer_size`); above it the answer, which was paid, is lost for a 502. Claude's heads have 1 to 3
+# kB, and the service's own lines below 2 kB, so that they fit the 8 kB of `config/nginx.conf`.
+MOST_BYTES_DOWN = 6144
+# What clients act on, so that it has its place before the rest.
+_FIRST_DOWN = ("content-type", "request-id", "retry-after", "retry-after-ms", "x-should-retry", "anthropic-*")
 
 
 class HeadersUp:
@@ -94,14 +104,26 @@ class HeadersUp:
 
 
 def headers_down(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The headers of Claude's answer that come down, in their order."""
+    """The headers of Claude's answer that come down, in their order.
+
+    A line that no longer fits `MOST_BYTES_DOWN` is left out; those that clients act on are counted first.
+    """
     pairs = list(headers)
     dropped = _named_by_connection((name.lower(), value) for name, value in pairs)
-    return [
+    down = [
         (name, _sendable(value))
         for name, value in pairs
-        if name.lower() not in HELD_BACK_DOWN and name.lower() not in dropped
+        if name.lower() not in _NEVER_DOWN and name.lower() not in dropped
     ]
+    left_bytes = MOST_BYTES_DOWN
+    fitting: set[int] = set()
+    for at in sorted(range(len(down)), key=lambda at: down[at][0].lower() not in _BEFORE_OTHERS):
+        name, value = down[at]
+        size_bytes = len(f"{name}: {value}\r\n".encode())
+        if size_bytes <= left_bytes:
+            left_bytes -= size_bytes
+            fitting.add(at)
+    return [pair for at, pair in enumerate(down) if at in fitting]
 
 
 class _Names:
@@ -114,6 +136,10 @@ class _Names:
 
     def __contains__(self, name: str) -> bool:
         return name in self._whole or name.startswith(self._prefixes)
+
+
+_NEVER_DOWN = _Names(HELD_BACK_DOWN)
+_BEFORE_OTHERS = _Names(_FIRST_DOWN)
 
 
 def _named_by_connection(pairs: Iterable[tuple[str, str]]) -> set[str]:

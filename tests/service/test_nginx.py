@@ -19,7 +19,9 @@ from tests.conftest import Serve
 from tests.service.test_stream import ADAPTIVE, recorded, told
 from tests.support.answers import NAMES
 from tests.support.nginx import SHIPPED, check, free_port, nginx, plain, shipped, write
-from tests.support.readers import AT_ONCE_S, Reader, Told, events_of, eventually, steady
+from tests.support.raw_upstream import HELLO, MESSAGE, behind, raw_upstream, response
+from tests.support.raw_upstream import stream as stream_of
+from tests.support.readers import AT_ONCE_S, JSON, Reader, Told, events_of, eventually, steady
 
 pytestmark = pytest.mark.nginx
 
@@ -189,6 +191,27 @@ async def test_a_status_before_the_stream_passes_with_its_json(
     assert len(simulator.books) == 1
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_no_head_of_claudes_side_loses_its_answer(stream: bool, tmp_path: Path) -> None:
+    """Neither by its size, nor by what nginx would obey."""
+    redirect = {"x_accel_redirect": "/elsewhere", "x_accel_limit_rate": "1", "x_accel_charset": "none"}
+    odd = redirect | {f"x_{n}": "v" * 90 for n in range(60)} | {f"anthropic_{n}": "é" * 45 for n in range(60)}
+    whole = response(json.dumps(MESSAGE).encode(), content_type="application/json", **odd)
+    port, sock = free_port(), str(tmp_path / "s.sock")
+    origins = [f"https://{n}.example" for n in range(99)]
+    async with (
+        raw_upstream([stream_of(HELLO, **odd) if stream else whole]) as upstream,
+        behind(upstream, unix=sock, cors_origins=origins),
+        nginx(tmp_path, shipped(tmp_path, f"unix:{sock}", port), port) as url,
+    ):
+        reader = await Reader.connect(url)
+        body = json.dumps({"model": "m", "max_tokens": 9, "messages": [], "stream": stream}).encode()
+        await reader.send(reader.request(body, path="/v1/messages", headers=JSON | {"Origin": origins[-1]}))
+        assert await reader.head() == 200
+        assert (b"message_stop" if stream else b"msg_1") in await reader.rest()
+        reader.leave()
+
+
 async def test_a_body_above_the_services_bound_gets_the_services_own_error(
     behind_shipped: tuple[str, Running],
 ) -> None:
@@ -239,7 +262,7 @@ def test_every_setting_of_the_shipped_file_says_why() -> None:
 @pytest.mark.parametrize(
     "setting",
     [
-        "proxy_buffering off;", "proxy_buffer_size 4k;", "proxy_http_version 1.1;", "proxy_set_header Connection close;",
+        "proxy_buffering off;", "proxy_buffer_size 8k;", "proxy_http_version 1.1;", "proxy_set_header Connection close;",
         "proxy_next_upstream off;", "proxy_ignore_client_abort off;", "proxy_pass_header X-Accel-Buffering;",
         "reset_timedout_connection on;", "gzip off;", "sndbuf=16k", "send_timeout 75s;",
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.upstream.headers import HELD_BACK_DOWN, HELD_BACK_UP, HeadersUp, headers_down
+from app.upstream.headers import HELD_BACK_DOWN, HELD_BACK_UP, MOST_BYTES_DOWN, HeadersUp, headers_down
 
 UP = HeadersUp(["X-Team", "x-my-*", "Cookie", "Authorization", "*-wrong"])
 
@@ -77,6 +77,13 @@ NAMES_DOWN = [
     ("strict-transport-security", False),
     ("access-control-allow-origin", False),
     ("alt-svc", False),
+    ("X-Accel-Redirect", False),
+    ("x-accel-limit-rate", False),
+    ("x-accel-learnt-tomorrow", False),
+    ("x-accelerated", True),
+    ("X-Stream-Id", False),
+    ("x-stop-token", False),
+    ("x-resumable", False),
 ]
 
 
@@ -100,6 +107,18 @@ def test_repeated_lines_go_up_as_one_joined_with_commas() -> None:
 def test_repeated_lines_come_down_as_they_are() -> None:
     lines = [("warning", "one"), ("x", "1"), ("Warning", "two")]
     assert headers_down(lines) == lines
+
+
+def test_no_more_comes_down_than_a_proxy_takes_and_what_clients_act_on_goes_before_the_rest() -> None:
+    acted_on = [("Request-Id", "r"), ("retry-after", "1"), ("anthropic-later", "é" * 1000), ("Content-Type", "a/b")]
+    lines = [("x-long", "x" * MOST_BYTES_DOWN), *(("x", "y" * 500) for _ in range(20)), *acted_on, ("x-short", "z")]
+    down = headers_down(lines)
+    assert [line for line in down if line in acted_on] == acted_on
+    assert down[0] == lines[1]
+    assert down[-1] == lines[-1]
+    assert 2 < down.count(("x", "y" * 500)) < 20
+    assert sum(len(f"{name}: {value}\r\n".encode()) for name, value in down) <= MOST_BYTES_DOWN
+    assert headers_down([("anthropic-a", "x" * 4000), ("anthropic-b", "x" * 4000)]) == [("anthropic-a", "x" * 4000)]
 
 
 def test_what_connection_names_stays_on_its_connection() -> None:
