@@ -126,14 +126,17 @@ def refusal(said: bytes, status: int | None = None, headers: Mapping[str, str] |
     )
 
 
-def no_stream(said: bytes, status: int, headers: Mapping[str, str], location: str = "") -> UpstreamError:
-    """What came with a status that is no error's, and is no stream of events either: an error all the same.
+def no_stream(
+    said: bytes, status: int, headers: Mapping[str, str], location: str = "", wanted: str = "a stream of events"
+) -> UpstreamError:
+    """What came with a status that is no error's, and is not what was asked for either: an error all the same.
 
     Args:
         said: the beginning of its body.
         status: its HTTP status.
         headers: by names in lower case.
         location: where it redirects to, if it does.
+        wanted: what was asked for.
     """
     if is_error(_parsed(said)):
         return refusal(said)
@@ -142,9 +145,7 @@ def no_stream(said: bytes, status: int, headers: Mapping[str, str], location: st
     media_type = told(headers.get("content-type", "")) or "no content type"
     words = words_of(said, media_type) if _parsed(said).get("type") != "message" else ""
     told_words = f": {words}" if words else ""
-    return UpstreamGarbled(
-        f"Claude's side answered {status} with {media_type}, not with a stream of events{told_words}"
-    )
+    return UpstreamGarbled(f"Claude's side answered {status} with {media_type}, not with {wanted}{told_words}")
 
 
 def came_with(error: UpstreamError, headers: Mapping[str, str]) -> None:

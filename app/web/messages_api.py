@@ -19,9 +19,9 @@ from multidict import CIMultiDict
 from ..answer.decoding import EventDecoder
 from ..answer.events import ClaudeEvent
 from ..answer.lenient_json import TooDeep, read_json
-from ..answer.refusals import came_with
+from ..answer.refusals import MOST_BODY_BYTES, came_with, no_stream
 from ..answer.sse import begins_stream
-from ..errors import UpstreamError, UpstreamGarbled
+from ..errors import UpstreamError
 from ..upstream.answer import is_event_stream
 from ..upstream.headers import headers_down
 from ..wire.messages import MessagesFormat, events_of
@@ -59,7 +59,7 @@ class MessagesApi:
             return await self.opener.open_stream(request, wanted)
         async with self.opener.streams.whole(asked.model, asked.max_tokens) as account:
             answer = await self._ask(request)
-            events, error = _events_of(answer)
+            events, error = self._events_of(answer)
             for event in events:
                 account.see(event)
             account.delivered_all()
@@ -81,27 +81,33 @@ class MessagesApi:
         path, query = one_slash(request.rel_url.raw_path), request.rel_url.raw_query_string
         return await self.opener.claude.fetch(f"{path}?{query}" if query else path, up, request.pop(BODY))
 
+    def _events_of(self, answer: httpx2.Response) -> tuple[Iterable[ClaudeEvent], bool]:
+        """The events that a whole answer stands for, and whether an error is among them. Raises UpstreamError if it is none."""
+        if is_event_stream(answer.headers.get("content-type", "")) or begins_stream(answer.content):
+            # The request's `stream` was neither true nor false, and the upstream took it for true.
+            decoder = EventDecoder()
+            events = decoder.feed(answer.content)
+            if events or decoder.error is not None:
+                return events, decoder.error is not None
+            raise self._no_message(answer)
+        try:
+            message = read_json(answer.content)
+        except TooDeep:
+            log.warning("an answer is nested too deeply to be read: it is passed on, and its usage is not known")
+            return [], False  # it was paid, so the client gets it even though it cannot be counted
+        except ValueError:
+            message = None
+        if not isinstance(message, dict):
+            raise self._no_message(answer)
+        return events_of(message), False
+
+    def _no_message(self, answer: httpx2.Response) -> UpstreamError:
+        said = self.opener.claude.hide(answer.content)[:MOST_BODY_BYTES]
+        error = no_stream(said, answer.status_code, answer.headers, wanted="a message in JSON")
+        came_with(error, answer.headers)
+        return error
+
 
 def _response(answer: httpx2.Response, body: bytes) -> web.Response:
     headers = CIMultiDict(headers_down(answer.headers.multi_items()))
     return web.Response(status=answer.status_code, body=body, headers=headers)
-
-
-def _events_of(answer: httpx2.Response) -> tuple[Iterable[ClaudeEvent], bool]:
-    """The events that a whole answer stands for, and whether an error is among them. Raises UpstreamGarbled if it is none."""
-    if is_event_stream(answer.headers.get("content-type", "")) or begins_stream(answer.content):
-        # The request's `stream` was neither true nor false, and the upstream took it for true.
-        decoder = EventDecoder()
-        return decoder.feed(answer.content), decoder.error is not None
-    try:
-        message = read_json(answer.content)
-    except TooDeep:
-        log.warning("an answer is nested too deeply to be read: it is passed on, and its usage is not known")
-        return [], False  # it was paid, so the client gets it even though it cannot be counted
-    except ValueError:
-        message = None
-    if not isinstance(message, dict):
-        garbled = UpstreamGarbled("Claude's side answered with something that is no message in JSON")
-        came_with(garbled, answer.headers)
-        raise garbled
-    return events_of(message), False

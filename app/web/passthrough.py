@@ -30,6 +30,11 @@ log = logging.getLogger(__name__)
 
 # All paths but those that have a handler of their own.
 _PATH = r"{path:(?!messages$|messages/count_tokens$)[^/]+(?:/[^/]+)*/?}"
+# Other methods do not pass: a TRACE would be answered with the request as Claude's side was sent it, with the service's
+# key (RFC 9110, 9.3.8). GET stands for HEAD too.
+_METHODS = (
+    hdrs.METH_GET, hdrs.METH_POST, hdrs.METH_PUT, hdrs.METH_PATCH, hdrs.METH_DELETE, hdrs.METH_OPTIONS
+)  # fmt: skip
 # The buffers towards the client are as large as those towards Claude: files need throughput. Linux doubles the first.
 _BUFFERS = SendBuffers(send_buffer_bytes=262_144, notsent_lowat_bytes=131_072)
 # A batch names the address of its results at Claude's host. It is rewritten, or an SDK would take the caller's key
@@ -59,7 +64,7 @@ class PassThrough:
 
     def routes(self) -> list[Route]:
         """Whatever is below `/v1/` and is not served in another way."""
-        return [Route("*", f"/v1/{_PATH}", self.pass_on, body=Body.STREAMED)]
+        return [Route(method, f"/v1/{_PATH}", self.pass_on, body=Body.STREAMED) for method in _METHODS]
 
     async def pass_on(self, request: web.Request) -> web.StreamResponse:
         """Passes a request on.

@@ -293,6 +293,27 @@ async def test_a_path_that_could_be_read_as_another_is_refused(path: str, claude
     assert not claude.asked
 
 
+@pytest.mark.parametrize("method", ["TRACE", "PROPFIND", "MERGE"])
+async def test_a_method_that_could_show_the_services_key_does_not_pass(
+    method: str, claude: OtherPaths, through: Running, client: aiohttp.ClientSession
+) -> None:
+    for path in ("/v1/models", "/v1/files/1000/content"):
+        async with client.request(method, f"{through.url}{path}") as response:
+            told = await response.json()
+        assert (response.status, told["type"]) == (405, "error")
+        assert response.headers["Allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
+    assert not claude.asked
+
+
+async def test_a_tunnel_is_no_way_to_claude(claude: OtherPaths, through: Running) -> None:
+    for target in ("/v1/models", "127.0.0.1:80"):
+        reader = await Reader.connect(through.url)
+        await reader.send(f"CONNECT {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert await reader.head() in (400, 404, 405)
+        reader.leave()
+    assert not claude.asked
+
+
 async def test_another_path_is_served_where_the_setting_names_it(
     claude: OtherPaths, client: aiohttp.ClientSession
 ) -> None:

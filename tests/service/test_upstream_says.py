@@ -104,6 +104,27 @@ async def test_a_good_status_in_front_of_no_answer_is_an_error_all_the_same(
     assert words in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("play", "words"),
+    [
+        (response(HTML, content_type="text/html"), "200 with text/html, not with a message in JSON: 502 Bad Gateway No"),
+        (response(b"please log in", 203, content_type="text/plain"), "203 with text/plain, not with a message in JSON: please"),
+        (response(b"<p>key " + KEY.encode(), content_type="text/html"), "JSON: key [key]"),
+        (response(b""), "200 with no content type, not with a message in JSON"),
+        (response(b"", content_type="text/event-stream"), "200 with text/event-stream, not with a message in JSON"),
+        (stream(b": keep-alive\n\n"), "200 with text/event-stream, not with a message in JSON"),
+        (stream(HTML), "No healthy upstream"),
+    ],
+)  # fmt: skip
+async def test_a_good_status_in_front_of_no_whole_message_is_an_error_with_its_words(play: bytes, words: str) -> None:
+    said, requests = await answer_to("whole", [play])
+
+    assert (said.status, requests) == (502, 1)
+    assert said.error["error"]["details"]["error_code"] == "upstream_garbled"
+    assert words in said.words
+    assert said.headers["x-should-retry"] == "false"
+
+
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "x-unheard-of"])
 @pytest.mark.parametrize("way", list(WAYS))
 async def test_an_answer_in_a_coding_that_nobody_asked_for_is_refused_at_once(way: str, coding: str) -> None:
