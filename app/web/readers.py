@@ -48,10 +48,12 @@ class EventStream(EventSourceResponse):
         self._buffers = buffers
         self._writer: AbstractStreamWriter | None = None
         self._in_chunks = False
+        self._asked: BaseRequest | None = None  # the request, once prepared: its transport is None when the reader left
 
     async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
         """Sends the status and headers, and bounds every buffer below this connection. Idempotent."""
         if self._writer is None:
+            self._asked = request
             bound_buffers(request, self._buffers)
             if request.version < HttpVersion11:
                 self.headers["Connection"] = "close"  # HTTP/1.0 knows no other way to see the end
@@ -65,7 +67,7 @@ class EventStream(EventSourceResponse):
 
         It writes the same bytes as the parent's `write()`, but skips four layers that cost more than the system call.
         """
-        transport = self._req.transport if self._req is not None else None
+        transport = self._asked.transport if self._asked is not None else None
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the reader left")
         if data:  # an empty chunk would be the last one
@@ -75,14 +77,14 @@ class EventStream(EventSourceResponse):
     @property
     def waiting(self) -> bool:
         """Whether something is written that the kernel has not taken."""
-        transport = self._req.transport if self._req is not None else None
+        transport = self._asked.transport if self._asked is not None else None
         return transport is None or transport.get_write_buffer_size() > 0
 
     async def drain(self) -> None:
         """Returns when the kernel has taken all that was written. Raises ConnectionError if the reader is gone."""
         assert self._writer is not None, "prepare() comes first"
         await self._writer.drain()
-        if self._req is None or self._req.transport is None:  # when a reader closes, the wait ends without an error
+        if self._asked is None or self._asked.transport is None:  # when a reader closes, the wait ends without an error
             raise ConnectionResetError("the reader left what it was sent")
 
 
