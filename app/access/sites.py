@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ipaddress
+from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
 from ..errors import Forbidden, WrongMediaType
@@ -36,6 +37,38 @@ def check_site(headers: Mapping[str, str]) -> None:
     """
     if not _is_json(headers) and not _same_origin(headers):
         raise Forbidden("another site's page may not call this without the stream's X-Stop-Token")
+
+
+def check_host(host: str, known: Collection[str]) -> None:
+    """Whether a service that anyone on this machine may call answers to a name.
+
+    A page can lead its own site's name to this machine (DNS rebinding). To the browser it is then a page of ours, and may
+    spend and read the answers; only the name in `Host` still tells.
+
+    Args:
+        host: the header's value; empty where there was none, which no browser sends.
+        known: further names, in lower case.
+
+    Raises:
+        Forbidden: neither a name of this machine's own nor a known one.
+    """
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").removesuffix(".")
+    except ValueError:
+        name = "?"
+    if host and not (is_loopback(name) or name.endswith(".localhost") or name in known):
+        raise Forbidden(
+            "without callers' keys this service answers to names of its own machine only, not to the Host that was sent: "
+            'set api_keys, or name the site in cors_origins, or set auth = "none" to serve anyone'
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """By what it says, not by what it resolves to: a name may lead elsewhere tomorrow."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _is_json(headers: Mapping[str, str]) -> bool:

@@ -28,6 +28,8 @@ def _check_keys(keys: tuple[str, ...]) -> tuple[str, ...]:
     return keys
 
 
+# The fields of bodies to /api that are the service's own, beside the Messages API's.
+OWN_FIELDS = frozenset({"prompt", "resumable", "policy", "grace_s", "credits", "betas"})
 # A list in the file; in the environment and on the command line its items are separated by commas.
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Keys = Annotated[Names, AfterValidator(_check_keys)]

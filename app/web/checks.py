@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import difflib
-import ipaddress
+import re
 import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from ..access.sites import is_loopback
 from ..money.prices import SHIPPED, Prices, load_prices
 from ..settings import Settings, SettingsError
+from ..settings.sections import OWN_FIELDS
+from ..upstream.headers import HELD_BACK_UP
+
+_PORTS = {"http": 80, "https": 443}
+_HOST = re.compile(r"[\w.-]+|[0-9a-f:]+", re.ASCII)
+# Segments as `allowed_path` compares them: decoded, none of them empty or dots alone.
+_PASSED_PATH = re.compile(r"/*v1(/(?!\.{1,2}(/|$))[^/\s*?#%\\\[\]\"]+)*/*")
+# A token (RFC 9110, 5.6.2); the star stands at its end only.
+_HEADER = re.compile(r"[\w!#$%&'+.^`|~-]+\*?|\*", re.ASCII)
 
 
 def check(settings: Settings) -> Prices:
@@ -18,6 +29,7 @@ def check(settings: Settings) -> Prices:
         SettingsError: naming the setting.
     """
     _check_exposure(settings)
+    _check_lists(settings)
     _check_ledger_file(settings)
     prices = _read_prices(settings)
     if settings.costs.upstream not in prices.upstreams:
@@ -30,7 +42,7 @@ def check(settings: Settings) -> Prices:
 def _check_exposure(settings: Settings) -> None:
     """Refuses to serve anyone beyond this machine by mistake."""
     listening, callers = settings.listening, settings.callers
-    if listening.unix or callers.api_keys or callers.auth == "none" or _is_loopback(listening.host):
+    if listening.unix or callers.api_keys or callers.auth == "none" or is_loopback(listening.host):
         return
     raise SettingsError(
         f"host {listening.host} is reachable from elsewhere: set callers' keys (SLUICEWAY_API_KEYS=key,…), "
@@ -38,12 +50,44 @@ def _check_exposure(settings: Settings) -> None:
     )
 
 
-def _is_loopback(host: str) -> bool:
-    """By what it says, not by what it resolves to: a name may lead elsewhere tomorrow."""
+def _check_lists(settings: Settings) -> None:
+    """Refuses what can do nothing in a list: whoever wrote it takes it for done."""
+    for origin in settings.callers.cors_origins:
+        if origin not in ("*", "null") and not _is_origin(origin):
+            raise SettingsError(
+                f"cors_origins {origin!r}: no browser sends this; an origin is a scheme and a host in lower case, and a "
+                "port if it is not the scheme's own, such as https://chat.example"
+            )
+    for path in settings.passing.pass_through:
+        if not _PASSED_PATH.fullmatch(path):
+            raise SettingsError(f"pass_through {path!r}: only a path such as /v1/files can pass, with all below it")
+    for name in settings.passing.forward_headers:
+        if not _HEADER.fullmatch(name):
+            raise SettingsError(
+                f"forward_headers {name!r}: no header's name, such as x-team, nor a beginning, as x-my-*"
+            )
+        if (reason := HELD_BACK_UP.get(name.lower())) is not None:
+            raise SettingsError(f"forward_headers {name!r}: it never goes up: {reason}")
+    for name in settings.questions.ignore_fields:
+        if name in OWN_FIELDS or name == "messages":
+            raise SettingsError(f"ignore_fields {name!r}: a field that the service itself needs")
+        if name.startswith(("[", '"')) or name.endswith(("]", '"')):
+            raise SettingsError(
+                f"ignore_fields {name!r}: names are separated by commas alone, without brackets or quotes"
+            )
+
+
+def _is_origin(origin: str) -> bool:
+    """Whether a browser could send it (Fetch standard, "serialized origin")."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        parts = urlsplit(origin)
+        host, port = parts.hostname, parts.port
     except ValueError:
-        return host == "localhost"
+        return False
+    if not host or not _HOST.fullmatch(host) or (port is not None and port == _PORTS.get(parts.scheme)):
+        return False
+    told = f"[{host}]" if ":" in host else host
+    return origin == f"{parts.scheme}://{told}" + (f":{port}" if port is not None else "")
 
 
 def _check_ledger_file(settings: Settings) -> None:

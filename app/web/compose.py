@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anthropic
 from aiohttp import web
@@ -131,7 +132,7 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
         page = _page(settings, credentials, keys)
         opener = Opener(claude, streams, settings.readers, HeadersUp(settings.passing.forward_headers))
         passed = await _pass_through(stack, settings, opener)
-        entrance = Entrance(keys, _body_bounds(settings.bodies), settings.callers.cors_origins)
+        entrance = Entrance(keys, _body_bounds(settings.bodies), settings.callers.cors_origins, _hosts(settings))
         cors = Cors(settings.callers.cors_origins)
         forwarder = Forwarder(spec, settings.readers)
         stack.push_async_callback(forwarder.close)
@@ -246,6 +247,15 @@ def _routes(
 
 def _keys_of(callers: Callers) -> tuple[str, ...]:
     return () if callers.auth == "none" else callers.api_keys
+
+
+def _hosts(settings: Settings) -> frozenset[str] | None:
+    """The names that the service answers to without keys; None where any page may call anyway."""
+    callers = settings.callers
+    if callers.auth == "none" or "*" in callers.cors_origins:
+        return None
+    named = (urlsplit(origin).hostname for origin in callers.cors_origins)
+    return frozenset(name for name in (settings.listening.host.lower(), *named) if name)
 
 
 def _page(settings: Settings, credentials: Credentials, keys: Keys) -> dict[str, Any]:

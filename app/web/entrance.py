@@ -8,14 +8,15 @@ request's head alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import socket
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
 from aiohttp import HttpVersion11, hdrs, web
 
 from ..access.keys import Keys
-from ..access.sites import check_content_type, check_site
+from ..access.sites import check_content_type, check_host, check_site
 from ..errors import BadRequest, SlowBody, TooLarge, Unauthorized, WrongMediaType
 from .errors import Handler
 from .requests import parse_object
@@ -99,12 +100,20 @@ class Entrance:
         keys: the callers' keys.
         bounds: of the bodies, by kind; of those of a control request it knows itself.
         origins: of other sites' pages that may call.
+        hosts: the names that it answers to where there are no keys, beside this machine's own; None for any.
     """
 
-    def __init__(self, keys: Keys, bounds: Mapping[Body, BodyBound], origins: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        bounds: Mapping[Body, BodyBound],
+        origins: Iterable[str] = (),
+        hosts: Collection[str] | None = None,
+    ) -> None:
         self._keys = keys
         self._bounds = {Body.CONTROL: BodyBound(_CONTROL_BYTES, _CONTROL_S), **bounds}
         self._origins = frozenset(origins)
+        self._hosts = hosts
         self._routes: dict[web.AbstractRoute, Route] = {}
 
     def install(self, app: web.Application, routes: Iterable[Route]) -> None:
@@ -124,6 +133,8 @@ class Entrance:
         """
         if request.match_info.http_exception is not None:
             return await handler(request)  # no route: there is nothing to guard
+        if self._hosts is not None and not self._keys and not _is_unix(request):
+            check_host(request.headers.get(hdrs.HOST, ""), self._hosts)
         route = self._routes.get(request.match_info.route) or Route("", "", handler)
         if route.who is Who.STEERER:
             await self._let_steer(request)
@@ -208,6 +219,12 @@ async def read_body(request: web.Request, bound: BodyBound) -> bytes:
 def too_large(bound: BodyBound) -> TooLarge:
     """The refusal of a body above its bound."""
     return TooLarge(f"the body is above {bound.setting or 'its bound'}, {bound.max_bytes} bytes", field="body")
+
+
+def _is_unix(request: web.Request) -> bool:
+    """Whether it came over a unix socket, which no browser reaches: a proxy's, or another worker's."""
+    sock: socket.socket | None = request.get_extra_info("socket")
+    return sock is not None and sock.family == socket.AF_UNIX
 
 
 def _token_in(body: bytes) -> str | None:

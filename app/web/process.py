@@ -17,11 +17,14 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from .. import settings
+from ..access.sites import is_loopback
 from ..fleet.supervisor import parse_worker, supervise
 from ..fleet.tie import ParentsEnd
 from ..settings import Settings, SettingsError
 from .checks import check
 from .credentials import SIMULATED_KEY, Credentials
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -75,6 +78,8 @@ def serve(command: Command, workers: int, worker: str | None) -> bool:
     )
     # httpx2's own request lines are left out, because our one line a stream says the same and more.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
+    if not worker and not is_loopback(admin_host := loaded.listening.admin_host):
+        log.warning("admin_host %s is reachable from elsewhere: anyone there reads /metrics and /streams", admin_host)
     with _credentials(simulate=command.simulate) as credentials:
         if workers > 1:
             up = _run(supervise(loaded, workers, command.arguments, credentials.environ, take_over=command.take_over))

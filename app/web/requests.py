@@ -17,12 +17,11 @@ from anthropic.types import message_create_params
 from msgspec import Raw
 
 from ..errors import BadRequest
-from ..settings.sections import Defaults
+from ..settings.sections import OWN_FIELDS, Defaults
 from ..streams.terms import Policy
 
 # The fields that the Messages API knows, from the SDK itself, so that a new SDK brings new fields.
 CLAUDE_FIELDS = frozenset(message_create_params.MessageCreateParamsBase.__annotations__) - {"stream"}
-OWN_FIELDS = frozenset({"prompt", "resumable", "policy", "grace_s", "credits", "betas"})
 # A name this much like one of ours is a slip of the pen, not a field that Claude has and we do not know.
 _LIKE_OURS = 0.85
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.access.sites import check_content_type, check_site
+from app.access.sites import check_content_type, check_host, check_site
 from app.errors import Forbidden, WrongMediaType
 
 
@@ -123,3 +123,42 @@ def test_what_another_sites_page_can_send_unasked_changes_nothing(headers: dict[
         return
     with pytest.raises(Forbidden, match="X-Stop-Token"):
         check_site(HOST | headers)
+
+
+@pytest.mark.parametrize(
+    ("host", "may"),
+    [
+        ("127.0.0.1:8080", True),
+        ("127.9.9.9", True),
+        ("[::1]:8080", True),
+        ("[::1]", True),
+        ("localhost:8080", True),
+        ("LocalHost", True),
+        ("localhost.:8080", True),
+        ("chat.localhost:8080", True),
+        ("known.example:8080", True),
+        ("Known.Example", True),
+        ("", True),  # not a browser
+        ("evil.example:8080", False),
+        ("evil.example", False),
+        ("127.0.0.1.evil.example", False),
+        ("localhost.evil.example", False),
+        ("evil-localhost", False),
+        ("x.known.example", False),
+        ("evil.example:8080@localhost", True),  # no browser sends this, and it names this machine
+        ("localhost@evil.example", False),
+        ("10.0.0.1:8080", False),
+        ("0.0.0.0:8080", False),
+        ("[::1", False),
+        ("[", False),
+        (":8080", False),
+        ("/localhost", False),
+    ],
+)
+def test_without_keys_only_names_of_this_machine_and_known_ones_are_answered_to(host: str, may: bool) -> None:
+    if may:
+        check_host(host, {"known.example"})
+        return
+    with pytest.raises(Forbidden, match=r"api_keys.*cors_origins.*auth") as refused:
+        check_host(host, {"known.example"})
+    assert refused.value.status == 403

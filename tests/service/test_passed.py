@@ -206,7 +206,7 @@ async def test_of_a_client_that_says_nothing_of_itself_nothing_is_said(
     raw = (
         reader.request(b'{"model": "m"}', path=path)
         if "messages" in path
-        else f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        else f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     )
     await reader.send(raw)
     await reader.head()
@@ -287,7 +287,7 @@ async def test_what_is_not_served_says_so_in_its_own_words(
 )
 async def test_a_path_that_could_be_read_as_another_is_refused(path: str, claude: OtherPaths, through: Running) -> None:
     reader = await Reader.connect(through.url)
-    await reader.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    await reader.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     assert await reader.head() in (400, 404)
     reader.leave()
     assert not claude.asked
@@ -363,7 +363,7 @@ async def test_head_answers_as_get_does_without_a_body(
 @pytest.mark.parametrize("path", ["//v1/models", "/v1//models", "/v1/models//", "///v1///models"])
 async def test_a_doubled_slash_is_one(path: str, claude: OtherPaths, through: Running) -> None:
     reader = await Reader.connect(through.url)
-    await reader.send(f"GET {path}?a=//b HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    await reader.send(f"GET {path}?a=//b HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     assert await reader.head() == 200
     assert "location" not in reader.headers
     reader.leave()

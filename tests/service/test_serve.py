@@ -97,6 +97,21 @@ async def test_a_wrong_setting_is_refused_by_name(environ: dict[str, str], words
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_an_admin_port_that_others_reach_is_warned_of_once(
+    workers: int, start: Start, simulator: Simulator
+) -> None:
+    for host, warnings in (("0.0.0.0", 1), ("127.0.0.1", 0)):
+        service = await start(
+            "--port=0", "--admin-port=0", f"--workers={workers}",
+            environ={"ANTHROPIC_BASE_URL": simulator.url, "SLUICEWAY_ADMIN_HOST": host},
+        )  # fmt: skip
+        await service.ready(workers)
+        service.process.terminate()
+        code, said = await service.ended()
+        assert (code, said.count(f"admin_host {host} is reachable from elsewhere")) == (0, warnings)
+
+
 async def test_an_unknown_key_of_a_file_is_refused_by_name(start: Start, tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
     config.write_text("queue_item = 5\n", "utf-8")

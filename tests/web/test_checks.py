@@ -44,6 +44,35 @@ def test_anyone_else_is_not(host: str) -> None:
     check(settings(host=host, unix="/run/s.sock"))
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        *(("cors_origins", origin) for origin in (
+            "https://a.example/b", "https://a.example/", "https://a.example?b", "https://u@a.example", "a.example",
+            "https://", "https://A.example", "https://a.example:443", "http://a.example:80", "https://*.a.example",
+            "https://a.example:x", "http://[", '["https://a.example"]', "https://a.example:",
+        )),
+        *(("pass_through", path) for path in (
+            "/", "//", "/v2/files", "/v1/files/*", "/v1/../x", "/v1//files", '["/v1/files"]', "https://a/v1/files", "*",
+        )),
+        *(("forward_headers", header) for header in (
+            "x-api-key", "Host", "AUTHORIZATION", "cookie", "transfer-encoding", '["x-team"]', '["x-team"', "x team",
+            "*-team", "x-team:", "é",
+        )),
+        *(("ignore_fields", field) for field in ("messages", "prompt", "policy", '["user_id"]', '"user_id"')),
+    ],
+)  # fmt: skip
+def test_what_can_do_nothing_is_refused_by_its_setting(name: str, wrong: str) -> None:
+    assert refused(**{name: ("fine", wrong) if name == "ignore_fields" else (wrong,)}).startswith(f"{name} {wrong!r}: ")
+
+
+def test_what_can_do_something_is_taken() -> None:
+    origins = ("*", "null", "https://a-b.example", "http://a.example:8080", "http://[::1]:1", "tauri://localhost")
+    paths = ("/v1/agents", "v1/files/", "/v1", "/v1/a.b/..c")
+    check(settings(cors_origins=origins, pass_through=paths, forward_headers=("X-Team", "x-my-*", "*", "x_y")))
+    check(settings(ignore_fields=("user_id", "webSearch", "id", "tools"), pass_through=()))
+
+
 def test_an_upstream_that_has_no_prices_is_refused_with_the_nearest_that_has() -> None:
     assert refused(upstream="antropic") == "upstream antropic: not in the price table; did you mean anthropic?"
     assert refused(upstream="zzz").startswith("upstream zzz: not in the price table; it has anthropic, ")

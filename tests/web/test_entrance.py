@@ -6,7 +6,10 @@ import gc
 import gzip
 import io
 import json
+import re
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -275,3 +278,35 @@ async def test_a_prompt_is_let_go_of_once_it_was_sent(service: Running) -> None:
     del body
     assert holders_of(b"a mark a mark", 60_000) == []
     reader.leave()
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        ({}, 403),
+        ({"cors_origins": ("https://other.example",)}, 403),
+        ({"cors_origins": ("https://rebound.example",)}, 200),
+        ({"cors_origins": ("*",)}, 200),
+        ({"auth": "none"}, 200),
+        ({"api_keys": (KEY,)}, 200),
+        ({"unix": "s.sock"}, 200),
+    ],
+)
+async def test_a_site_whose_name_was_led_here_is_none_of_ours(
+    given: dict[str, Any], status: int, serve: Serve, simulator: Simulator, tmp_path: Path
+) -> None:
+    """DNS rebinding: the browser takes the page for the service's own, and says so."""
+    service = await serve(**given | ({"unix": str(tmp_path / "s.sock")} if "unix" in given else {}))
+    headers = JSON | AUTH | {"Sec-Fetch-Site": "same-origin", "Origin": "http://rebound.example:8080"}
+    for path, body in (
+        ("/api/stream", b'{"prompt": "x"}'),
+        ("/v1/messages", b'{"model":"m","max_tokens":1,"messages":[]}'),
+    ):
+        reader = await Reader.connect(service.url)
+        raw = reader.request(body, path=path, headers=headers)
+        await reader.send(re.sub(rb"Host: [^\r]*", b"Host: rebound.example:8080", raw))
+        assert (await reader.head() == 403) is (status == 403)
+        if status == 403:
+            assert b"permission_error" in await reader.rest()
+        reader.leave()
+    assert bool(simulator.books) is (status == 200)

@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import BadRequest
-from app.settings.sections import Defaults
+from app.settings.sections import OWN_FIELDS, Defaults
 from app.streams.terms import Policy
 from app.web.requests import (
     CLAUDE_FIELDS,
-    OWN_FIELDS,
     Question,
     field_value,
     frame_number,
