@@ -66,8 +66,8 @@ HELD_BACK_DOWN: Mapping[str, str] = HOP_BY_HOP | {
 }  # fmt: skip
 # All that comes down together, in bytes. A proxy before the service takes a response's head only as a whole and within a
 # buffer (nginx's `proxy_buffer_size`); above it the answer, which was paid, is lost for a 502. Claude's heads have 1 to 3
-# kB, and the service's own lines below 2 kB, so that they fit the 8 kB of `config/nginx.conf`.
-MOST_BYTES_DOWN = 6144
+# kB, and the service's own lines below 2 kB, so that they fit the 6 kB of `config/nginx.conf`.
+MOST_BYTES_DOWN = 4096
 # What clients act on, so that it has its place before the rest.
 _FIRST_DOWN = ("content-type", "request-id", "retry-after", "retry-after-ms", "x-should-retry", "anthropic-*")
 

@@ -262,7 +262,7 @@ def test_every_setting_of_the_shipped_file_says_why() -> None:
 @pytest.mark.parametrize(
     "setting",
     [
-        "proxy_buffering off;", "proxy_buffer_size 8k;", "proxy_http_version 1.1;", "proxy_set_header Connection close;",
+        "proxy_buffering off;", "proxy_buffer_size 6k;", "proxy_http_version 1.1;", "proxy_set_header Connection close;",
         "proxy_next_upstream off;", "proxy_ignore_client_abort off;", "proxy_pass_header X-Accel-Buffering;",
         "reset_timedout_connection on;", "gzip off;", "sndbuf=16k", "send_timeout 75s;",
     ],
