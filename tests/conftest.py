@@ -21,7 +21,7 @@ from tests.support.sealed import sealed
 
 # Time is measured in benchmarks, not by a test's deadline on a shared machine.
 hypothesis.settings.register_profile("sluiceway", deadline=None)
-hypothesis.settings.register_profile("quick", parent=hypothesis.settings.get_profile("sluiceway"), max_examples=15)
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=15, derandomize=True, database=None)
 hypothesis.settings.load_profile("sluiceway")
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -157,7 +157,9 @@ async def serve_until_signal(
                 if not await tie.ready():
                     ends.at_once()
                 tie.when_cut(ends.at_once)
-            print(f"Sluiceway {__version__} on {service.url} (admin on {service.admin_url})", flush=True)
+            # One write: with PYTHONUNBUFFERED, as containers have it, `print` writes a line's end apart, and the lines of two
+            # workers become one.
+            print(f"Sluiceway {__version__} on {service.url} (admin on {service.admin_url})\n", end="", flush=True)
             await ends.asked.wait()
             await service.drain()
         if spec is not None and tie is not None and tie.is_cut:

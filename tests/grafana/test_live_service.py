@@ -19,6 +19,8 @@ from tests.grafana.server import free_port
 
 async def _query(client: aiohttp.ClientSession, url: str, expr: str) -> list[Any]:
     async with client.get(f"{url}/api/v1/query?query={quote(expr)}") as response:
+        if response.status == 503:  # "Service Unavailable": it listens before it answers
+            raise aiohttp.ClientConnectionError("Prometheus is still starting")
         body = json.loads(await response.text())
     assert body["status"] == "success", body
     result: list[Any] = body["data"]["result"]

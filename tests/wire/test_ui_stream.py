@@ -521,3 +521,14 @@ def test_blocks_whose_ends_never_came_end_with_a_whole_answer() -> None:
         {"type": "text-end", "id": "0"},
         {"type": "tool-input-available", "toolCallId": "t", "toolName": "n", "input": {}},
     ]
+
+
+@pytest.mark.parametrize(("kind", "media_type"), [("document", "application/pdf"), ("image", "image/*")])
+def test_a_file_that_lies_elsewhere_is_told_by_its_address(kind: str, media_type: str) -> None:
+    def told(source: dict[str, Any]) -> bytes:
+        data = {"type": "content_block_start", "index": 0, "content_block": {"type": kind, "source": source}}
+        return b"".join(UiFormat("m").encode([Event("content_block_start", json.dumps(data).encode(), data)]))
+
+    chunk = {"type": "file", "url": "https://x/y", "mediaType": media_type}
+    assert json.dumps(chunk, separators=(",", ":")).encode() in told({"type": "url", "url": "https://x/y"})
+    assert b'"file"' not in told({"type": "text"})
