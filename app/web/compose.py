@@ -51,6 +51,7 @@ from .pages import Pages
 from .passthrough import PassThrough
 from .plain_api import PlainApi
 from .refusals import Refusals
+from .response_headers import guard_response
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +152,8 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
         cors.install(app)
         admin = web.Application()
         admin.add_routes(admin_routes(streams, registry))
+        for served in (app, admin):
+            served.on_response_prepare.append(guard_response)
         yield Service(settings, app, admin, claude, streams, refusals, keys, prices, metrics, page)
 
 

@@ -20,6 +20,7 @@ from ..errors import (
 )
 from ..upstream.headers import headers_down
 from ..wire.messages import error_body
+from .response_headers import guard
 from .slashes import one_slash
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,8 @@ def error_response(error: SluicewayError, path: str) -> web.Response:
     said = error.response if isinstance(error, UpstreamError) else None
     if said is not None and isinstance(error, UpstreamRefused) and one_slash(path).startswith("/v1/"):
         return web.Response(status=said.status, body=said.body, headers=CIMultiDict(headers_down(said.headers)))
-    headers = CIMultiDict({"Cache-Control": "no-store"})
+    headers: CIMultiDict[str] = CIMultiDict()
+    guard(headers)  # what is no request meets no signal of the application's
     if error.retry_after_s is not None:
         headers["Retry-After"] = f"{error.retry_after_s:.0f}"
     began = isinstance(error, UpstreamCut | UpstreamGarbled | UpstreamRefused)

@@ -17,11 +17,10 @@ def gauge_routes(streams: Streams) -> list[Route]:
 
     async def gauges(request: web.Request) -> web.Response:
         session = streams.live.get(request.match_info["id"])
-        headers = {"Cache-Control": "no-store"}
         if session is None or session.terms.caller != request[CALLER]:
             # The same for another caller's stream, so that nobody learns that it exists.
-            return web.Response(status=204, headers=headers)
-        return web.json_response(_gauges(session), headers=headers)
+            return web.Response(status=204)
+        return web.json_response(_gauges(session))
 
     return [Route("GET", "/api/stream/{id}/gauges", gauges)]
 

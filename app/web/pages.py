@@ -30,8 +30,6 @@ _FILES = {
 }
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
     "Vary": "Accept-Encoding",
 }
 _ASK_AGAIN = "no-cache"
@@ -102,7 +100,7 @@ class Pages:
 
         async def say(_request: web.Request) -> web.Response:
             told = {**config, "client": self.client_path}
-            return web.json_response(told, headers={"Cache-Control": "no-store"})
+            return web.json_response(told)
 
         pages = [Route("GET", path, page.serve, Who.ANYONE) for path, page in self._pages.items()]
         return [Route("GET", "/config.json", say, Who.ANYONE), *pages]

@@ -21,6 +21,7 @@ from ..access.sites import is_loopback
 from ..fleet.supervisor import parse_worker, supervise
 from ..fleet.tie import ParentsEnd
 from ..settings import Settings, SettingsError
+from ..telemetry.log_lines import log_to
 from .checks import check
 from .credentials import SIMULATED_KEY, Credentials
 
@@ -73,11 +74,7 @@ def serve(command: Command, workers: int, worker: str | None) -> bool:
     check(loaded)
     if command.take_over and not loaded.listening.unix:
         raise SettingsError("--take-over: it needs unix, the path of the socket to take over")
-    logging.basicConfig(
-        level=loaded.logs.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
-    # httpx2's own request lines are left out, because our one line a stream says the same and more.
-    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    log_to(sys.stderr, loaded.logs.log_level, _PACKAGE)
     if not worker and not is_loopback(admin_host := loaded.listening.admin_host):
         log.warning("admin_host %s is reachable from elsewhere: anyone there reads /metrics and /streams", admin_host)
     with _credentials(simulate=command.simulate) as credentials:
