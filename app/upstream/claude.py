@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import anthropic
@@ -15,20 +14,21 @@ import httpx2
 
 from .. import __version__
 from ..answer.refusals import without_secrets
-from ..errors import UpstreamTimeout
+from ..errors import UpstreamError, UpstreamTimeout
 from ..settings.sections import RetryRule, UpstreamOptions
 from .answer import Answer
 from .failures import FAILURES, described, refused, translated
 from .pacing import Pacer
 from .pool import Pool
 from .resting_socket import Window
-from .transport import Transport
+from .transport import Carrier
 
 log = logging.getLogger(__name__)
 
 # The SDK describes itself with these headers. They are left out, because the request is the client's and not the SDK's.
 _SDKS_OWN = ("accept", "content-type", "user-agent", "anthropic-version", "x-stainless-")
-_SDKS_OWN_PER_CALL = ("x-stainless-timeout", "x-stainless-read-timeout", "x-stainless-retry-count")
+# Only uncompressed bytes can be read at our own pace, and a whole answer is not decompressed on the event loop.
+_ENCODING = "identity"
 
 
 class Claude:
@@ -58,21 +58,13 @@ class Claude:
         self.on_retry = on_retry
         self.pacer = Pacer()
         self._pool = Pool(Window(options.receive_buffer_bytes), options.connect_timeout_s)
-        # No cookies are kept, because one caller's would go up with another's request.
-        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
-        self._transport = Transport(self._pool, self.hide)
-        http = httpx2.AsyncClient(transport=self._transport, cookies=no_cookies)
-        for name in ("accept", "accept-encoding", "connection", "user-agent"):
-            del http.headers[name]  # the client sends these itself, or nobody does
+        self._carrier = Carrier(self._pool, self.hide)
         self.sdk = anthropic.AsyncAnthropic(
             api_key=api_key,
             base_url=base_url,
-            http_client=http,
+            http_client=self._carrier.http,
             max_retries=0,
             timeout=httpx2.Timeout(None, connect=options.connect_timeout_s),
-            # Only uncompressed bytes can be read at our own pace, and a whole answer is not decompressed on the event
-            # loop.
-            default_headers={"accept-encoding": "identity"},
         )
         self.own_headers = {
             "accept": "application/json",
@@ -108,9 +100,6 @@ class Claude:
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> httpx2.Response:
         """Sends a request and returns when the head of a good answer is here, with its `Body` in the extensions.
 
-        The SDK says where to and with which key. It carries the request only where its tokens are fetched and renewed:
-        its own way takes as long as all else that a short answer needs (measured: 1.1 of 3.4 ms).
-
         Args:
             path: below the base URL, with its query.
             body: what to POST, as it goes up.
@@ -119,72 +108,77 @@ class Claude:
         Raises:
             UpstreamError: there was none. Cancelling ends the connection to Claude.
         """
-        try:
-            if self.sdk.custom_auth is not None:
-                # Not `messages.create()`, which would read the body and write it anew. The SDK hands on a `Response`
-                # as it is, not yet read, though its types promise a stream of the SDK's own.
-                answered: Any = await self.sdk.post(
-                    path,
-                    cast_to=httpx2.Response,
-                    content=body,
-                    options={"headers": self.sdk_headers(headers)},
-                    stream=True,
-                    stream_cls=anthropic.AsyncStream[Any],
-                )
-                response: httpx2.Response = answered
-            else:
-                request = httpx2.Request("POST", self.url(path), headers=self.headers_up(headers), content=body)
-                response = await self._transport.handle_async_request(request)
-        except FAILURES as error:
-            raise translated(error) from error
+        response = await self.send(
+            httpx2.Request("POST", self.url(path), headers=self.headers_up(headers), content=body)
+        )
         if not response.is_success:
             raise refused(response)
         return response
+
+    async def send(self, request: httpx2.Request, carrier: Carrier | None = None) -> httpx2.Response:
+        """Sends what `url` and `headers_up` made, and returns when the head of an answer is here, good or not.
+
+        The SDK says where to, with which key, and fetches and renews tokens; it is not asked to send, because it would
+        read each body and write it anew, and takes as long as all else that a short answer needs (measured: 1.1 of 3.4
+        ms).
+
+        Args:
+            request: with a key, where that is none that is renewed.
+            carrier: has the connections; None for those of the streams.
+
+        Raises:
+            UpstreamError: there was no answer. Cancelling ends the connection to Claude.
+        """
+        try:
+            return await (carrier or self._carrier).send(request, self.sdk.custom_auth)
+        except FAILURES as error:
+            if isinstance(
+                error, anthropic.AnthropicError
+            ):  # its words say what an operator can mend, without the token
+                log.warning("no token to ask Claude with: %.500s", ascii(str(error)))
+            raise translated(error) from error
 
     def url(self, path: str) -> httpx2.URL:
         """Where `path` is, with its query, below the base URL."""
         return _below(self.sdk.base_url, path)
 
     def headers_up(self, headers: Mapping[str, str]) -> httpx2.Headers:
-        """`headers` and the key, by lower-case names, as they go up where the SDK does not carry the request."""
-        own = {name.lower(): value for name, value in self.sdk.default_headers.items()}
-        up = own | {name.lower(): value for name, value in self.sdk_headers(headers).items()}
-        sent = {name: value for name, value in up.items() if not isinstance(value, anthropic.Omit)}
-        return httpx2.Headers(sent, encoding="utf-8")  # ASCII would refuse an app's name that is not
+        """`headers` and the key, by lower-case names, as they go up."""
+        own = {
+            name: value
+            for name, value in ((name.lower(), value) for name, value in self.sdk.default_headers.items())
+            if isinstance(value, str) and not name.startswith(_SDKS_OWN)
+        }
+        up = own | {"accept-encoding": _ENCODING} | {name.lower(): value for name, value in headers.items()}
+        return httpx2.Headers(up, encoding="utf-8")  # ASCII would refuse an app's name that is not
 
-    def sdk_headers(self, headers: Mapping[str, str]) -> dict[str, str | anthropic.Omit]:
-        """`headers` as the SDK is to send them: with its key, and without the words in which it describes itself."""
-        own = [
-            name
-            for name in self.sdk.default_headers
-            if name.lower().startswith(_SDKS_OWN) and name.lower() != "accept-encoding"
-        ]
-        return {**dict.fromkeys((*own, *_SDKS_OWN_PER_CALL), anthropic.omit), **headers}
-
-    async def fetch(self, path: str, headers: Mapping[str, str], body: bytes | None = None) -> httpx2.Response:
+    async def fetch(self, path: str, headers: Mapping[str, str], body: bytes) -> httpx2.Response:
         """Claude's whole answer to one request, as it came; never asked for twice.
 
         Args:
             path: below the base URL, with its query.
             headers: all that goes up beside the key.
-            body: what to POST, as it goes up; None for a GET.
+            body: what to POST, as it goes up.
 
         Raises:
             UpstreamError: it came to none. Cancelling ends the connection to Claude.
         """
-        how: Any = {"headers": self.sdk_headers(headers)}
         timeout_s = self.options.progress_timeout_s
         try:
             async with asyncio.timeout(timeout_s):
-                if body is None:
-                    return await self.sdk.get(path, cast_to=httpx2.Response, options=how)
-                return await self.sdk.post(path, cast_to=httpx2.Response, content=body, options=how)
+                response = await self.post(path, body, headers)
+                try:
+                    await response.aread()
+                except httpx2.HTTPError as error:
+                    raise translated(error) from error
+                finally:
+                    await response.aclose()
         except TimeoutError as error:
             raise UpstreamTimeout(f"Claude did not answer within {timeout_s:g} s") from error
-        except FAILURES as error:
-            failure = translated(error)
+        except UpstreamError as failure:
             log.warning("a request to %s failed: %s", path, described(failure))
-            raise failure from error
+            raise
+        return response
 
     async def keep_warm(self, most: int) -> None:
         """Keeps up to `most` connections ready before they are asked for. Runs until cancelled."""

@@ -1,4 +1,4 @@
-"""The SDK's exceptions, and those of what lies below it, as errors of our own: the one place that knows them."""
+"""The exceptions of the SDK and of the HTTP below us, as errors of our own: the one place that knows them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from ..errors import ErrorResponse, SluicewayError, UpstreamCut, UpstreamError, 
 from .exchange import BrokeOff
 from .ways import ProxyRefused
 
-# What a request by the SDK raises where it came to nothing. The second is met in a body that is read at once.
-FAILURES = (anthropic.APIError, httpx2.HTTPError)
+# What a request raises where it came to nothing. The SDK's own is met where it has no token to ask with.
+FAILURES = (anthropic.AnthropicError, httpx2.HTTPError)
 
 
-def translated(error: Exception) -> UpstreamError:
+def translated(cause: Exception) -> UpstreamError:
     """One of `FAILURES` as what a caller is told."""
-    if isinstance(error, anthropic.APIStatusError):
-        return refused(error.response)
-    cause = error.__cause__ if isinstance(error, anthropic.APIConnectionError) else error
+    if isinstance(cause, anthropic.AnthropicError):
+        return UpstreamUnreachable(f"the service could get no token to ask Claude with: {type(cause).__name__}")
     if isinstance(cause, httpx2.DecodingError):
         return UpstreamGarbled(f"Claude's side could not be read: {cause}")
     if isinstance(cause, httpx2.RemoteProtocolError):

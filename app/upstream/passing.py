@@ -9,17 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx2
 
 from ..answer.refusals import refusal
 from ..errors import UpstreamCut, UpstreamError, UpstreamTimeout
 from .claude import Claude
-from .failures import FAILURES, translated
 from .pool import Pool
 from .resting_socket import Window
-from .transport import Transport
+from .transport import Carrier
 
 # The receive buffer of each connection. It lets 13 MB/s through over a round trip of 20 ms. Linux doubles it.
 _RECEIVE_BUFFER_BYTES = 262_144
@@ -87,10 +85,7 @@ class Passing:
     def __init__(self, claude: Claude) -> None:
         self._claude = claude
         self._pool = Pool(Window(_RECEIVE_BUFFER_BYTES), claude.options.connect_timeout_s)
-        self._http = httpx2.AsyncClient(
-            transport=Transport(self._pool, claude.hide),
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        )
+        self._carrier = Carrier(self._pool, claude.hide)
 
     async def send(
         self, method: str, path: str, headers: Mapping[str, str], body: AsyncIterator[bytes] | None
@@ -111,10 +106,7 @@ class Passing:
             sent["transfer-encoding"] = "chunked"
         request = httpx2.Request(method, self._claude.url(path), headers=sent, content=body)
         idle_s = self._claude.options.progress_timeout_s
-        try:
-            response = await self._http.send(request, stream=True, auth=self._claude.sdk.custom_auth)
-        except FAILURES as error:
-            raise translated(error) from error
+        response = await self._claude.send(request, self._carrier)
         return Passed(response.status_code, response.headers.multi_items(), response, idle_s)
 
     async def keep(self) -> None:
@@ -123,4 +115,4 @@ class Passing:
 
     async def close(self) -> None:
         """Closes the connections."""
-        await self._http.aclose()
+        await self._carrier.close()

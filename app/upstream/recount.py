@@ -6,13 +6,15 @@ Anthropic calls its result an estimate, and so does the ledger; hidden thinking 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 
-import anthropic
-
+from ..answer.lenient_json import read_json
 from ..answer.transcript import Transcript
 from ..answer.usage import count
+from ..errors import UpstreamError
 from ..money.entry import Entry, ReconcileLimit
+from .claude import Claude
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +26,12 @@ class Reconciler:
     """Asks `count_tokens` about aborted answers, within a rate.
 
     Args:
-        sdk: the way to the Messages API.
+        claude: the way to the Messages API.
         limit: how often.
     """
 
-    def __init__(self, sdk: anthropic.AsyncAnthropic, limit: ReconcileLimit) -> None:
-        self._sdk = sdk
+    def __init__(self, claude: Claude, limit: ReconcileLimit) -> None:
+        self._claude = claude
         self._limit = limit
         self._frames: dict[str, int] = {}  # what a message costs beyond its text, by model
 
@@ -47,14 +49,16 @@ class Reconciler:
                 if model not in self._frames:
                     self._frames[model] = await self._count(model, "a") - 1
                 return entry.reconciled(max(0, await self._count(model, text) - self._frames[model]))
-        except (anthropic.AnthropicError, TimeoutError, ValueError) as error:
+        except (UpstreamError, TimeoutError, ValueError) as error:
             log.info("an aborted answer of %s was not counted anew: %s", model, type(error).__name__)
             return entry
 
     async def _count(self, model: str, text: str) -> int:
         # As a user's message: a conversation may not end with the assistant's.
-        counted = await self._sdk.messages.count_tokens(model=model, messages=[{"role": "user", "content": text}])
-        tokens = count(counted.input_tokens)
+        asked = json.dumps({"model": model, "messages": [{"role": "user", "content": text}]}).encode()
+        answer = await self._claude.fetch("/v1/messages/count_tokens", self._claude.own_headers, asked)
+        counted = read_json(answer.content)
+        tokens = count(counted.get("input_tokens")) if isinstance(counted, dict) else None
         if tokens is None:
             raise ValueError("count_tokens answered with no count")
         return tokens

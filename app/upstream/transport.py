@@ -1,4 +1,4 @@
-"""Below the SDK: what every request is given, whoever asks; the pool beneath carries it.
+"""What carries every request to Claude, whoever asks; the pool beneath has the connections.
 
 The body of an error is taken in, bounded and without secrets; a body in a coding that nobody asked for is refused.
 """
@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import zlib
 from collections.abc import Callable
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx2
 
@@ -20,8 +21,47 @@ from .pool import Pool
 _ERROR_BODY_S = 0.5
 
 
+class Carrier:
+    """Carries requests to Claude, each as it is given, with nothing of its own.
+
+    Args:
+        pool: has the connections.
+        hide: takes the secrets out of what Claude's side says.
+
+    Attributes:
+        http: a client that carries its requests the same way, for whoever wants one.
+    """
+
+    def __init__(self, pool: Pool, hide: Callable[[bytes], bytes]) -> None:
+        self._transport = Transport(pool, hide)
+        # No cookies are kept, because one caller's would go up with another's request.
+        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+        self.http = httpx2.AsyncClient(transport=self._transport, cookies=no_cookies)
+        for name in ("accept", "accept-encoding", "connection", "user-agent"):
+            del self.http.headers[name]  # the client sends these itself, or nobody does
+
+    async def send(self, request: httpx2.Request, auth: httpx2.Auth | None) -> httpx2.Response:
+        """Sends it, and returns when the head of the answer is here. Cancelling aborts the connection.
+
+        Args:
+            request: all that goes up.
+            auth: adds a token that is fetched and renewed; None where the key is in the request. That way is taken where
+                it can be, because a client's takes as long as all else that a short answer needs.
+
+        Raises:
+            httpx2.HTTPError: there was no answer; and whatever `auth` raises.
+        """
+        if auth is None:
+            return await self._transport.handle_async_request(request)
+        return await self.http.send(request, stream=True, auth=auth)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self.http.aclose()
+
+
 class Transport(httpx2.AsyncBaseTransport):
-    """What the SDK sends its requests through. Each good response has its `Body` in its extensions, as `body`.
+    """Sends requests over a pool. Each good response has its `Body` in its extensions, as `body`.
 
     Args:
         pool: carries the requests.

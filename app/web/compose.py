@@ -274,7 +274,7 @@ def _page(settings: Settings, credentials: Credentials, keys: Keys) -> dict[str,
 def _reconcile(settings: Settings, claude: Claude) -> Callable[[Entry, Transcript], Coroutine[Any, Any, Entry]] | None:
     if not settings.costs.reconcile_per_minute:
         return None
-    return Reconciler(claude.sdk, ReconcileLimit(settings.costs.reconcile_per_minute)).reconcile
+    return Reconciler(claude, ReconcileLimit(settings.costs.reconcile_per_minute)).reconcile
 
 
 def _body_bounds(limits: BodyLimits) -> dict[Body, BodyBound]:

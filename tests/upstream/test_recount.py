@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import anthropic
 import pytest
 from aiohttp import ClientSession
 
@@ -13,6 +12,8 @@ from app.answer.outcome import Outcome
 from app.answer.transcript import MOST_CHARS, Transcript
 from app.money.entry import ReconcileLimit
 from app.money.ledger import Ledger
+from app.settings.sections import UpstreamOptions
+from app.upstream.claude import Claude
 from app.upstream.recount import Reconciler
 from tests.conftest import Serve
 from tests.support.books import PRICES, settled, start, text
@@ -69,9 +70,9 @@ async def test_an_aborted_answer_is_counted_anew_once_where_that_is_asked_for(
 async def test_a_recount_that_counts_nothing_leaves_the_estimate(told: str) -> None:
     body = b'{"input_tokens": %b}' % told.encode()
     async with raw_upstream([response(body, content_type="application/json")]) as upstream:
-        sdk = anthropic.AsyncAnthropic(api_key="k", base_url=upstream.url, max_retries=0)
+        claude = Claude(UpstreamOptions(), 0.1, api_key="k", base_url=upstream.url)
         entry = settled(Ledger(PRICES), Outcome.STOPPED, start(), text(400))
         transcript = Transcript()
         transcript.see(text(400))
-        async with sdk:
-            assert await Reconciler(sdk, ReconcileLimit(60.0)).reconcile(entry, transcript) is entry
+        assert await Reconciler(claude, ReconcileLimit(60.0)).reconcile(entry, transcript) is entry
+        await claude.close()
