@@ -1,4 +1,4 @@
-"""Who may call, and how much: callers' keys, and which sites' pages may.
+"""Who may call, and how much: callers, their keys, and which sites' pages may.
 
-Imports `errors` alone. Read `keys.py` first.
+Imports `errors` alone. Read `callers.py` first.
 """

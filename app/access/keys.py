@@ -1,50 +1,40 @@
-"""Who may call: callers' keys. Pure but for the request it reads."""
+"""The keys that the setting `api_keys` names. Pure."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from ..errors import Unauthorized
+from .callers import is_name
 
 
 class Keys:
-    """The callers' keys, kept as digests. With none, anyone may call.
+    """Keys as configured, kept as digests: each `KEY`, or `NAME:KEY`.
+
+    A key without a name is a caller of its own, called by its digest.
 
     Args:
-        keys: as configured; never logged, never shown.
+        keys: never logged, never shown.
     """
 
     def __init__(self, keys: Iterable[str]) -> None:
-        self.replace(keys)
-
-    def replace(self, keys: Iterable[str]) -> None:
-        """Takes these instead, from the next request on; streams that run go on."""
-        self._digests = [_digest(key) for key in keys]
+        self._callers = [(_digest(key), name) for name, key in map(_parted, keys)]
 
     def __bool__(self) -> bool:
-        return bool(self._digests)
+        return bool(self._callers)
 
-    def check(self, headers: Mapping[str, str]) -> str:
-        """The caller, as a name that tells callers apart and gives no key away; empty where no keys are configured.
-
-        Takes `Authorization: Bearer KEY` and `x-api-key: KEY`, since Anthropic's SDKs have sent both.
-
-        Raises:
-            Unauthorized: no key, or an unknown one.
-        """
-        if not self._digests:
-            return ""
-        scheme, _, token = headers.get("Authorization", "").partition(" ")
-        given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        if not given:
-            raise Unauthorized("a key is needed: send Authorization: Bearer KEY, or x-api-key: KEY")
+    def caller_of(self, given: str) -> str | None:
+        """The name of the caller that has this key, which gives no key away; None for an unknown one."""
         digest = _digest(given)
         # All keys are compared, each in constant time, so that the time it takes tells nothing about them.
-        if not sum(hmac.compare_digest(digest, known) for known in self._digests):
-            raise Unauthorized("this key is not known here")
-        return digest.hex()[:16]
+        known = [name for theirs, name in self._callers if hmac.compare_digest(digest, theirs)]
+        return (known[0] or digest.hex()[:16]) if known else None
+
+
+def _parted(configured: str) -> tuple[str, str]:
+    name, colon, key = configured.partition(":")
+    return (name, key) if colon and key and is_name(name) else ("", configured)
 
 
 def _digest(key: str) -> bytes:

@@ -52,9 +52,13 @@ class Listening:
 class Callers:
     """Who may call."""
 
-    api_keys: Annotated[Keys, Field(description="callers' keys, sent as Bearer or x-api-key")] = field(
-        default=(), repr=False
-    )
+    callers_file: Annotated[
+        str,
+        Field(description="a file like config/callers.toml: who may do what; with it, keys are demanded everywhere"),
+    ] = ""
+    api_keys: Annotated[
+        Keys, Field(description="further keys, sent as Bearer or x-api-key: each KEY, a caller of its own, or NAME:KEY")
+    ] = field(default=(), repr=False)
     auth: Annotated[Literal["", "none"], Field(description='"none" serves anyone, also beyond loopback')] = ""
     cors_origins: Annotated[
         Names, Field(description='sites whose pages may call, such as "https://chat.example"; "*" for any')

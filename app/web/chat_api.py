@@ -78,7 +78,7 @@ class ChatApi:
 
     async def resume(self, request: web.Request) -> web.StreamResponse:
         """`GET /api/chat/{id}/stream`: the chat's newest answer from its start; 204 where there is nothing."""
-        terms = self.opener.streams.named(request[CALLER], request.match_info["id"])
+        terms = self.opener.streams.named(request[CALLER].name, request.match_info["id"])
         if terms is None:
             return web.Response(status=204)
         try:
@@ -89,11 +89,11 @@ class ChatApi:
     async def stop(self, request: web.Request) -> web.Response:
         """`POST /api/chat/{id}/stop`: stop now, whoever reads."""
         name = request.match_info["id"]
-        terms = self.opener.streams.named(request[CALLER], name)
+        terms = self.opener.streams.named(request[CALLER].name, name)
         if terms is None:
             raise NotFound("no chat of yours has this id")
         if NEWER in request.headers:
-            return web.json_response({"stopped": self.opener.streams.overtake(request[CALLER], name)})
+            return web.json_response({"stopped": self.opener.streams.overtake(request[CALLER].name, name)})
         session = self.opener.streams.live.get(terms.stream_id)
         if session is not None:
             session.stop(Outcome.STOPPED, Stopped("the stream was stopped"))

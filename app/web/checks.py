@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ..access.callers import Roster
+from ..access.callers_file import read_callers
 from ..access.sites import is_loopback
 from ..money.prices import SHIPPED, Prices, load_prices
 from ..settings import Settings, SettingsError
@@ -29,6 +31,7 @@ def check(settings: Settings) -> Prices:
         SettingsError: naming the setting.
     """
     _check_exposure(settings)
+    read_roster(settings)
     _check_lists(settings)
     _check_ledger_file(settings)
     prices = _read_prices(settings)
@@ -39,13 +42,32 @@ def check(settings: Settings) -> Prices:
     return prices
 
 
+def read_roster(settings: Settings) -> Roster | None:
+    """The callers file; None where there is none. Raises SettingsError."""
+    path = settings.callers.callers_file
+    if not path:
+        return None
+    try:
+        return read_callers(Path(path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SettingsError(f"callers_file {path!r}: {_reason(error)}") from None
+
+
 def _check_exposure(settings: Settings) -> None:
     """Refuses to serve anyone beyond this machine by mistake."""
     listening, callers = settings.listening, settings.callers
-    if listening.unix or callers.api_keys or callers.auth == "none" or is_loopback(listening.host):
+    if callers.callers_file and callers.auth == "none":
+        raise SettingsError('callers_file: with auth = "none" nobody would be asked for a key; leave one of them out')
+    if (
+        listening.unix
+        or callers.api_keys
+        or callers.callers_file
+        or callers.auth == "none"
+        or is_loopback(listening.host)
+    ):
         return
     raise SettingsError(
-        f"host {listening.host} is reachable from elsewhere: set callers' keys (SLUICEWAY_API_KEYS=key,…), "
+        f"host {listening.host} is reachable from elsewhere: set callers' keys (SLUICEWAY_CALLERS_FILE=callers.toml, or SLUICEWAY_API_KEYS=key,…), "
         "or say SLUICEWAY_AUTH=none to spend for anyone"
     )
 

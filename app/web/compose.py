@@ -18,7 +18,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from .. import __version__
-from ..access.keys import Keys
+from ..access.guard import Guard
 from ..answer.transcript import Transcript
 from ..fleet.supervisor import WorkerSpec
 from ..money.entry import Entry, ReconcileLimit
@@ -38,7 +38,7 @@ from ..upstream.passing import Passing
 from ..upstream.recount import Reconciler
 from .admin_api import admin_routes
 from .chat_api import ChatApi
-from .checks import check
+from .checks import check, read_roster
 from .credentials import Credentials
 from .entrance import Body, BodyBound, Entrance, Route
 from .errors import errors_as_json
@@ -81,27 +81,28 @@ class Service:
     claude: Claude
     streams: Streams
     refusals: Refusals
-    _keys: Keys
+    _guard: Guard
     _prices: Prices
     _metrics: Metrics
     _page: dict[str, Any]
 
     def reread(self, settings: Settings) -> None:
-        """Takes the callers' keys and the prices from settings and files that were read again.
+        """Takes the callers, their keys and the prices from settings and files that were read again.
 
         Raises:
             SettingsError: something of it is wrong; nothing has changed.
         """
         new, old = settings.flat(), self.settings.flat()
         taken = Settings.model_validate(old | {name: new[name] for name in REREAD})
-        self._prices.replace(check(taken))
+        prices, roster = check(taken), read_roster(taken)
+        self._prices.replace(prices)
         self._metrics.show_prices(self._prices)
-        self._keys.replace(_keys_of(taken.callers))
-        self._page["auth"] = bool(self._keys)
+        self._guard.replace(_keys_of(taken.callers), roster)
+        self._page["auth"] = self._guard.demands_keys
         others = [name for name in new if name not in REREAD and new[name] != old[name]]
         self.settings = taken
         told = f"; {', '.join(others)} changed: that takes a restart" if others else ""
-        log.info("keys and prices were read again%s", told)
+        log.info("callers, keys and prices were read again%s", told)
 
 
 @asynccontextmanager
@@ -129,11 +130,11 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
         if settings.claude.warm_connections:
             await stack.enter_async_context(beside(claude.keep_warm(settings.claude.warm_connections)))
         streams = await _streams(stack, settings, claude, metrics, Ledger(prices), spec.number)
-        keys = Keys(_keys_of(settings.callers))
-        page = _page(settings, credentials, keys)
+        guard = Guard(_keys_of(settings.callers), read_roster(settings))
+        page = _page(settings, credentials, guard)
         opener = Opener(claude, streams, settings.readers, HeadersUp(settings.passing.forward_headers))
         passed = await _pass_through(stack, settings, opener)
-        entrance = Entrance(keys, _body_bounds(settings.bodies), settings.callers.cors_origins, _hosts(settings))
+        entrance = Entrance(guard, _body_bounds(settings.bodies), settings.callers.cors_origins, _hosts(settings))
         cors = Cors(settings.callers.cors_origins)
         forwarder = Forwarder(spec, settings.readers)
         stack.push_async_callback(forwarder.close)
@@ -154,7 +155,7 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
         admin.add_routes(admin_routes(streams, registry))
         for served in (app, admin):
             served.on_response_prepare.append(guard_response)
-        yield Service(settings, app, admin, claude, streams, refusals, keys, prices, metrics, page)
+        yield Service(settings, app, admin, claude, streams, refusals, guard, prices, metrics, page)
 
 
 async def _streams(
@@ -261,11 +262,11 @@ def _hosts(settings: Settings) -> frozenset[str] | None:
     return frozenset(name for name in (settings.listening.host.lower(), *named) if name)
 
 
-def _page(settings: Settings, credentials: Credentials, keys: Keys) -> dict[str, Any]:
+def _page(settings: Settings, credentials: Credentials, guard: Guard) -> dict[str, Any]:
     return {
         "version": __version__,
         "simulated": credentials.simulated,
-        "auth": bool(keys),
+        "auth": guard.demands_keys,
         "model": settings.questions.model,
         "window_ms": round(settings.streams.window_s * 1000),
     }

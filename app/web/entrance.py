@@ -15,7 +15,8 @@ from enum import Enum
 
 from aiohttp import HttpVersion11, hdrs, web
 
-from ..access.keys import Keys
+from ..access.callers import Caller
+from ..access.guard import Guard
 from ..access.sites import check_content_type, check_host, check_site
 from ..errors import BadRequest, SlowBody, TooLarge, Unauthorized, WrongMediaType
 from .errors import Handler
@@ -85,8 +86,8 @@ class BodyBound:
     max_values: int = 0
 
 
-# The caller's name, as `Keys` gives it; empty where none is known.
-CALLER = web.RequestKey("caller", str)
+# Who asks, and what that caller may; without a name where nobody is known.
+CALLER = web.RequestKey("caller", Caller)
 # The whole body, for as long as it is needed: a handler that is done with it takes it out.
 BODY = web.RequestKey("body", bytes)
 # The stop token that came in the head or the body of a control request.
@@ -97,7 +98,7 @@ class Entrance:
     """Lets requests in.
 
     Args:
-        keys: the callers' keys.
+        guard: knows who calls.
         bounds: of the bodies, by kind; of those of a control request it knows itself.
         origins: of other sites' pages that may call.
         hosts: the names that it answers to where there are no keys, beside this machine's own; None for any.
@@ -105,12 +106,12 @@ class Entrance:
 
     def __init__(
         self,
-        keys: Keys,
+        guard: Guard,
         bounds: Mapping[Body, BodyBound],
         origins: Iterable[str] = (),
         hosts: Collection[str] | None = None,
     ) -> None:
-        self._keys = keys
+        self._guard = guard
         self._bounds = {Body.CONTROL: BodyBound(_CONTROL_BYTES, _CONTROL_S), **bounds}
         self._origins = frozenset(origins)
         self._hosts = hosts
@@ -133,13 +134,13 @@ class Entrance:
         """
         if request.match_info.http_exception is not None:
             return await handler(request)  # no route: there is nothing to guard
-        if self._hosts is not None and not self._keys and not _is_unix(request):
+        if self._hosts is not None and not self._guard.demands_keys and not _is_unix(request):
             check_host(request.headers.get(hdrs.HOST, ""), self._hosts)
         route = self._routes.get(request.match_info.route) or Route("", "", handler)
         if route.who is Who.STEERER:
             await self._let_steer(request)
         else:
-            request[CALLER] = self._keys.check(request.headers) if route.who is Who.CALLER else ""
+            request[CALLER] = self._guard.identify(request.headers) if route.who is Who.CALLER else Caller()
         if route.body in (Body.QUESTION, Body.MESSAGES):
             check_content_type(request.headers)
             request[BODY] = await read_body(request, self._bounds[route.body])
@@ -151,7 +152,7 @@ class Entrance:
         """Where there are no keys, a request proves nothing: it must not be one that any site's page can send."""
         changes = request.method not in (hdrs.METH_GET, hdrs.METH_HEAD)
         allowed = "*" in self._origins or request.headers.get(hdrs.ORIGIN) in self._origins
-        if changes and not self._keys and not allowed:
+        if changes and not self._guard.demands_keys and not allowed:
             check_site(request.headers)
 
     async def _let_steer(self, request: web.Request) -> None:
@@ -159,12 +160,12 @@ class Entrance:
         bound = self._bounds[Body.CONTROL]
         token = request.headers.get("X-Stop-Token")
         if token is not None:
-            request[CALLER], request[STOP_TOKEN] = "", token
+            request[CALLER], request[STOP_TOKEN] = Caller(), token
             request[BODY] = await read_body(request, bound)
             return
         refusal: Unauthorized | None = None
         try:
-            request[CALLER] = self._keys.check(request.headers)
+            request[CALLER] = self._guard.identify(request.headers)
         except Unauthorized as error:
             refusal = error
         request[BODY] = await read_body(request, bound)
@@ -174,7 +175,7 @@ class Entrance:
             if refusal is None:
                 raise
         if token is not None:
-            request[CALLER], request[STOP_TOKEN] = "", token
+            request[CALLER], request[STOP_TOKEN] = Caller(), token
         elif refusal is not None:
             raise refusal
 

@@ -17,7 +17,7 @@ def gauge_routes(streams: Streams) -> list[Route]:
 
     async def gauges(request: web.Request) -> web.Response:
         session = streams.live.get(request.match_info["id"])
-        if session is None or session.terms.caller != request[CALLER]:
+        if session is None or session.terms.caller != request[CALLER].name:
             # The same for another caller's stream, so that nobody learns that it exists.
             return web.Response(status=204)
         return web.json_response(_gauges(session))

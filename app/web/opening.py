@@ -81,7 +81,7 @@ class Opener:
         """
         terms = Terms(
             self.streams.new_id(),
-            request[CALLER],
+            request[CALLER].name,
             wanted.model,
             wanted.policy,
             wanted.grace_s,
@@ -113,10 +113,10 @@ class Opener:
         told = {"X-Stream-Id": stream_id, **headers}
         connection = self._connection(request, told, sent_id=sent_id, credits=credits)
         if request.method == hdrs.METH_HEAD:  # a HEAD request must not take the stream over from its reader
-            self.streams.readable(stream_id, request[CALLER], sent_id)
+            self.streams.readable(stream_id, request[CALLER].name, sent_id)
             return web.Response(headers=connection.response.headers)
         try:
-            session = await self.streams.resume(stream_id, request[CALLER], connection)
+            session = await self.streams.resume(stream_id, request[CALLER].name, connection)
         except SluicewayError:
             if connection.committed:  # the rest is no longer kept; an end without a last event says so
                 return connection.response

@@ -82,7 +82,7 @@ class PlainApi:
 
     def _steered(self, request: web.Request) -> Session | None:
         """The stream that the caller, by its key or by the stream's own stop token, may steer."""
-        return self.opener.streams.find(request.match_info["id"], request[CALLER], request.get(STOP_TOKEN))
+        return self.opener.streams.find(request.match_info["id"], request[CALLER].name, request.get(STOP_TOKEN))
 
 
 def _last_event_id(request: web.Request) -> int:

@@ -127,7 +127,7 @@ async def test_sighup_reads_keys_and_prices_again_and_a_bad_file_changes_nothing
     assert [await status(service.url, key) for key in ("one", "two", "three")] == [200, 200, 401]
 
     keys("two", "three")
-    await hang_up("keys and prices were read again")
+    await hang_up("callers, keys and prices were read again")
     assert [await status(service.url, key) for key in ("one", "two", "three")] == [401, 200, 200]
 
     config.write_text("api_keys = [", "utf-8")

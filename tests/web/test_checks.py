@@ -44,6 +44,29 @@ def test_anyone_else_is_not(host: str) -> None:
     check(settings(host=host, unix="/run/s.sock"))
 
 
+def callers_file(folder: Path, text: str, mode: int = 0o600) -> str:
+    path = folder / "callers.toml"
+    path.write_text(text, "utf-8")
+    path.chmod(mode)
+    return str(path)
+
+
+def test_who_may_call_beyond_this_machine_may_stand_in_a_callers_file(tmp_path: Path) -> None:
+    check(settings(host="0.0.0.0", callers_file=callers_file(tmp_path, "[callers.a]")))
+
+
+def test_a_callers_file_that_is_wrong_readable_or_not_there_is_refused(tmp_path: Path) -> None:
+    path = callers_file(tmp_path, "[callers.a]\nstreams = 0")
+    assert refused(callers_file=path).startswith(f"callers_file {path!r}: [callers.a] streams: ")
+    path = callers_file(tmp_path, "[callers.a]", 0o644)
+    assert refused(callers_file=path).startswith(f"callers_file {path!r}: its mode is 0644")
+    assert refused(callers_file=f"{path}.absent").endswith(": No such file or directory")
+
+
+def test_a_callers_file_of_a_service_for_anyone_is_refused(tmp_path: Path) -> None:
+    assert refused(callers_file=callers_file(tmp_path, ""), auth="none").startswith("callers_file: with auth")
+
+
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [

@@ -102,7 +102,9 @@ async def test_what_takes_a_restart_is_said_by_name(serve: Serve, caplog: pytest
     service = await serve()
     with caplog.at_level(logging.INFO, "app.web.compose"):
         service.service.reread(again(service, window_s=0.2, model="claude-other"))
-    assert caplog.messages == ["keys and prices were read again; model, window_s changed: that takes a restart"]
+    assert caplog.messages == [
+        "callers, keys and prices were read again; model, window_s changed: that takes a restart"
+    ]
 
 
 async def test_keys_are_not_taken_away_from_a_service_that_others_reach(
@@ -114,6 +116,22 @@ async def test_keys_are_not_taken_away_from_a_service_that_others_reach(
     url = service.url.replace("0.0.0.0", "127.0.0.1")
     async with client.get(f"{url}/v1/models") as response:
         assert response.status == 401
+
+
+async def test_a_callers_file_is_read_again_with_them(
+    serve: Serve, client: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    path = tmp_path / "callers.toml"
+    path.touch(0o600)
+    service = await serve(callers_file=str(path), api_keys=("acme:one",))
+    assert await reads(client, service, "one")
+    path.write_text("[callers.acme]\nstreams = 0", "utf-8")
+    with pytest.raises(SettingsError, match=r"^callers_file .* \[callers\.acme\] streams: "):
+        service.service.reread(again(service, api_keys=()))
+    assert await reads(client, service, "one")
+    path.write_text("[callers.acme]\nstreams = 1", "utf-8")
+    service.service.reread(again(service, api_keys=()))
+    assert not await reads(client, service, "one")
 
 
 async def test_what_is_wrong_changes_nothing_of_it(serve: Serve, client: aiohttp.ClientSession, tmp_path: Path) -> None:

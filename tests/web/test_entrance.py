@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from app.access.keys import Keys
+from app.access.guard import Guard
 from app.tools.simulator.server import Simulator
 from app.web.entrance import BODY, CALLER, Body, BodyBound, Entrance, Route, Who
 from app.web.errors import errors_as_json
@@ -55,9 +55,9 @@ async def bare(client: aiohttp.ClientSession) -> AsyncIterator[str]:
     """A service of two routes, of which one was added past the entrance."""
 
     async def handler(request: web.Request) -> web.Response:
-        return web.json_response({"caller": request[CALLER], "body": request.get(BODY, b"").decode()})
+        return web.json_response({"caller": request[CALLER].name, "body": request.get(BODY, b"").decode()})
 
-    entrance = Entrance(Keys([KEY]), {Body.QUESTION: BodyBound(10, 5.0, "some_setting")})
+    entrance = Entrance(Guard([KEY]), {Body.QUESTION: BodyBound(10, 5.0, "some_setting")})
     app = web.Application(middlewares=[errors_as_json, entrance.middleware])
     app.router.add_post("/undeclared", handler)
     entrance.install(app, [Route("POST", "/declared", handler, Who.ANYONE, Body.QUESTION)])

@@ -1,0 +1,219 @@
+"""Who may do what: the callers file, read. Pure: whoever reads the file and judges its rights is `callers_file.py`.
+
+    [limits]               all callers together
+    [default]              what a caller's own table does not say
+    [callers.acme]         a caller; its name is what streams, budgets, logs and metrics know it by
+
+A caller is a name, not a key: keys come and go, its streams and what it spent stay. What a table leaves out is unbounded,
+but for two: `drain`, which lets a caller spend without reading, is only where it is named, and requests that are not
+booked pass only where there is no budget that they would go around.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from decimal import Decimal
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+# A name goes into metrics, logs and file names, so it holds nothing that means something there.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# Callers are looked at one after another nowhere, but the file is read at once: 10,000 tables take some 0.3 s.
+_MOST_CALLERS = 10_000
+_NANO = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much, for one caller or for all together; None where there is no bound.
+
+    Attributes:
+        streams: at once, those that wait for a lost reader too.
+        requests_per_minute: let in.
+        output_tokens_per_minute: generated.
+        budget_nano_usd_per_day, budget_nano_usd_per_month: spent, in billionths of a dollar; days and months are UTC's.
+    """
+
+    streams: int | None = None
+    requests_per_minute: int | None = None
+    output_tokens_per_minute: int | None = None
+    budget_nano_usd_per_day: int | None = None
+    budget_nano_usd_per_month: int | None = None
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether what is spent is bounded."""
+        return self.budget_nano_usd_per_day is not None or self.budget_nano_usd_per_month is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller(Limits):
+    """Who asks, and what that caller may.
+
+    Attributes:
+        name: by which its streams and what it spent are known; gives no key away; empty where nobody is known.
+        models: patterns of the models that it may ask (`fnmatch`); None for every model.
+        max_tokens: the most output tokens of one answer; None for the service's own bound alone.
+        policies: what it may choose to happen when its reader is lost; `abort` is always there.
+        grace_max_s: the longest grace that it may ask, in seconds; None for the service's own bound alone.
+        upstream_passthrough: it may use Claude's other paths, which are not booked.
+    """
+
+    name: str = ""
+    models: tuple[str, ...] | None = None
+    max_tokens: int | None = None
+    policies: frozenset[str] = frozenset({"abort", "grace", "drain"})
+    grace_max_s: float | None = None
+    upstream_passthrough: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """The callers file.
+
+    Attributes:
+        callers: by name.
+        default: what a caller without a table may, such as one of `api_keys`; it has no name.
+        limits: of all callers together.
+    """
+
+    callers: Mapping[str, Caller] = field(default_factory=dict)
+    default: Caller = Caller()
+    limits: Limits = Limits()
+
+
+def is_name(name: str) -> bool:
+    """Whether a caller may be called so."""
+    return _NAME.fullmatch(name) is not None
+
+
+def parse_callers(text: str) -> Roster:
+    """Reads a callers file.
+
+    Args:
+        text: TOML.
+
+    Raises:
+        ValueError: names the table, the field and its bound. RecursionError: it is nested without end.
+    """
+    document = tomllib.loads(text, parse_float=Decimal)
+    _check_names("", document, _TABLES)
+    limits = _checked(_Limits, "[limits]", _table(document, "limits")).limits()
+    default = _table(document, "default")
+    told = _checked(_Caller, "[default]", default)
+    tables = _table(document, "callers")
+    if len(tables) > _MOST_CALLERS:
+        raise ValueError(f"[callers]: it has {len(tables)} tables, and at most {_MOST_CALLERS} can be")
+    callers = {}
+    for name in tables:
+        if not is_name(name):
+            raise ValueError(
+                f"[callers.{name[:80]!r}]: a caller's name has 1 to 64 letters, digits, dots, dashes or underscores of "
+                "ASCII, and begins with a letter or a digit"
+            )
+        own = _table(tables, name, f"callers.{name}")
+        callers[name] = _checked(_Caller, f"[callers.{name}]", default | own).caller(name, limits)
+    return Roster(callers, told.caller("", limits), limits)
+
+
+_TABLES = ("limits", "default", "callers")
+
+
+def _as_decimal(value: object) -> object:
+    return Decimal(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Usd = Annotated[Decimal, BeforeValidator(_as_decimal), Field(ge=0, le=100_000_000, decimal_places=9)]
+Seconds = Annotated[Decimal, BeforeValidator(_as_decimal), Field(gt=0, le=3600)]
+Pattern = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class _Limits(BaseModel):
+    """A table as it is written."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
+
+    streams: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    output_tokens_per_minute: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
+    budget_usd_per_day: Usd | None = None
+    budget_usd_per_month: Usd | None = None
+
+    def limits(self) -> Limits:
+        """What it stands for."""
+        return Limits(
+            self.streams,
+            self.requests_per_minute,
+            self.output_tokens_per_minute,
+            _nano(self.budget_usd_per_day),
+            _nano(self.budget_usd_per_month),
+        )
+
+
+class _Caller(_Limits):
+    models: Annotated[list[Pattern], Field(min_length=1, max_length=100)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    policies: Annotated[list[Literal["abort", "grace", "drain"]], Field(min_length=1)] = ["abort", "grace"]
+    grace_max_s: Seconds | None = None
+    upstream_passthrough: bool | None = None
+
+    def caller(self, name: str, of_all: Limits) -> Caller:
+        """What it stands for, beside what bounds all callers together."""
+        own = self.limits()
+        passes = self.upstream_passthrough
+        return Caller(
+            **{bound.name: getattr(own, bound.name) for bound in fields(Limits)},
+            name=name,
+            models=tuple(self.models) if self.models is not None else None,
+            max_tokens=self.max_tokens,
+            policies=frozenset(self.policies) | {"abort"},
+            grace_max_s=float(self.grace_max_s) if self.grace_max_s is not None else None,
+            upstream_passthrough=passes if passes is not None else not (own.has_budget or of_all.has_budget),
+        )
+
+
+def _nano(usd: Decimal | None) -> int | None:
+    return int(usd * _NANO) if usd is not None else None
+
+
+_Table = TypeVar("_Table", bound=_Limits)
+
+
+def _checked(kind: type[_Table], told: str, table: dict[str, Any]) -> _Table:
+    _check_names(f"{told} ", table, kind.model_fields)
+    try:
+        return kind.model_validate(table)
+    except ValidationError as error:
+        # The message alone: a value may be a key that was put into the wrong place.
+        raise ValueError(
+            "; ".join(f"{told} {_place(problem)}: {problem['msg']}" for problem in error.errors())
+        ) from None
+
+
+def _place(problem: Any) -> str:
+    """The field at fault; of a list its place too, but not which member of a union refused it."""
+    return "".join(
+        f"[{part}]" if isinstance(part, int) else part
+        for part in problem["loc"]
+        if part == problem["loc"][0] or isinstance(part, int)
+    )
+
+
+def _check_names(told: str, table: Mapping[str, Any], known: Any) -> None:
+    for name in table:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
+            raise ValueError(f"{told}unknown field {name[:80]!r}{hint}")
+
+
+def _table(document: Mapping[str, Any], name: str, told: str = "") -> dict[str, Any]:
+    table = document.get(name, {})
+    if not isinstance(table, dict):
+        raise ValueError(f"[{told or name}]: it must be a table")
+    return table
