@@ -10,7 +10,7 @@ PORT   ?= 8080
 DEBIAN := nginx:nginx-light chromium:chromium prometheus:prometheus ip:iproute2 openssl:openssl
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test unit mutants soak clients check cover bench load audit lock clean
+.PHONY: help setup run test unit mutants soak client clients check cover bench load audit lock clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ mutants: build/mutants/.lib ## Change one thing at a time in the rules and name 
 
 soak: $(VENV)/.tests system ## Run the tests that take longer than `make test` may
 	$(BIN)/python -m pytest -m soak --timeout 1800
+
+client: $(VENV)/.service ## Pack the browser's client for npm: build/sluiceway-client-VERSION.tgz
+	@$(BIN)/python -m app.tools.client_package build
 
 # The clients, each as its own lock in tests/clients/matrix has it: too heavy for .venv.
 build/clients/.py: tests/clients/matrix/requirements.lock | $(VENV)/.tests

@@ -15,6 +15,8 @@ from aiohttp import ETag, web
 from .. import __version__
 from .entrance import Route, Who
 
+STATIC = resources.files(__package__) / "static"
+
 _FILES = {
     "/": ("index.html", "text/html"),
     "/client.js": ("client.js", "text/javascript"),
@@ -84,8 +86,7 @@ class Pages:
     """
 
     def __init__(self) -> None:
-        folder = resources.files(__package__) / "static"
-        client = trimmed((folder / "client.js").read_bytes())
+        client = trimmed((STATIC / "client.js").read_bytes())
         self.client_path = f"/client.{_digest(client)}.js"
         link = f"<{self.client_path}>; rel=canonical"
         self._pages = {self.client_path: _page(client, "text/javascript", _FOR_EVER)}
@@ -93,7 +94,7 @@ class Pages:
             if name == "client.js":
                 self._pages[path] = _page(client, media_type, _ASK_AGAIN, link)
             else:
-                self._pages[path] = _page((folder / name).read_bytes(), media_type, _ASK_AGAIN)
+                self._pages[path] = _page((STATIC / name).read_bytes(), media_type, _ASK_AGAIN)
 
     def routes(self, config: Mapping[str, Any]) -> list[Route]:
         """Their paths, and `GET /config.json`: what pages are told about the service, as it is then."""

@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from aiohttp import web
 from playwright.async_api import Browser, FilePayload, Page, expect
 
 from app.tools.simulator.answer import numbered_text
@@ -21,6 +20,7 @@ from tests.conftest import Serve
 from tests.support.answers import NAMES, events_in
 from tests.support.browser import blameless
 from tests.support.node import bundle, node
+from tests.support.other_site import site
 
 # What the AI SDK's own provider for Claude calls the ends of an answer; "other" is what it does not know.
 FINISHES = {
@@ -282,30 +282,6 @@ async def test_failures_are_told_before_and_within_the_stream(serve: Serve) -> N
 
 # --- in a browser --------------------------------------------------------------------------------------------------
 
-PAGE = '<!doctype html><meta charset="utf-8"><title>chat</title><div id="root"></div><script src="/page.js"></script>'
-
-
-@asynccontextmanager
-async def site() -> AsyncIterator[str]:
-    """Another site, with a page that uses `useChat`."""
-    script = await bundle("use_chat.mjs")
-
-    async def page(_request: web.Request) -> web.Response:
-        return web.Response(text=PAGE, content_type="text/html")
-
-    async def bundled(_request: web.Request) -> web.Response:
-        return web.Response(body=script, content_type="text/javascript", charset="utf-8")
-
-    app = web.Application()
-    app.add_routes([web.get("/", page), web.get("/page.js", bundled)])
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
 
 async def ask(page: Page, say: str) -> None:
     await page.locator("#say").fill(say)
@@ -315,7 +291,7 @@ async def ask(page: Page, say: str) -> None:
 @asynccontextmanager
 async def opened(serve: Serve, chrome: Browser, query: dict[str, str]) -> AsyncIterator[tuple[Page, str]]:
     """A page with `useChat`, and its address."""
-    async with site() as origin:
+    async with site(await bundle("use_chat.mjs")) as origin:
         service = await serve(cors_origins=(origin,))
         page = await chrome.new_page()
         url = f"{origin}/?{urlencode({'api': f'{service.url}/api/chat'} | query)}"

@@ -37,16 +37,24 @@ async def node(script: str, asked: Any) -> Any:
     return json.loads(await _run(NODE, script, given=json.dumps(asked).encode()))
 
 
-async def bundle(entry: str) -> bytes:
-    """A module of `tests/js` and all that it imports, as one script for a browser."""
+async def bundle(entry: str, *more: str, beside: Path | None = None) -> bytes:
+    """A module of `tests/js` and all that it imports, as one script for a browser.
+
+    Args:
+        more: further options of esbuild.
+        beside: a `node_modules` whose packages the module may import as well.
+    """
     await installed()
     esbuild = _MODULES / ".bin" / "esbuild"
     define = '--define:process.env.NODE_ENV="production"'
-    return await _run(esbuild, entry, "--bundle", "--format=iife", "--loader:.js=jsx", "--jsx=automatic", define)
+    options = ("--bundle", "--format=iife", "--loader:.js=jsx", "--jsx=automatic", define, *more)
+    return await _run(esbuild, entry, *options, modules=() if beside is None else (beside, _MODULES))
 
 
-async def _run(program: Path, *arguments: str, given: bytes = b"") -> bytes:
+async def _run(program: Path, *arguments: str, given: bytes = b"", modules: tuple[Path, ...] = ()) -> bytes:
     environ = os.environ | {"PATH": f"{NODE.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    if modules:
+        environ["NODE_PATH"] = os.pathsep.join(map(str, modules))
     process = await asyncio.create_subprocess_exec(
         program,
         *arguments,

@@ -1,4 +1,7 @@
-/** Sluiceway's browser client. One ES module, no dependency, no build step: `import { stream } from "/client.js"`. */
+/**
+ * Sluiceway's browser client. One ES module without dependencies: `import { stream } from "sluiceway-client"` where the
+ * package is installed, or `from "/client.js"` on a page of the service.
+ */
 
 /** The body of `POST /api/stream`; what is not named here is passed on to the Messages API. */
 export interface StreamRequest {
@@ -214,6 +217,9 @@ export class InterruptedError extends SluicewayError {}
 export class ProtocolError extends SluicewayError {}
 /** Aborted by this side: type `aborted`, name "AbortError". */
 export class AbortedError extends SluicewayError {}
+
+/** Resolves at the next animation frame; at once where the page is hidden, and within 250 ms where frames do not come. */
+export function nextFrame(): Promise<void>;
 
 export interface SseEvent {
   id: string;

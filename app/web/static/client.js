@@ -114,7 +114,7 @@ async function httpError(response) {
 }
 
 // The next moment at which painting makes sense. Hidden pages have no frames and slow timers: theirs is now.
-function nextFrame() {
+export function nextFrame() {
   if (globalThis.document?.hidden) return Promise.resolve();
   return new Promise((resolve) => {
     const paints = globalThis.requestAnimationFrame;
