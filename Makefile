@@ -90,8 +90,14 @@ build/clients/.js: tests/clients/matrix/package-lock.json | $(VENV)/.tests
 	cd build/clients/js && PATH="$(abspath $(BIN)):$$PATH" npm ci --ignore-scripts --silent
 	@touch $@
 
-clients: build/clients/.py build/clients/.js ## Drive real clients straight and through; renew their table in the README (some minutes)
-	$(BIN)/python -m pytest -m clients --timeout 900 tests/clients/matrix
+build/clients/.vite: tests/clients/vite/package-lock.json | $(VENV)/.tests
+	mkdir -p build/clients/vite
+	cp tests/clients/vite/package.json tests/clients/vite/package-lock.json tests/clients/vite/.npmrc build/clients/vite/
+	cd build/clients/vite && PATH="$(abspath $(BIN)):$$PATH" npm ci --ignore-scripts --silent
+	@touch $@
+
+clients: build/clients/.py build/clients/.js build/clients/.vite system ## Drive real clients straight and through; renew their table in the README (some minutes)
+	$(BIN)/python -m pytest -m clients --timeout 900 tests/clients
 	$(BIN)/python -m tests.clients.matrix.table
 
 check: $(VENV)/.tests ## Lint, format and types

@@ -51,14 +51,21 @@ async def bundle(entry: str, *more: str, beside: Path | None = None) -> bytes:
     return await _run(esbuild, entry, *options, modules=() if beside is None else (beside, _MODULES))
 
 
-async def _run(program: Path, *arguments: str, given: bytes = b"", modules: tuple[Path, ...] = ()) -> bytes:
+async def program(script: Path, *arguments: str, cwd: Path) -> None:
+    """Runs a package's own program in a folder."""
+    await _run(NODE, str(script), *arguments, cwd=cwd)
+
+
+async def _run(
+    program: Path, *arguments: str, given: bytes = b"", modules: tuple[Path, ...] = (), cwd: Path = JS
+) -> bytes:
     environ = os.environ | {"PATH": f"{NODE.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
     if modules:
         environ["NODE_PATH"] = os.pathsep.join(map(str, modules))
     process = await asyncio.create_subprocess_exec(
         program,
         *arguments,
-        cwd=JS,
+        cwd=cwd,
         env=environ,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
