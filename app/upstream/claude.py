@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-import anthropic
 import httpx2
 
 from .. import __version__
@@ -17,7 +16,8 @@ from ..answer.refusals import without_secrets
 from ..errors import UpstreamError, UpstreamTimeout
 from ..settings.sections import RetryRule, UpstreamOptions
 from .answer import Answer
-from .failures import FAILURES, described, refused, translated
+from .failures import described, refused, translated
+from .identity import API_VERSION, Identity
 from .pacing import Pacer
 from .pool import Pool
 from .resting_socket import Window
@@ -25,8 +25,6 @@ from .transport import Carrier
 
 log = logging.getLogger(__name__)
 
-# The SDK describes itself with these headers. They are left out, because the request is the client's and not the SDK's.
-_SDKS_OWN = ("accept", "content-type", "user-agent", "anthropic-version", "x-stainless-")
 # Only uncompressed bytes can be read at our own pace, and a whole answer is not decompressed on the event loop.
 _ENCODING = "identity"
 
@@ -37,11 +35,12 @@ class Claude:
     Args:
         options: how it is reached.
         window_s: seconds between two batches of a stream; its socket need not be read more often.
-        api_key: None leaves it to the SDK's own environment variables.
+        api_key: None leaves it to the environment, as `Identity.of` reads it.
         base_url: None for Claude's own.
         on_retry: told of every request that is sent again.
 
     Attributes:
+        identity: who asks.
         own_headers: what the service says where it asks in its own words.
     """
 
@@ -59,18 +58,13 @@ class Claude:
         self.pacer = Pacer()
         self._pool = Pool(Window(options.receive_buffer_bytes), options.connect_timeout_s)
         self._carrier = Carrier(self._pool, self.hide)
-        self.sdk = anthropic.AsyncAnthropic(
-            api_key=api_key,
-            base_url=base_url,
-            http_client=self._carrier.http,
-            max_retries=0,
-            timeout=httpx2.Timeout(None, connect=options.connect_timeout_s),
-        )
+        self.identity = Identity.of(api_key, base_url, self._carrier.http)
+        self._headers = dict(self.identity.headers) | {"accept-encoding": _ENCODING}
         self.own_headers = {
             "accept": "application/json",
             "content-type": "application/json",
             "user-agent": f"sluiceway/{__version__}",
-            "anthropic-version": str(self.sdk.default_headers["anthropic-version"]),
+            "anthropic-version": API_VERSION,
         }
 
     def ask(self, params: Mapping[str, Any], retry: RetryRule | None = None) -> Answer:
@@ -118,9 +112,8 @@ class Claude:
     async def send(self, request: httpx2.Request, carrier: Carrier | None = None) -> httpx2.Response:
         """Sends what `url` and `headers_up` made, and returns when the head of an answer is here, good or not.
 
-        The SDK says where to, with which key, and fetches and renews tokens; it is not asked to send, because it would
-        read each body and write it anew, and takes as long as all else that a short answer needs (measured: 1.1 of 3.4
-        ms).
+        The SDK is not asked to send: it would read each body and write it anew, and takes as long as all else that a
+        short answer needs (measured: 1.1 of 3.4 ms).
 
         Args:
             request: with a key, where that is none that is renewed.
@@ -130,26 +123,17 @@ class Claude:
             UpstreamError: there was no answer. Cancelling ends the connection to Claude.
         """
         try:
-            return await (carrier or self._carrier).send(request, self.sdk.custom_auth)
-        except FAILURES as error:
-            if isinstance(
-                error, anthropic.AnthropicError
-            ):  # its words say what an operator can mend, without the token
-                log.warning("no token to ask Claude with: %.500s", ascii(str(error)))
+            return await (carrier or self._carrier).send(request, self.identity.auth)
+        except httpx2.HTTPError as error:
             raise translated(error) from error
 
     def url(self, path: str) -> httpx2.URL:
         """Where `path` is, with its query, below the base URL."""
-        return _below(self.sdk.base_url, path)
+        return _below(self.identity.base_url, path)
 
     def headers_up(self, headers: Mapping[str, str]) -> httpx2.Headers:
         """`headers` and the key, by lower-case names, as they go up."""
-        own = {
-            name: value
-            for name, value in ((name.lower(), value) for name, value in self.sdk.default_headers.items())
-            if isinstance(value, str) and not name.startswith(_SDKS_OWN)
-        }
-        up = own | {"accept-encoding": _ENCODING} | {name.lower(): value for name, value in headers.items()}
+        up = self._headers | {name.lower(): value for name, value in headers.items()}
         return httpx2.Headers(up, encoding="utf-8")  # ASCII would refuse an app's name that is not
 
     async def fetch(self, path: str, headers: Mapping[str, str], body: bytes) -> httpx2.Response:
@@ -182,16 +166,17 @@ class Claude:
 
     async def keep_warm(self, most: int) -> None:
         """Keeps up to `most` connections ready before they are asked for. Runs until cancelled."""
-        await self._pool.keep_warm(self.sdk.base_url, most)
+        await self._pool.keep_warm(self.identity.base_url, most)
 
     def hide(self, said: bytes) -> bytes:
         """What Claude's side said, without the keys that we ask with, and others."""
-        keys = (self.sdk.api_key, self.sdk.auth_token)
-        return without_secrets(said, [key.encode() for key in keys if key])
+        return without_secrets(said, [key.encode() for key in self.identity.keys])
 
     async def close(self) -> None:
         """Closes the connection pool. Answers must have been closed before."""
-        await self.sdk.close()
+        if self.identity.close is not None:
+            await self.identity.close()
+        await self._carrier.close()
 
 
 @lru_cache(maxsize=64)  # nearly all requests go to one path, and parsing it takes longer than sending it

@@ -1,25 +1,22 @@
-"""The exceptions of the SDK and of the HTTP below us, as errors of our own: the one place that knows them."""
+"""The exceptions of the HTTP below us as errors of our own: the one place that knows them."""
 
 from __future__ import annotations
 
 import ssl
 
-import anthropic
 import httpx2
 
 from ..answer.refusals import came_with, no_stream, refusal
 from ..errors import ErrorResponse, SluicewayError, UpstreamCut, UpstreamError, UpstreamGarbled, UpstreamUnreachable
 from .exchange import BrokeOff
+from .identity import NoToken
 from .ways import ProxyRefused
 
-# What a request raises where it came to nothing. The SDK's own is met where it has no token to ask with.
-FAILURES = (anthropic.AnthropicError, httpx2.HTTPError)
 
-
-def translated(cause: Exception) -> UpstreamError:
-    """One of `FAILURES` as what a caller is told."""
-    if isinstance(cause, anthropic.AnthropicError):
-        return UpstreamUnreachable(f"the service could get no token to ask Claude with: {type(cause).__name__}")
+def translated(cause: httpx2.HTTPError) -> UpstreamError:
+    """Why a request came to nothing, as what a caller is told."""
+    if isinstance(cause, NoToken):
+        return UpstreamUnreachable(f"the service could get no token to ask Claude with: {cause}")
     if isinstance(cause, httpx2.DecodingError):
         return UpstreamGarbled(f"Claude's side could not be read: {cause}")
     if isinstance(cause, httpx2.RemoteProtocolError):

@@ -111,7 +111,7 @@ class Passing:
 
     async def keep(self) -> None:
         """Closes connections that were idle for long. Runs until cancelled."""
-        await self._pool.keep_warm(self._claude.sdk.base_url, 0)
+        await self._pool.keep_warm(self._claude.identity.base_url, 0)
 
     async def close(self) -> None:
         """Closes the connections."""

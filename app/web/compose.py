@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import anthropic
 from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector
 
@@ -34,6 +33,7 @@ from ..streams.registry import Streams
 from ..telemetry.prometheus import Metrics
 from ..upstream.claude import Claude
 from ..upstream.headers import HeadersUp
+from ..upstream.identity import IdentityError
 from ..upstream.passing import Passing
 from ..upstream.recount import Reconciler
 from .admin_api import admin_routes
@@ -224,13 +224,13 @@ def _claude(settings: Settings, credentials: Credentials, metrics: Metrics) -> C
             credentials.base_url,
             metrics.upstream_retry,
         )
-    except (anthropic.AnthropicError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         # The SDK, and TLS below it, take more from the environment: profiles, identities, certificates. Those are
         # named.
-        kind = "ANTHROPIC_" if isinstance(error, anthropic.AnthropicError) else "SSL_CERT_"
+        kind = "ANTHROPIC_" if isinstance(error, IdentityError) else "SSL_CERT_"
         names = sorted(name for name in os.environ if name.startswith(kind))
         raise SettingsError(f"{', '.join(names) or 'the way to Claude'}: {error}") from error
-    if claude.sdk.api_key is None and claude.sdk.auth_token is None and claude.sdk.credentials is None:
+    if not claude.identity.known:
         log.warning("ANTHROPIC_API_KEY is not set: Claude will refuse every request")
     return claude
 

@@ -88,10 +88,9 @@ def serve(command: Command, workers: int, worker: str | None) -> bool:
 
 
 def imported() -> ModuleType:
-    """What runs the service. It takes seconds: not for the parent of workers, nor before an error.
+    """What runs the service. It takes most of a start: not for the parent of workers, nor before an error.
 
-    The collector rests meanwhile: all that the SDK's modules make stays, and it would look at it again and again, for a
-    tenth of that time.
+    The collector rests meanwhile: all that the modules make stays, and it would look at it again and again.
     """
     gc.disable()
     try:
