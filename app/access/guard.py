@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from ..errors import Unauthorized
 from .callers import Caller, Roster
+from .key_form import parse_key
+from .key_ring import KeyRecord, KeyRing
 from .keys import Keys
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Who is known: the callers file, and the keys that were made for its callers.
+
+    Attributes:
+        roster: the file.
+        ring: the keys.
+    """
+
+    roster: Roster = field(default_factory=Roster)
+    ring: KeyRing = field(default_factory=KeyRing)
 
 
 class Guard:
@@ -15,41 +30,73 @@ class Guard:
 
     Args:
         keys: as configured in `api_keys`; never logged, never shown.
-        roster: the callers file; None where there is none.
+        known: the callers file and its keys; None where there is none.
+        used: told of each key that was taken, and when.
 
     Attributes:
-        roster: the callers file, or what stands for none: nobody is bounded.
+        known: the callers file and its keys, or what stands for none: nobody is bounded.
     """
 
-    def __init__(self, keys: Iterable[str] = (), roster: Roster | None = None) -> None:
-        self.replace(keys, roster)
+    def __init__(
+        self,
+        keys: Iterable[str] = (),
+        known: Known | None = None,
+        used: Callable[[KeyRecord, float], None] = lambda _record, _now: None,
+    ) -> None:
+        self._used = used
+        self.replace(keys)
+        self._has_file = known is not None
+        self.known = known if known is not None else Known()
 
-    def replace(self, keys: Iterable[str], roster: Roster | None) -> None:
-        """Takes these instead, from the next request on; streams that run go on."""
+    def replace(self, keys: Iterable[str]) -> None:
+        """Takes these in place of the configured keys, from the next request on; streams that run go on."""
         self._keys = Keys(keys)
-        self._demands = bool(self._keys) or roster is not None
-        self.roster = roster if roster is not None else Roster()
+
+    def learn(self, known: Known) -> None:
+        """Takes a callers file and its keys that were read again; streams that run go on."""
+        self.known = known
+
+    @property
+    def roster(self) -> Roster:
+        """The callers file, or what stands for none."""
+        return self.known.roster
 
     @property
     def demands_keys(self) -> bool:
         """Whether only who has a key may call."""
-        return self._demands
+        return self._has_file or bool(self._keys)
 
-    def identify(self, headers: Mapping[str, str]) -> Caller:
+    def identify(self, headers: Mapping[str, str], now: float) -> Caller:
         """Who calls; one without a name where anyone may.
 
         Takes `Authorization: Bearer KEY` and `x-api-key: KEY`, since Anthropic's SDKs have sent both.
 
+        Args:
+            headers: of the request.
+            now: seconds since 1970.
+
         Raises:
-            Unauthorized: no key, or an unknown one.
+            Unauthorized: no key, or one that is unknown, revoked or has expired.
         """
-        if not self._demands:
+        if not self.demands_keys:
             return Caller()
         scheme, _, token = headers.get("Authorization", "").partition(" ")
         given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         if not given:
             raise Unauthorized("a key is needed: send Authorization: Bearer KEY, or x-api-key: KEY")
         name = self._keys.caller_of(given)
-        if name is None:
+        if name is not None:
+            return self.roster.callers.get(name) or replace(self.roster.default, name=name)
+        caller = self._by_made_key(given, now)
+        if caller is None:
             raise Unauthorized("this key is not known here")
-        return self.roster.callers.get(name) or replace(self.roster.default, name=name)
+        return caller
+
+    def _by_made_key(self, given: str, now: float) -> Caller | None:
+        key = parse_key(given)
+        record = self.known.ring.record(key, now) if key is not None else None
+        # A caller that was taken out of the file has no keys any more.
+        caller = self.roster.callers.get(record.caller) if record is not None else None
+        if record is not None and caller is not None:
+            self._used(record, now)
+        return caller

@@ -26,6 +26,8 @@ class Keys:
 
     def caller_of(self, given: str) -> str | None:
         """The name of the caller that has this key, which gives no key away; None for an unknown one."""
+        if not self._callers:
+            return None
         digest = _digest(given)
         # All keys are compared, each in constant time, so that the time it takes tells nothing about them.
         known = [name for theirs, name in self._callers if hmac.compare_digest(digest, theirs)]

@@ -28,11 +28,18 @@ def _check_keys(keys: tuple[str, ...]) -> tuple[str, ...]:
     return keys
 
 
+def _check_pepper(pepper: str) -> str:
+    if pepper and len(pepper) < 32:
+        raise PydanticCustomError("pepper", "it must have 32 characters or more: `openssl rand -hex 32` makes one")
+    return pepper
+
+
 # The fields of bodies to /api that are the service's own, beside the Messages API's.
 OWN_FIELDS = frozenset({"prompt", "resumable", "policy", "grace_s", "credits", "betas"})
 # A list in the file; in the environment and on the command line its items are separated by commas.
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Keys = Annotated[Names, AfterValidator(_check_keys)]
+Pepper = Annotated[str, AfterValidator(_check_pepper)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,12 @@ class Callers:
     api_keys: Annotated[
         Keys, Field(description="further keys, sent as Bearer or x-api-key: each KEY, a caller of its own, or NAME:KEY")
     ] = field(default=(), repr=False)
+    key_pepper: Annotated[
+        Pepper,
+        Field(
+            description="secret of 32 characters or more, which digests of keys need; empty keeps one beside callers_file"
+        ),
+    ] = field(default="", repr=False)
     auth: Annotated[Literal["", "none"], Field(description='"none" serves anyone, also beyond loopback')] = ""
     cors_origins: Annotated[
         Names, Field(description='sites whose pages may call, such as "https://chat.example"; "*" for any')

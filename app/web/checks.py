@@ -8,8 +8,9 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..access.callers import Roster
 from ..access.callers_file import read_callers
+from ..access.guard import Known
+from ..access.key_files import KeyFiles
 from ..access.sites import is_loopback
 from ..money.prices import SHIPPED, Prices, load_prices
 from ..settings import Settings, SettingsError
@@ -31,7 +32,8 @@ def check(settings: Settings) -> Prices:
         SettingsError: naming the setting.
     """
     _check_exposure(settings)
-    read_roster(settings)
+    if settings.callers.callers_file:
+        read_known(KeyFiles(Path(settings.callers.callers_file), settings.callers.key_pepper))
     _check_lists(settings)
     _check_ledger_file(settings)
     prices = _read_prices(settings)
@@ -42,15 +44,17 @@ def check(settings: Settings) -> Prices:
     return prices
 
 
-def read_roster(settings: Settings) -> Roster | None:
-    """The callers file; None where there is none. Raises SettingsError."""
-    path = settings.callers.callers_file
-    if not path:
-        return None
+def read_known(files: KeyFiles) -> Known:
+    """The callers file and its keys. Raises SettingsError."""
+    path = str(files.callers_file)
     try:
-        return read_callers(Path(path))
+        roster = read_callers(files.callers_file)
     except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(f"callers_file {path!r}: {_reason(error)}") from None
+    try:
+        return Known(roster, files.read())
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"callers_file {path!r}: its keys: {_reason(error)}") from None
 
 
 def _check_exposure(settings: Settings) -> None:

@@ -37,8 +37,9 @@ from ..upstream.identity import IdentityError
 from ..upstream.passing import Passing
 from ..upstream.recount import Reconciler
 from .admin_api import admin_routes
+from .callers_watch import CallersWatch
 from .chat_api import ChatApi
-from .checks import check, read_roster
+from .checks import check
 from .credentials import Credentials
 from .entrance import Body, BodyBound, Entrance, Route
 from .errors import errors_as_json
@@ -82,6 +83,7 @@ class Service:
     streams: Streams
     refusals: Refusals
     _guard: Guard
+    _callers: CallersWatch | None
     _prices: Prices
     _metrics: Metrics
     _page: dict[str, Any]
@@ -94,10 +96,12 @@ class Service:
         """
         new, old = settings.flat(), self.settings.flat()
         taken = Settings.model_validate(old | {name: new[name] for name in REREAD})
-        prices, roster = check(taken), read_roster(taken)
+        prices, known = check(taken), self._callers.read() if self._callers is not None else None
         self._prices.replace(prices)
         self._metrics.show_prices(self._prices)
-        self._guard.replace(_keys_of(taken.callers), roster)
+        self._guard.replace(_keys_of(taken.callers))
+        if self._callers is not None and known is not None:
+            self._callers.take(self._guard, known)
         self._page["auth"] = self._guard.demands_keys
         others = [name for name in new if name not in REREAD and new[name] != old[name]]
         self.settings = taken
@@ -130,7 +134,7 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
         if settings.claude.warm_connections:
             await stack.enter_async_context(beside(claude.keep_warm(settings.claude.warm_connections)))
         streams = await _streams(stack, settings, claude, metrics, Ledger(prices), spec.number)
-        guard = Guard(_keys_of(settings.callers), read_roster(settings))
+        guard, callers = await _guard(stack, settings.callers)
         page = _page(settings, credentials, guard)
         opener = Opener(claude, streams, settings.readers, HeadersUp(settings.passing.forward_headers))
         passed = await _pass_through(stack, settings, opener)
@@ -155,7 +159,17 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
         admin.add_routes(admin_routes(streams, registry))
         for served in (app, admin):
             served.on_response_prepare.append(guard_response)
-        yield Service(settings, app, admin, claude, streams, refusals, guard, prices, metrics, page)
+        yield Service(settings, app, admin, claude, streams, refusals, guard, callers, prices, metrics, page)
+
+
+async def _guard(stack: AsyncExitStack, callers: Callers) -> tuple[Guard, CallersWatch | None]:
+    """Who knows the callers, and what keeps that in step with their file, if there is one."""
+    watch = CallersWatch.of(callers)
+    if watch is None:
+        return Guard(_keys_of(callers)), None
+    guard = Guard(_keys_of(callers), watch.read(), watch.audit.used)
+    await stack.enter_async_context(beside(watch.run(guard)))
+    return guard, watch
 
 
 async def _streams(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -140,7 +141,9 @@ class Entrance:
         if route.who is Who.STEERER:
             await self._let_steer(request)
         else:
-            request[CALLER] = self._guard.identify(request.headers) if route.who is Who.CALLER else Caller()
+            request[CALLER] = (
+                self._guard.identify(request.headers, time.time()) if route.who is Who.CALLER else Caller()
+            )
         if route.body in (Body.QUESTION, Body.MESSAGES):
             check_content_type(request.headers)
             request[BODY] = await read_body(request, self._bounds[route.body])
@@ -165,7 +168,7 @@ class Entrance:
             return
         refusal: Unauthorized | None = None
         try:
-            request[CALLER] = self._guard.identify(request.headers)
+            request[CALLER] = self._guard.identify(request.headers, time.time())
         except Unauthorized as error:
             refusal = error
         request[BODY] = await read_body(request, bound)

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 
 from app.access.callers import Caller, Roster
-from app.access.guard import Guard
+from app.access.guard import Guard, Known
+from app.access.key_form import new_key
+from app.access.key_ring import KeyRecord, KeyRing, digest_of
 from app.errors import Unauthorized
 
 GUARD = Guard(["acme:first-key", "second-key"])
@@ -25,7 +27,7 @@ GUARD = Guard(["acme:first-key", "second-key"])
     ],
 )
 def test_a_known_key_is_taken_as_bearer_and_as_x_api_key(headers: dict[str, str]) -> None:
-    assert GUARD.identify(headers).name == "acme"
+    assert GUARD.identify(headers, 0).name == "acme"
 
 
 @pytest.mark.parametrize(
@@ -46,7 +48,7 @@ def test_a_known_key_is_taken_as_bearer_and_as_x_api_key(headers: dict[str, str]
 )
 def test_no_key_or_an_unknown_one_is_refused_without_repeating_it(headers: dict[str, str], told: str) -> None:
     with pytest.raises(Unauthorized, match=told) as refused:
-        GUARD.identify(headers)
+        GUARD.identify(headers, 0)
     assert refused.value.status == 401
     assert "unknown" not in str(refused.value)
     assert "first" not in str(refused.value)
@@ -55,28 +57,47 @@ def test_no_key_or_an_unknown_one_is_refused_without_repeating_it(headers: dict[
 def test_with_neither_keys_nor_a_callers_file_anyone_may_call_and_is_not_bounded() -> None:
     guard = Guard()
     assert not guard.demands_keys
-    assert guard.identify({}) == guard.identify({"x-api-key": "whatever"}) == Caller()
+    assert guard.identify({}, 0) == guard.identify({"x-api-key": "whatever"}, 0) == Caller()
 
 
 def test_with_a_callers_file_a_key_is_demanded_even_where_there_is_none() -> None:
-    guard = Guard((), Roster())
+    guard = Guard((), Known())
     assert guard.demands_keys
     with pytest.raises(Unauthorized):
-        guard.identify({})
+        guard.identify({}, 0)
 
 
 def test_a_caller_may_what_its_table_says_and_one_without_a_table_what_the_default_says() -> None:
     acme, default = Caller(name="acme", max_tokens=7), Caller(max_tokens=9)
-    guard = Guard(["acme:first", "other:second", "bare"], Roster({"acme": acme}, default))
-    assert guard.identify({"x-api-key": "first"}) is acme
-    assert guard.identify({"x-api-key": "second"}) == replace(default, name="other")
-    bare = guard.identify({"x-api-key": "bare"})
+    guard = Guard(["acme:first", "other:second", "bare"], Known(Roster({"acme": acme}, default)))
+    assert guard.identify({"x-api-key": "first"}, 0) is acme
+    assert guard.identify({"x-api-key": "second"}, 0) == replace(default, name="other")
+    bare = guard.identify({"x-api-key": "bare"}, 0)
     assert (len(bare.name), bare.max_tokens) == (16, 9)
 
 
 def test_what_is_replaced_holds_from_the_next_request_on() -> None:
     guard = Guard(["acme:old"])
-    guard.replace(["acme:new"], Roster({"acme": Caller(name="acme", streams=1)}))
-    assert guard.identify({"x-api-key": "new"}).streams == 1
+    guard.replace(["acme:new"])
+    guard.learn(Known(Roster({"acme": Caller(name="acme", streams=1)})))
+    assert guard.identify({"x-api-key": "new"}, 0).streams == 1
     with pytest.raises(Unauthorized):
-        guard.identify({"x-api-key": "old"})
+        guard.identify({"x-api-key": "old"}, 0)
+
+
+def test_a_made_key_is_its_callers_while_that_caller_is_in_the_file() -> None:
+    key, stranger = new_key(), new_key()
+    ring = KeyRing.of([KeyRecord(key.key_id, "acme", digest_of(key, b"p"), 1)], b"p")
+    used: list[tuple[str, float]] = []
+    guard = Guard(
+        [],
+        Known(Roster({"acme": Caller(name="acme", streams=3)}), ring),
+        lambda record, now: used.append((record.key_id, now)),
+    )
+    assert guard.identify({"Authorization": f"Bearer {key.text}"}, 5.0).streams == 3
+    with pytest.raises(Unauthorized, match="not known"):
+        guard.identify({"x-api-key": stranger.text}, 6.0)
+    guard.learn(Known(Roster(), ring))
+    with pytest.raises(Unauthorized, match="not known"):
+        guard.identify({"x-api-key": key.text}, 7.0)
+    assert used == [(key.key_id, 5.0)]
