@@ -12,10 +12,11 @@ import selectors
 import socket
 import struct
 import termios
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 # Real seconds to wait for bytes on their way over the loopback before a longer jump: a jump too soon would only look like
 # a slow network, but could run into a timeout.
@@ -37,6 +38,7 @@ class _LoopbackSelector(selectors.DefaultSelector):
         self._connecting: set[int] = set()
         self._listening: set[Any] = set()  # addresses
         self._accepted: set[tuple[Any, Any]] = set()  # every pair of addresses that was ever here
+        self.in_threads = 0  # calls that threads have not come back from
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         key = super().register(fileobj, events, data)
@@ -80,8 +82,8 @@ class _LoopbackSelector(selectors.DefaultSelector):
         return []
 
     def _delivering(self) -> bool:
-        """Whether the kernel has something for somebody who waits for it: that takes the kernel's time, not ours."""
-        if self._connecting:
+        """Whether the kernel or a thread has something for somebody who waits for it: that takes their time, not ours."""
+        if self._connecting or self.in_threads:
             return True
         for key in self.get_map().values():
             if (ends := self._ends.get(key.fd)) is None or not key.events & selectors.EVENT_READ:
@@ -118,6 +120,15 @@ class LoopbackLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._jumping.now
+
+    def run_in_executor(self, executor: Any, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        future = super().run_in_executor(executor, func, *args)
+        self._jumping.in_threads += 1
+        future.add_done_callback(self._came_back)
+        return future
+
+    def _came_back(self, _future: asyncio.Future[T]) -> None:
+        self._jumping.in_threads -= 1
 
 
 def run(scene: Coroutine[Any, Any, T]) -> T:
