@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from ..access.callers import Caller
 from ..answer.outcome import Outcome
 from ..errors import BadRequest, Expired, NotFound, Stopped
 from ..money.bill import cost_usd
@@ -57,7 +58,7 @@ class ChatApi:
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """`POST /api/chat`: the next answer; one that still runs in this chat is taken over."""
-        asked, request[BODY] = _parse(request[BODY], self.defaults)
+        asked, request[BODY] = _parse(request[BODY], self.defaults, request[CALLER])
         question, earlier = asked.question, asked.continued
         message_id = earlier["id"] if earlier is not None else f"msg_{secrets.token_urlsafe(12)}"
         wire = UiFormat(message_id, tool_calls(earlier) if earlier is not None else (), cost_of(self.prices))
@@ -121,7 +122,7 @@ class _Asked:
     continued: dict[str, Any] | None
 
 
-def _parse(raw: bytes, defaults: Defaults) -> tuple[_Asked, bytes]:
+def _parse(raw: bytes, defaults: Defaults, caller: Caller) -> tuple[_Asked, bytes]:
     fields = parse_fields(raw)
     chat_id = field_value(fields, "id")
     if not isinstance(chat_id, str) or not 1 <= len(chat_id) <= 200:
@@ -134,5 +135,5 @@ def _parse(raw: bytes, defaults: Defaults) -> tuple[_Asked, bytes]:
             raise BadRequest("system is given twice: as a field and as a message", field="system")
         rest["system"] = msgspec.Raw(msgspec.json.encode(system))
     rest["messages"] = msgspec.Raw(msgspec.json.encode(messages))
-    question, body = question_of(rest, defaults)
+    question, body = question_of(rest, defaults, caller)
     return _Asked(chat_id, question, continued(said)), body

@@ -25,7 +25,7 @@ from ..errors import UpstreamError
 from ..upstream.answer import is_event_stream
 from ..upstream.headers import headers_down
 from ..wire.messages import MessagesFormat, events_of
-from .entrance import BODY, Body, Route
+from .entrance import BODY, CALLER, Body, Route
 from .opening import Opener, Wanted
 from .requests import parse_messages_request
 from .slashes import one_slash
@@ -52,7 +52,7 @@ class MessagesApi:
 
     async def messages(self, request: web.Request) -> web.StreamResponse:
         """`POST /v1/messages`: streamed or whole, as the body's `stream` says."""
-        asked = parse_messages_request(request[BODY])
+        asked = parse_messages_request(request[BODY], request[CALLER])
         if asked.stream:
             # There is no grace period, because an SDK that lost its stream asks anew.
             wanted = Wanted(asked.model, asked.max_tokens, MessagesFormat(), as_client=True)
@@ -68,7 +68,7 @@ class MessagesApi:
 
     async def count_tokens(self, request: web.Request) -> web.Response:
         """`POST /v1/messages/count_tokens`."""
-        parse_messages_request(request[BODY])
+        parse_messages_request(request[BODY], request[CALLER], counts=True)
         try:
             answer = await self._ask(request)
         except UpstreamError as error:

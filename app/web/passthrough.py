@@ -22,7 +22,8 @@ from ..settings.sections import SendBuffers
 from ..streams.registry import Streams
 from ..upstream.headers import HeadersUp, headers_down
 from ..upstream.passing import Passed, Passing
-from .entrance import Body, BodyBound, Route, give_leave, too_large
+from .bounds import check_passing
+from .entrance import CALLER, Body, BodyBound, Route, give_leave, too_large
 from .readers import bound_buffers
 from .slashes import one_slash
 
@@ -70,9 +71,10 @@ class PassThrough:
         """Passes a request on.
 
         Raises:
-            NotServed: its path is not allowed. BadRequest: it is none. SluicewayError: it failed before its answer began.
+            NotServed: its path is not allowed. Forbidden: not to this caller. BadRequest: it is none. SluicewayError: it failed before its answer began.
         """
         path = allowed_path(one_slash(request.rel_url.raw_path), self.allowed)
+        check_passing(request[CALLER], request.method, path)
         query = request.rel_url.raw_query_string
         if (request.content_length or 0) > self.bound.max_bytes:
             raise too_large(self.bound)

@@ -41,7 +41,7 @@ class PlainApi:
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """`POST /api/stream`: the plain protocol."""
-        question, request[BODY] = parse_question(request[BODY], self.defaults)
+        question, request[BODY] = parse_question(request[BODY], self.defaults, request[CALLER])
         resumable = question.policy is not Policy.ABORT and self.opener.streams.has_room
         wanted = Wanted(
             question.model,

@@ -9,15 +9,17 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Raw
 
+from ..access.callers import Caller
 from ..errors import BadRequest
 from ..settings.sections import OWN_FIELDS, Defaults
 from ..streams.terms import Policy
+from .bounds import check_asked, check_policy, within
 
 # The fields that the Messages API knows: those of the SDK's types, as a test demands, so that a new SDK brings new fields.
 CLAUDE_FIELDS = frozenset(
@@ -46,6 +48,8 @@ _fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _WHOLE_NUMBER = re.compile(rb"-?\d+")
 _BETA = re.compile(r"[!-+\--~]{1,100}")  # printable, without a comma, which separates them in the header
 
+# Whom nothing bounds.
+ANYONE = Caller()
 
 T = TypeVar("T")
 
@@ -104,39 +108,50 @@ class _MessagesFields(msgspec.Struct):
     model: Raw = Raw(b"null")
     max_tokens: Raw = Raw(b"null")
     stream: Raw = Raw(b"false")
+    tools: Raw = Raw(b"null")
+    fallbacks: Raw = Raw(b"null")
 
 
 _messages_fields = msgspec.json.Decoder(_MessagesFields).decode
 
 
-def parse_messages_request(raw: bytes) -> MessagesRequest:
+def parse_messages_request(raw: bytes, caller: Caller = ANYONE, *, counts: bool = False) -> MessagesRequest:
     """Reads the body of `POST /v1/messages`, all but three fields of which are Claude's affair.
 
+    Args:
+        raw: the body.
+        caller: who asks; where it is bounded, `tools` and `fallbacks` are looked at too.
+        counts: nothing is to be answered, so that there is no `max_tokens`.
+
     Raises:
-        BadRequest: it is no JSON object, or `max_tokens` no number that any model could mean.
+        BadRequest: it is no JSON object, or `max_tokens` no number that any model could mean, or above the caller's bound.
+        Forbidden: the caller may not ask this model.
     """
     asked = _decoded(_messages_fields, raw)
     model = _value(asked.model)[:200] if _begins(asked.model, b'"') else ""
     max_tokens = bytes(asked.max_tokens)
     # The bound is above any model's, so that only what Claude would refuse too is refused, and the books stay bounded.
     tokens = _whole_number(max_tokens, "max_tokens", 10**9) if _WHOLE_NUMBER.fullmatch(max_tokens) else 0
+    bounded = replace(caller, max_tokens=None) if counts else caller
+    check_asked(bounded, model, tokens, {"tools": asked.tools, "fallbacks": asked.fallbacks})
     return MessagesRequest(model, max(0, tokens), bytes(asked.stream) == b"true")
 
 
-def parse_question(raw: bytes, defaults: Defaults) -> tuple[Question, bytes]:
+def parse_question(raw: bytes, defaults: Defaults, caller: Caller = ANYONE) -> tuple[Question, bytes]:
     """Reads the body of `POST /api/stream`.
 
     Returns:
         What it asks for, and the request to Claude, in JSON.
 
     Raises:
-        BadRequest: names the field and the bound.
+        BadRequest: names the field and the bound. Forbidden: the caller may not ask this.
     """
-    return question_of(parse_fields(raw), defaults)
+    return question_of(parse_fields(raw), defaults, caller)
 
 
-def question_of(fields: Mapping[str, Raw], defaults: Defaults) -> tuple[Question, bytes]:
-    """Checks the fields of a question, as `parse_question` does. Raises BadRequest."""
+def question_of(fields: Mapping[str, Raw], defaults: Defaults, caller: Caller) -> tuple[Question, bytes]:
+    """Checks the fields of a question, as `parse_question` does, and raises what it raises."""
+    defaults = within(defaults, caller)
     sent: dict[str, Raw | Any] = {name: value for name, value in fields.items() if name not in defaults.ignore_fields}
     if len(sent) > _MOST_FIELDS:
         raise BadRequest(f"the body has more than {_MOST_FIELDS} fields")
@@ -152,7 +167,9 @@ def question_of(fields: Mapping[str, Raw], defaults: Defaults) -> tuple[Question
     sent |= {"model": model, "max_tokens": max_tokens}
     if defaults.thinking:
         sent.setdefault("thinking", {"type": defaults.thinking})
+    check_asked(caller, model, max_tokens, sent)
     policy, grace_s = _policy(own, defaults)
+    check_policy(caller, policy)
     body = msgspec.json.encode(sent | {"stream": True})
     credits, betas = own.get("credits") is True, _betas(own)
     return Question(model, max_tokens, shown, policy, grace_s, credits, betas), body
