@@ -16,8 +16,8 @@ import math
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,11 @@ from .frontdoor import FrontDoor
 from .plan import Kind, Plan, PlanError, parse_mix
 from .presets import PRESETS, WantedAnswer, planned
 from .protocols import MESSAGES, PROTOCOLS, Question
-from .report import page, running, tables
+from .report import page, running, side_by_side, tables
 from .run import Progress, run
 from .service import Sample
 from .spend import most_usd
+from .subject import Subject
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 DEFAULT_ADMIN = "http://127.0.0.1:9464"
@@ -60,6 +61,15 @@ _OPTIONS: list[Callable[[Callable[..., None]], Callable[..., None]]] = [
         multiple=True,
         help=f"URL of an admin port, one a worker [{DEFAULT_ADMIN}].",
     ),
+    click.option(
+        "--against",
+        metavar="URL",
+        help="Another service: the same readers ask it afterwards, and the two are compared.",
+    ),
+    click.option("--against-admin", multiple=True, metavar="URL", help="URL of an admin port of that one."),
+    click.option(
+        "--against-key", envvar="SLUICEWAY_AGAINST_KEY", help="Key there; also from SLUICEWAY_AGAINST_KEY [--key]."
+    ),
     click.option("--preset", type=click.Choice(list(PRESETS)), help="A load test with a name, as above."),
     click.option("--protocol", type=click.Choice(list(PROTOCOLS)), default="plain", show_default=True),
     click.option("--streams", type=click.IntRange(1), help="Readers at once [100]."),
@@ -69,6 +79,13 @@ _OPTIONS: list[Callable[[Callable[..., None]], Callable[..., None]]] = [
         "duration_s",
         type=click.FloatRange(0),
         help="Seconds until all is cut; 0: each comes once [0].",
+    ),
+    click.option(
+        "--arrivals",
+        "arrivals_per_s",
+        type=click.FloatRange(0, min_open=True),
+        metavar="PER_S",
+        help="So many readers a second for the duration, each once, however many are still there.",
     ),
     click.option("--mix", help="Kinds of readers with weights [fast]."),
     click.option("--slow", "slow_bytes_per_s", type=click.IntRange(1), help="Bytes/s of slow readers [200]."),
@@ -118,45 +135,73 @@ def command() -> click.Command:
         A preset brings the readers and the answers that show its subject:
         """
         preset = PRESETS[given["preset"]] if given["preset"] is not None else None
-        url = given["url"] or given["at"] or DEFAULT_URL
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             try:
                 if given["url"] and given["at"]:
                     raise PlanError("url: given twice")
                 plan = planned(preset, _of_plan(given))
-                target = Target.of(url, trusts_any=given["insecure"])
-                question = _question(target, plan, given)
-                config = runner.run(_config(target, question))
-                answer = preset.answer if preset is not None else WantedAnswer()
-                question = _asked(question, answer, given, simulated=config.get("simulated") is True)
+                wanted = preset.answer if preset is not None else WantedAnswer()
+                tests = [_test(runner, plan, wanted, place) for place in _places(given)]
             except (PlanError, ValueError, OSError) as error:
                 raise click.UsageError(str(error)) from None
-            most_answers = None
-            if config.get("simulated") is not True:
-                most_answers = _most_answers(plan, question, str(question.model or config.get("model")), given["spend"])
             _raise_open_files(plan.streams)
             gc.collect()
             gc.freeze()
+            subject = preset.subject if preset is not None else None
+            over = asyncio.Event()
+            found: list[Findings] = []
             with _shown(Console(stderr=True)) as progress:
-                found = runner.run(
-                    _until_interrupted(
-                        plan,
-                        target,
-                        question,
-                        where=url,
-                        admin=given["admin"] or ((DEFAULT_ADMIN,) if target.loopback else ()),
-                        subject=preset.subject if preset is not None else None,
-                        timeout_s=given["timeout"],
-                        most_answers=most_answers,
-                        progress=progress,
-                    )
-                )
+                while len(found) < len(tests) and not over.is_set():
+                    each = _until_over(plan, tests[len(found)], subject, given["timeout"], over, progress)
+                    found.append(runner.run(each))
         limits = {measure: given[_name(measure)] for measure in Measure if given[_name(measure)] is not None}
         _tell(found, limits, given["report"], given["json"])
 
     for option in reversed(_OPTIONS):
         load = option(load)
     return click.command("load", help=f"{inspect.getdoc(load)}\n{presets}")(load)
+
+
+@dataclass(frozen=True, slots=True)
+class _Test:
+    """One service, and what is asked there.
+
+    Attributes:
+        where: its URL, as it was given.
+        target: where readers connect.
+        question: what they ask.
+        admin: its admin ports.
+        most_answers: how many answers may be asked for; None: any number.
+    """
+
+    where: str
+    target: Target
+    question: Question
+    admin: tuple[str, ...]
+    most_answers: int | None
+
+
+def _places(given: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is given for each service: its URL, its admin ports, its key, and what is the same for all."""
+    places = [given | {"where": given["url"] or given["at"] or DEFAULT_URL}]
+    if given["against"]:
+        own = {"admin": given["against_admin"], "key": given["against_key"] or given["key"]}
+        places.append(given | own | {"where": given["against"]})
+    return places
+
+
+def _test(runner: asyncio.Runner, plan: Plan, wanted: WantedAnswer, given: dict[str, Any]) -> _Test:
+    """What is asked at one URL, once that was looked at: whether its Claude is simulated, and so costs nothing."""
+    target = Target.of(given["where"], trusts_any=given["insecure"])
+    question = _question(target, plan, given)
+    config = runner.run(_config(target, question))
+    simulated = config.get("simulated") is True
+    question = _asked(question, wanted, given, simulated=simulated)
+    most_answers = None
+    if not simulated:
+        most_answers = _most_answers(plan, question, str(question.model or config.get("model")), given["spend"])
+    admin = tuple(given["admin"]) or ((DEFAULT_ADMIN,) if target.loopback else ())
+    return _Test(given["where"], target, question, admin, most_answers)
 
 
 def _most_answers(plan: Plan, question: Question, model: str, spend_usd: float | None) -> int:
@@ -184,16 +229,29 @@ def _most_answers(plan: Plan, question: Question, model: str, spend_usd: float |
     return most
 
 
-async def _until_interrupted(*of_plan: Any, **given: Any) -> Findings:
+async def _until_over(
+    plan: Plan, test: _Test, subject: Subject | None, timeout_s: float, over: asyncio.Event, progress: Progress
+) -> Findings:
     """A run that the first SIGINT ends early, with its findings; the second one is as ever."""
-    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    loop = asyncio.get_running_loop()
 
     def end_early() -> None:
         loop.remove_signal_handler(signal.SIGINT)
         over.set()
 
     loop.add_signal_handler(signal.SIGINT, end_early)
-    return await run(*of_plan, over=over, **given)
+    return await run(
+        plan,
+        test.target,
+        test.question,
+        where=test.where,
+        admin=test.admin,
+        subject=subject,
+        timeout_s=timeout_s,
+        most_answers=test.most_answers,
+        over=over,
+        progress=progress,
+    )
 
 
 async def _config(target: Target, question: Question) -> dict[str, Any]:
@@ -202,7 +260,17 @@ async def _config(target: Target, question: Question) -> dict[str, Any]:
 
 
 def _of_plan(given: dict[str, Any]) -> dict[str, Any]:
-    names = ("streams", "ramp_s", "duration_s", "slow_bytes_per_s", "stall_s", "vanish_s", "turn_s", "seed")
+    names = (
+        "streams",
+        "ramp_s",
+        "duration_s",
+        "slow_bytes_per_s",
+        "stall_s",
+        "vanish_s",
+        "turn_s",
+        "seed",
+        "arrivals_per_s",
+    )
     mix = given["mix"]
     return {name: given[name] for name in names} | {"mix": None if mix is None else parse_mix(mix)}
 
@@ -258,19 +326,26 @@ def _shown(console: Console) -> Iterator[Progress]:
         yield lambda elapsed_s, figures, sample: live.update(running(elapsed_s, figures, sample), refresh=True)
 
 
-def _tell(found: Findings, limits: dict[Measure, float], report: Path | None, as_json: Path | None) -> None:
-    judged = judge(found, limits)
+def _tell(found: Sequence[Findings], limits: dict[Measure, float], report: Path | None, as_json: Path | None) -> None:
+    """Tells of the first service, judges it, and holds the second one against it where there is one."""
+    first, against = found[0], found[1] if len(found) > 1 else None
+    judged = judge(first, limits)
     console = Console()
     if not console.is_terminal:
         console = Console(width=_PLAIN_COLUMNS)
-    console.print(tables(found, judged))
+    console.print(tables(first, judged))
+    if against is not None:
+        console.print(side_by_side(first, against))
     if report is not None:
-        report.write_text(page(found, judged), "utf-8")
+        report.write_text(page(first, judged, against), "utf-8")
         click.echo(f"Report: {report}")
     if as_json is not None:
         verdicts = [
             {"measure": one.measure.value, "limit": one.limit, "value": one.value, "verdict": one.verdict.name.lower()}
             for one in judged
         ]
-        as_json.write_text(json.dumps(found.as_json() | {"thresholds": verdicts}, indent=2) + "\n", "utf-8")
-    sys.exit(exit_status(judged, found.shown[0] if found.subject is not None else None))
+        told = first.as_json() | {"thresholds": verdicts}
+        if against is not None:
+            told["against"] = against.as_json()
+        as_json.write_text(json.dumps(told, indent=2) + "\n", "utf-8")
+    sys.exit(exit_status(judged, first.shown[0] if first.subject is not None else None))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 
@@ -41,6 +41,7 @@ class Phase(enum.Enum):
 _PHASES = ((Phase.BEFORE_FIRST, 0.2), (Phase.STREAMING, 0.6), (Phase.BLOCKED, 0.2))
 _BLOCKED_S = 2.0  # how long one that closes while it reads nothing has read nothing
 _AWAY_S = (0.1, 2.0)  # how long a resuming reader is away
+_MOST_ARRIVALS = 1_000_000  # each is a task from the start: some 4 GB
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,24 @@ class Plan:
             raise PlanError("turn_s: the earliest moment comes first")
         if not self.mix or min(self.mix.values()) < 0 or sum(self.mix.values()) <= 0:
             raise PlanError("mix: at least one kind with a weight above 0")
+
+    def arriving(self, readers_per_s: float) -> Plan:
+        """The same with readers that come at a fixed rate, each once, however many are still there.
+
+        Readers that wait for one another ask a slow service less than a fast one, which makes it look better than it is.
+
+        Raises:
+            PlanError: it does not say for how long, or that comes to none or to too many.
+        """
+        if not self.duration_s:
+            raise PlanError("arrivals: --duration says for how long they come")
+        streams = round(readers_per_s * self.duration_s)
+        if not 1 <= streams <= _MOST_ARRIVALS:
+            raise PlanError(
+                f"arrivals: {readers_per_s:g} a second for {self.duration_s:g} s are {streams:,} readers, "
+                f"and 1 to {_MOST_ARRIVALS:,} can be"
+            )
+        return replace(self, streams=streams, ramp_s=self.duration_s, duration_s=0.0)
 
     def kinds(self) -> list[Kind]:
         """The kind of each of the `streams` readers: the mix's shares to within one reader, in a seeded order."""

@@ -117,7 +117,13 @@ def planned(preset: Preset | None, given: Mapping[str, Any]) -> Plan:
         PlanError: the plan cannot be carried out, or has none of the readers that the preset is about.
     """
     base = preset.plan if preset is not None else Plan()
-    plan = replace(base, **{name: value for name, value in given.items() if value is not None})
+    told = {name: value for name, value in given.items() if value is not None}
+    readers_per_s = told.pop("arrivals_per_s", None)
+    plan = replace(base, **told)
+    if readers_per_s is not None:
+        if told.keys() & {"streams", "ramp_s"}:
+            raise PlanError("arrivals: they say how many readers come and when, as --streams and --ramp do")
+        plan = plan.arriving(readers_per_s)
     if preset is not None and not preset.subject.is_in(plan):
         raise PlanError(f"mix: without {preset.subject.readers} readers this preset has nothing to show")
     return plan

@@ -13,11 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from .charts import Line, chart
+from .comparison import Row, comparison, doubts
 from .figures import Figures, Spread, StreamEnd
 from .findings import Findings, Judgement, ThresholdStatus
 from .service import Sample
-
-Row = tuple[str, ...]
 
 _TIMES = ("TTFT p50", "p99", "gap p50", "p99")
 _VERDICTS = {
@@ -116,6 +115,13 @@ def judgement_rows(judged: Iterable[Judgement]) -> list[Row]:
     ]
 
 
+def side_by_side(one: Findings, other: Findings) -> RenderableType:
+    """Two services under the same readers, for a terminal."""
+    head, *rows = comparison(one, other)
+    parts: list[RenderableType] = [_table("Side by side", head, rows)]
+    return Group(*parts, *(Text(doubt, style="bold yellow") for doubt in doubts(one, other)))
+
+
 def tables(found: Findings, judged: Sequence[Judgement]) -> RenderableType:
     """The findings for a terminal."""
     parts: list[RenderableType] = [Text(one.sentence, style=_SHOWN_STYLES[one.happened]) for one in found.shown]
@@ -187,8 +193,14 @@ svg { width: 100%; height: auto; } svg text { fill: var(--soft); font: 11px syst
 """
 
 
-def page(found: Findings, judged: Sequence[Judgement]) -> str:
-    """The report as HTML: no script, nothing fetched."""
+def page(found: Findings, judged: Sequence[Judgement], against: Findings | None = None) -> str:
+    """The report as HTML: no script, nothing fetched.
+
+    Args:
+        found: what it tells of.
+        judged: the thresholds.
+        against: another service under the same readers; None for none.
+    """
     plan = found.plan
     whole = sum(plan.mix.values())
     mix = ", ".join(f"{weight / whole:.0%} {kind.value}" for kind, weight in plan.mix.items() if weight)
@@ -202,12 +214,11 @@ def page(found: Findings, judged: Sequence[Judgement]) -> str:
         if found.bottleneck
         else ""
     )
-    turned_away = ""
-    if found.figures.refusals:
-        turned_away = f"<h2>Turned away</h2>{_html_table(None, refusal_rows(found.figures))}"
+    compared = _compared(found, against) if against is not None else ""
     notes = "".join(f'<p class="soft">{escape(note)}</p>' for note in found.notes)
     # What JSON writes as `<` could end the element it stands in.
-    data = json.dumps(found.as_json()).replace("<", "\\u003c")
+    told = found.as_json() | ({} if against is None else {"against": against.as_json()})
+    data = json.dumps(told).replace("<", "\\u003c")
     return f"""<!doctype html>
 <html lang="en">
 <head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Load test of {escape(found.where)}</title>
@@ -218,8 +229,8 @@ def page(found: Findings, judged: Sequence[Judgement]) -> str:
 <p>{escape(balance(found.figures))}</p>
 <p class="soft">{escape(found.began_at)}, {found.elapsed_s:,.1f} s, protocol {escape(found.protocol)}</p>
 <p>{plan.streams:,} readers at once{comes}, all there after {plan.ramp_s:g} s: {escape(mix)}.</p>
-{late}{_thresholds(judged)}
-<h2>Readers</h2>{_html_table(reader_columns(found.figures), reader_rows(found.figures))}{turned_away}
+{late}{compared}{_thresholds(judged)}
+<h2>Readers</h2>{_html_table(reader_columns(found.figures), reader_rows(found.figures))}{_turned_away(found)}
 <h2>Over time</h2><div class="charts">{"".join(_charts(found))}</div>
 <h2>The service, by its own metrics</h2>{_html_table(None, service_rows(found))}
 <h2>The load tester itself</h2>{_html_table(None, own_rows(found))}
@@ -228,6 +239,17 @@ def page(found: Findings, judged: Sequence[Judgement]) -> str:
 </body>
 </html>
 """
+
+
+def _turned_away(found: Findings) -> str:
+    rows = refusal_rows(found.figures)
+    return f"<h2>Turned away</h2>{_html_table(None, rows)}" if rows else ""
+
+
+def _compared(found: Findings, against: Findings) -> str:
+    head, *rows = comparison(found, against)
+    warnings = "".join(f'<p class="late">{escape(doubt)}</p>' for doubt in doubts(found, against))
+    return f"<h2>Side by side</h2>{_html_table(head, rows)}{warnings}"
 
 
 def _thresholds(judged: Sequence[Judgement]) -> str:

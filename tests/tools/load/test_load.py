@@ -360,6 +360,25 @@ async def test_the_command_shows_a_presets_subject_in_its_first_line(service: Ru
     assert "\n3 of 3 readers that lost their connection came back and missed nothing." in said
 
 
+async def test_the_command_sends_the_same_readers_to_another_service_and_compares(serve: Serve, tmp_path: Path) -> None:
+    """The other one has a key of its own, and its figures are its own, though the first one's admin port lies beside."""
+    one, other = await serve(), await serve(api_keys=("theirs",))
+    found, report = tmp_path / "r.json", tmp_path / "r.html"
+    status, said = await command(
+        one, "--prompt", "{{tokens=20 rate=100}}", "--against", other.url, "--against-admin", other.admin_url,
+        "--against-key", "theirs", "--json", str(found), "--report", str(report),
+    )  # fmt: skip
+    assert status == 0, said
+    assert "Side by side" in said
+    told = json.loads(found.read_text("utf-8"))
+    assert told["where"] == one.url
+    assert told["against"]["where"] == other.url
+    for each in (told, told["against"]):
+        assert each["readers"]["fast"]["ends"] == {"finished": 4}
+        assert each["service"]["outcomes"] == {"completed": 4}
+    assert "Side by side" in report.read_text("utf-8")
+
+
 async def test_an_interrupted_command_still_reports(service: Running, simulator: Simulator) -> None:
     status, said = await command(service, "--prompt", "{{tokens=5000 rate=10}}", interrupted_by=simulator.book(3))
     assert status == 0, said
