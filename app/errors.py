@@ -3,7 +3,8 @@
     SluicewayError
     ├── CallerError             theirs: the request
     │   ├── BadRequest 400 · Malformed 400 · Unauthorized 401 · Forbidden 403 · NotFound 404 · NotServed 404
-    │   └── MethodNotAllowed 405 · SlowBody 408 · TooLarge 413 · WrongMediaType 415
+    │   ├── MethodNotAllowed 405 · SlowRequest 408 · TooLarge 413 · WrongMediaType 415
+    │   └── TooManyConnections 429 · HeadTooLarge 431
     ├── UpstreamError           Claude's side; keeps the status it came with
     │   ├── UpstreamRefused     an error status, or an `error` event in mid-stream
     │   ├── UpstreamUnreachable 502 · UpstreamCut 502 · UpstreamGarbled 502
@@ -39,8 +40,9 @@ class Refusal(Enum):
     NOT_SERVED = "not_served"  # a path of Claude's API that is not passed on
     METHOD = "method"  # the path takes other methods
     EXPIRED = "expired"  # the stream is no longer kept
-    TOO_LARGE = "too_large"  # the body is above `max_body_bytes`
-    SLOW = "slow"  # the body did not come in time
+    TOO_LARGE = "too_large"  # the head or the body is above its bound
+    SLOW = "slow"  # the head or the body did not come in time
+    CONNECTIONS = "connections"  # one client has as many as it may (`max_connections_per_client`)
     MEDIA_TYPE = "media_type"  # the body is not JSON by its content type
     MALFORMED = "malformed"  # not HTTP as this server takes it
     FAILED = "failed"  # a defect of ours, where no stream was begun; the log has the cause
@@ -132,8 +134,8 @@ class MethodNotAllowed(CallerError):
     refusal = Refusal.METHOD
 
 
-class SlowBody(CallerError):
-    """The request body did not arrive in time."""
+class SlowRequest(CallerError):
+    """The request, its head or its body, did not arrive in time."""
 
     status = 408
     type = "timeout_error"
@@ -146,6 +148,23 @@ class TooLarge(CallerError):
     status = 413
     type = "request_too_large"
     refusal = Refusal.TOO_LARGE
+
+
+class HeadTooLarge(CallerError):
+    """The request's head is above its bound."""
+
+    status = 431
+    type = "request_too_large"
+    refusal = Refusal.TOO_LARGE
+
+
+class TooManyConnections(CallerError):
+    """The client has as many connections as one may have."""
+
+    status = 429
+    type = "rate_limit_error"
+    retryable = True
+    refusal = Refusal.CONNECTIONS
 
 
 class WrongMediaType(CallerError):

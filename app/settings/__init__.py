@@ -18,6 +18,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from .connections import ConnectionBounds
 from .sections import (
     AdmissionLimits,
     BodyLimits,
@@ -54,6 +55,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
     listening: Listening = Listening()
+    connections: ConnectionBounds = ConnectionBounds()
     callers: Callers = Callers()
     admission: AdmissionLimits = AdmissionLimits()
     questions: Defaults = Defaults()

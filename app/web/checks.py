@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from ..access.callers_file import read_callers
 from ..access.guard import Known
 from ..access.key_files import KeyFiles
+from ..access.proxies import Proxies
 from ..access.sites import is_loopback
 from ..money.prices import SHIPPED, Prices, load_prices
 from ..settings import Settings, SettingsError
@@ -87,6 +88,13 @@ def _check_lists(settings: Settings) -> None:
     for path in settings.passing.pass_through:
         if not _PASSED_PATH.fullmatch(path):
             raise SettingsError(f"pass_through {path!r}: only a path such as /v1/files can pass, with all below it")
+    for name in settings.connections.trusted_proxies:
+        try:
+            Proxies([name])
+        except ValueError as error:
+            raise SettingsError(
+                f'trusted_proxies {name!r}: neither an address, nor a network, nor "unix": {error}'
+            ) from None
     for name in settings.passing.forward_headers:
         if not _HEADER.fullmatch(name):
             raise SettingsError(

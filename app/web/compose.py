@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from .. import __version__
 from ..access.guard import Guard
+from ..access.proxies import Proxies
 from ..answer.transcript import Transcript
 from ..fleet.supervisor import WorkerSpec
 from ..money.entry import Entry, ReconcileLimit
@@ -25,6 +26,7 @@ from ..money.ledger import Ledger
 from ..money.ledger_file import LedgerFile
 from ..money.prices import Prices
 from ..settings import Settings, SettingsError
+from ..settings.connections import ConnectionBounds
 from ..settings.sections import BodyLimits, Callers
 from ..streams.admission import LagMeter, check_room
 from ..streams.archive import Archive
@@ -36,11 +38,13 @@ from ..upstream.headers import HeadersUp
 from ..upstream.identity import IdentityError
 from ..upstream.passing import Passing
 from ..upstream.recount import Reconciler
+from . import descriptors
 from .admin_api import admin_routes
 from .callers_watch import CallersWatch
 from .chat_api import ChatApi
 from .checks import check
 from .credentials import Credentials
+from .crowd import Crowd
 from .entrance import Body, BodyBound, Entrance, Route
 from .errors import errors_as_json
 from .forwarding import Forwarder
@@ -74,6 +78,7 @@ class Service:
         claude: the way to Claude.
         streams: its streams.
         refusals: hears of what is turned away.
+        crowd: the readers' connections.
     """
 
     settings: Settings
@@ -82,6 +87,7 @@ class Service:
     claude: Claude
     streams: Streams
     refusals: Refusals
+    crowd: Crowd
     _guard: Guard
     _callers: CallersWatch | None
     _prices: Prices
@@ -144,11 +150,13 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
         stack.push_async_callback(forwarder.close)
         refusals = Refusals(metrics.refused)
         stack.callback(refusals.close)
+        crowd = _crowd(settings.connections)
         app = web.Application(
             middlewares=[
                 *cors.middlewares,
                 errors_as_json,
                 refusals.middleware,
+                crowd.middleware,
                 entrance.middleware,
                 *forwarder.middlewares,
             ],
@@ -159,7 +167,7 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
         admin.add_routes(admin_routes(streams, registry))
         for served in (app, admin):
             served.on_response_prepare.append(guard_response)
-        yield Service(settings, app, admin, claude, streams, refusals, guard, callers, prices, metrics, page)
+        yield Service(settings, app, admin, claude, streams, refusals, crowd, guard, callers, prices, metrics, page)
 
 
 async def _guard(stack: AsyncExitStack, callers: Callers) -> tuple[Guard, CallersWatch | None]:
@@ -182,6 +190,9 @@ async def _streams(
         metrics.loop_lag(late_s)
         claude.pacer.lag_s = meter.lag_s
 
+    limits = replace(settings.admission, max_streams=min(settings.admission.max_streams, descriptors.room()))
+    if limits != settings.admission:
+        log.warning("the limit of open files leaves room for %d streams: max_streams is above it", limits.max_streams)
     meter = LagMeter(time.monotonic, settings.admission.max_lag_s, on_beat)
     await stack.enter_async_context(beside(meter.run()))
     if settings.costs.ledger_file:
@@ -196,10 +207,15 @@ async def _streams(
             books,
             Archive(settings.replay),
             settings.streams,
-            admit=lambda in_flight: check_room(settings.admission, in_flight, meter.late_for_s),
+            admit=lambda in_flight: check_room(limits, in_flight, meter.late_for_s),
             worker=worker,
         )
     )
+
+
+def _crowd(bounds: ConnectionBounds) -> Crowd:
+    most = min(bounds.max_connections, descriptors.room())
+    return Crowd(most, bounds.max_connections_per_client, Proxies(bounds.trusted_proxies))
 
 
 async def _pass_through(stack: AsyncExitStack, settings: Settings, opener: Opener) -> PassThrough:

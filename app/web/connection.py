@@ -11,10 +11,12 @@ import re
 from collections.abc import Callable
 from typing import cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
-from ..errors import Malformed
+from ..errors import CallerError, HeadTooLarge, Malformed, SlowRequest, SluicewayError
+from ..settings.connections import ConnectionBounds
+from .crowd import Crowd, peer_of
 from .errors import error_response
 from .refusals import Refusals
 
@@ -22,6 +24,10 @@ from .refusals import Refusals
 # takes.
 _METHODS = (b"GET ", b"POST ", b"HEAD ", b"OPTIONS ", b"PUT ", b"PATCH ", b"DELETE ")
 _LINE_BYTES = 256
+# The end of a head.
+_END = b"\r\n\r\n"
+# How long the other side of a connection that was turned away is given to read why, in seconds.
+_LINGER_S = 1.0
 # The header that the parser names, in its first line; what follows is the request's.
 _FIELD = re.compile(
     r"Duplicate '([\w-]+)' header|Missing '([\w-]+)' header|\b(Content-Length|Transfer-Encoding)\b", re.IGNORECASE
@@ -34,11 +40,23 @@ class ClientConnection(web.RequestHandler):
     Args:
         server: whose handlers answer.
         refusals: hears of what is no HTTP.
+        bounds: how large a head may be, and how long it may take.
+        crowd: of which it is one.
     """
 
-    __slots__ = ("_line",)
+    __slots__ = (
+        "_bounds",
+        "_content",
+        "_crowd",
+        "_ended",
+        "_head_bytes",
+        "_head_end",
+        "_head_timer",
+        "_line",
+        "_refusals",
+    )
 
-    def __init__(self, server: web.Server, refusals: Refusals) -> None:
+    def __init__(self, server: web.Server, refusals: Refusals, bounds: ConnectionBounds, crowd: Crowd) -> None:
         # auto_decompress: aiohttp would unpack a compressed body before anyone has asked whose it is.
         # access_log: one line a stream is logged by the session.
         super().__init__(
@@ -47,14 +65,72 @@ class ClientConnection(web.RequestHandler):
             logger=refusals.server_log,  # type: ignore[arg-type]  # an adapter has all of a logger that is used
             access_log=None,  # type: ignore[arg-type]  # as aiohttp's own documentation has it
             auto_decompress=False,
+            keepalive_timeout=bounds.keepalive_timeout_s,
+            max_line_size=bounds.max_head_bytes,
+            max_field_size=bounds.max_head_bytes,
         )
+        self._refusals, self._bounds, self._crowd = refusals, bounds, crowd
         self._line = b""  # of the newest request, as far as it is known
+        self._head_bytes = 0  # that came of the head so far
+        self._head_end = b""  # its last bytes; an end of the head may be split between two packets
+        self._head_timer: asyncio.TimerHandle | None = None  # set while a head is waited for
+        self._content: StreamReader | None = None  # the newest request's body, of which more may come after the answer
+        self._ended = False  # it was answered for the last time, and what still comes is dropped
+
+    @property
+    def address(self) -> str:
+        """Of the other end; empty for a unix socket."""
+        return peer_of(self.transport)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Takes a place among the others, and gives the first head its time."""
+        super().connection_made(transport)
+        self._wait_for_head()
+        error = self._crowd.enter(self)
+        if error is not None:
+            self._turn_away(error, linger_s=0.0)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Leaves the others."""
+        self._stop_waiting()
+        self._crowd.leave(self)
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Takes in what came."""
+        if self._ended:
+            return
         if data.startswith(_METHODS):
             self._line = data[:_LINE_BYTES]
+        if data and (self._content is None or self._content.is_eof()):
+            self._wait_for_head()
+            if self._is_head_too_large(data):
+                self._turn_away(
+                    HeadTooLarge(f"the request's head is above max_head_bytes, {self._bounds.max_head_bytes} bytes")
+                )
+                return
         super().data_received(data)
+
+    def begins(self, content: StreamReader) -> None:
+        """A request's head is whole, and its handler begins."""
+        self._stop_waiting()
+        self._content = content
+        self._crowd.is_busy(self)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Sends the answer; then the next request may come. Cancelling is safe."""
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            self._head_bytes, self._head_end = 0, b""
+            self._crowd.is_idle(self)
+
+    def give_way(self) -> None:
+        """Closes at once, since another connection needs the place."""
+        if self.transport is not None:
+            self.transport.abort()
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -63,10 +139,56 @@ class ClientConnection(web.RequestHandler):
         response = super().handle_error(request, status, exc, message)  # counts it, too
         if not isinstance(exc, HttpProcessingError):
             return response
-        line = self._line.decode("latin-1").split(" ")
-        response = error_response(malformed(exc), line[1] if len(line) > 1 else "/")
+        response = error_response(malformed(exc), self._path)
         response.force_close()
         return response
+
+    @property
+    def _path(self) -> str:
+        line = self._line.decode("latin-1").split(" ")
+        return line[1] if len(line) > 1 else "/"
+
+    def _wait_for_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self._loop.call_later(self._bounds.head_timeout_s, self._head_is_late)
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if self._head_bytes:
+            self._turn_away(SlowRequest(f"the request's head did not come within {self._bounds.head_timeout_s:g} s"))
+        elif self.transport is not None:
+            self.transport.close()  # nothing was asked
+
+    def _is_head_too_large(self, data: bytes) -> bool:
+        if self._head_end == _END:
+            return False  # it is whole, and this is its body
+        known = self._head_end + data
+        end = known.find(_END)
+        size_bytes = self._head_bytes + (len(data) if end < 0 else end + len(_END) - len(self._head_end))
+        self._head_bytes += len(data)
+        self._head_end = _END if end >= 0 else known[1 - len(_END) :]
+        return size_bytes > self._bounds.max_head_bytes
+
+    def _turn_away(self, error: SluicewayError, linger_s: float = _LINGER_S) -> None:
+        """Answers in place of any handler and closes; not at once, or what still comes would destroy the answer on its way."""
+        self._stop_waiting()
+        self._ended = True
+        if error.refusal is not None:
+            self._refusals.refused(error.refusal)
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        transport.write(_raw(error_response(error, self._path)))
+        if linger_s and transport.can_write_eof():
+            transport.write_eof()
+            self._loop.call_later(linger_s, transport.abort)
+        else:
+            transport.close()
 
 
 class Runner(web.AppRunner):
@@ -75,15 +197,32 @@ class Runner(web.AppRunner):
     Args:
         app: what answers.
         refusals: hears of what is no HTTP.
+        bounds: of its connections, and of the heads of their requests.
+        crowd: of its connections.
     """
 
-    __slots__ = ("_refusals",)
+    __slots__ = ("_bounds", "_crowd", "_refusals")
 
-    def __init__(self, app: web.Application, refusals: Refusals) -> None:
+    def __init__(self, app: web.Application, refusals: Refusals, bounds: ConnectionBounds, crowd: Crowd) -> None:
         # handler_cancellation: without it a handler that waits is not told of a disconnect; aiohttp's test server sets
         # it by itself, so that tests with that one prove nothing.
         super().__init__(app, handler_cancellation=True, shutdown_timeout=1.0)
-        self._refusals = refusals
+        self._refusals, self._bounds, self._crowd = refusals, bounds, crowd
+
+    async def setup(self) -> None:
+        """Gets ready; each connection is told when a handler begins."""
+        await super().setup()
+        server = super().server
+        assert server is not None, "it was set up"
+        handler = server.request_handler
+
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            connection = request.protocol
+            assert isinstance(connection, ClientConnection), "they are made below"
+            connection.begins(request.content)
+            return await handler(request)
+
+        server.request_handler = handle
 
     @property
     def server(self) -> web.Server | None:
@@ -91,14 +230,26 @@ class Runner(web.AppRunner):
         server = super().server
         if server is None:
             return None
-        connect: Callable[[], ClientConnection] = lambda: ClientConnection(server, self._refusals)  # noqa: E731
+        connect: Callable[[], ClientConnection] = lambda: ClientConnection(  # noqa: E731
+            server, self._refusals, self._bounds, self._crowd
+        )
         return cast("web.Server", connect)
 
 
-def malformed(error: HttpProcessingError) -> Malformed:
+def _raw(response: web.Response) -> bytes:
+    """An answer as it is sent where no request is that aiohttp could send one for."""
+    body = response.body if isinstance(response.body, bytes) else b""
+    headers = {**response.headers, "Content-Length": str(len(body)), "Connection": "close"}
+    lines = [f"HTTP/1.1 {response.status} {response.reason}", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def malformed(error: HttpProcessingError) -> CallerError:
     """What aiohttp's parser refused, without its words, which repeat the request. Pure."""
     if isinstance(error, LineTooLong):
-        return Malformed(f"a line of the request's head is above {error.args[1]} bytes")
+        return HeadTooLarge(f"a line of the request's head is above max_head_bytes, {error.args[1]} bytes")
+    if error.message.startswith("Too many headers"):
+        return HeadTooLarge("the request has more than 128 headers")
     found = _FIELD.search(error.message.partition("\n")[0])
     if found is None:
         return Malformed("this is no HTTP request as this server takes it")

@@ -19,7 +19,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from ..access.callers import Caller
 from ..access.guard import Guard
 from ..access.sites import check_content_type, check_host, check_site
-from ..errors import BadRequest, SlowBody, TooLarge, Unauthorized, WrongMediaType
+from ..errors import BadRequest, SlowRequest, TooLarge, Unauthorized, WrongMediaType
 from .errors import Handler
 from .requests import parse_object
 from .slashes import DoubledSlashes
@@ -188,7 +188,7 @@ async def read_body(request: web.Request, bound: BodyBound) -> bytes:
 
     Raises:
         WrongMediaType: it is compressed: its size would be anyone's guess. TooLarge: it is above its bound.
-        SlowBody: it did not come in time. BadRequest: it broke off. Cancelling is safe.
+        SlowRequest: it did not come in time. BadRequest: it broke off. Cancelling is safe.
     """
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() not in ("identity", ""):
         raise WrongMediaType("the body must not be compressed: Content-Encoding is not taken")
@@ -210,7 +210,7 @@ async def read_body(request: web.Request, bound: BodyBound) -> bytes:
                 if values > bound.max_values:
                     raise BadRequest(f"the body holds more than {bound.max_values} values")
     except TimeoutError:
-        raise SlowBody(f"the body did not come within {bound.timeout_s:g} s") from None
+        raise SlowRequest(f"the body did not come within {bound.timeout_s:g} s") from None
     except web.RequestPayloadError as error:
         raise BadRequest("the body broke off, or its framing is not HTTP's") from error
     body = b"".join(pieces)

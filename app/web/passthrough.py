@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
-from ..errors import BadRequest, NotServed, Overloaded, SlowBody, SluicewayError, UpstreamError
+from ..errors import BadRequest, NotServed, Overloaded, SlowRequest, SluicewayError, UpstreamError
 from ..settings.sections import SendBuffers
 from ..streams.registry import Streams
 from ..upstream.headers import HeadersUp, headers_down
@@ -102,7 +102,7 @@ class PassThrough:
                 async with asyncio.timeout(self.bound.timeout_s):
                     piece = await request.content.readany()
             except TimeoutError:
-                raise SlowBody(f"nothing of the body came for {self.bound.timeout_s:g} s") from None
+                raise SlowRequest(f"nothing of the body came for {self.bound.timeout_s:g} s") from None
             except web.RequestPayloadError as error:
                 raise BadRequest("the body broke off, or its framing is not HTTP's") from error
             if not piece:

@@ -24,6 +24,7 @@ from ..settings import Settings, SettingsError
 from ..telemetry.log_lines import log_to
 from .checks import check
 from .credentials import SIMULATED_KEY, Credentials
+from .descriptors import raise_limit
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ def serve(command: Command, workers: int, worker: str | None) -> bool:
     check(loaded)
     if command.take_over and not loaded.listening.unix:
         raise SettingsError("--take-over: it needs unix, the path of the socket to take over")
+    raise_limit(max(loaded.admission.max_streams, loaded.connections.max_connections))
     log_to(sys.stderr, loaded.logs.log_level, _PACKAGE)
     if not worker and not is_loopback(admin_host := loaded.listening.admin_host):
         log.warning("admin_host %s is reachable from elsewhere: anyone there reads /metrics and /streams", admin_host)

@@ -24,7 +24,8 @@ from ..streams.registry import Streams
 from .compose import Service, beside, composed
 from .connection import Runner
 from .credentials import Credentials
-from .refusals import Refusals
+from .crowd import Crowd
+from .descriptors import ADMIN_CONNECTIONS
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ async def running(
         service.app.on_response_prepare.append(_announced_close(service.streams))
         admin_url = await _serve_admin(stack, service, spec, may_wait=take_over or bool(spec.older))
         own = _unix_path(stack, spec.socket_of(spec.number)) if spec.folder else None
-        runner = await _runner(stack, service.app, service.refusals)
+        runner = await _runner(stack, service, service.app, service.crowd)
         if own is not None:
             await _site(runner, own.sock)
             own.publish()
@@ -232,7 +233,7 @@ async def _serve_admin(stack: AsyncExitStack, service: Service, spec: WorkerSpec
     """Serves the admin port, at once or when the service that is replaced has left it."""
     host, port = service.settings.listening.admin_host, service.settings.listening.admin_port
     port = port and port + spec.number
-    runner = await _runner(stack, service.admin, service.refusals)
+    runner = await _runner(stack, service, service.admin, Crowd(ADMIN_CONNECTIONS))
 
     def listen() -> list[socket.socket]:
         return tcp_sockets(host, port, names=("admin_host", "admin_port"))[0]
@@ -263,8 +264,8 @@ async def _serve_admin(stack: AsyncExitStack, service: Service, spec: WorkerSpec
     return url_of(host, sockets[0])
 
 
-async def _runner(stack: AsyncExitStack, app: web.Application, refusals: Refusals) -> Runner:
-    runner = Runner(app, refusals)
+async def _runner(stack: AsyncExitStack, service: Service, app: web.Application, crowd: Crowd) -> Runner:
+    runner = Runner(app, service.refusals, service.settings.connections, crowd)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     return runner

@@ -147,6 +147,10 @@ class Reader:
             pass
         return self.body
 
+    async def closed(self) -> bool:
+        """Waits for what comes after the answer; tells whether that is nothing, because the other side closed."""
+        return not await self._receive(65536)
+
     async def at(self, bytes_per_s: float, duration_s: float) -> None:
         """Reads at a bounded speed, ten times a second."""
         step_bytes = max(1, round(bytes_per_s / 10))
