@@ -40,7 +40,8 @@ class Refusal(Enum):
     NOT_SERVED = "not_served"  # a path of Claude's API that is not passed on
     METHOD = "method"  # the path takes other methods
     EXPIRED = "expired"  # the stream is no longer kept
-    TOO_LARGE = "too_large"  # the head or the body is above its bound
+    HEAD_TOO_LARGE = "head_too_large"  # the head is above `max_head_bytes`
+    TOO_LARGE = "too_large"  # the body is above its bound
     SLOW = "slow"  # the head or the body did not come in time
     CONNECTIONS = "connections"  # one client has as many as it may (`max_connections_per_client`)
     MEDIA_TYPE = "media_type"  # the body is not JSON by its content type
@@ -155,7 +156,7 @@ class HeadTooLarge(CallerError):
 
     status = 431
     type = "request_too_large"
-    refusal = Refusal.TOO_LARGE
+    refusal = Refusal.HEAD_TOO_LARGE
 
 
 class TooManyConnections(CallerError):

@@ -72,6 +72,7 @@ COLOURS: Mapping[str, str] = {
     "not_found": "#9AC48A",
     "not_served": "#3F6833",
     "slow": "#B7A0D8",
+    "head_too_large": "#7B5E2E",
     "connections": "#0A50A1",
     "before_first_event": "#CA95E5",
     "thinking": "#806EB7",

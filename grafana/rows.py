@@ -46,7 +46,7 @@ OUTCOMES = (
 TURNED_AWAY = "full|lag|draining|failed"
 REASONS = (
     "full", "lag", "draining", "failed", "auth", "forbidden", "invalid", "malformed", "media_type", "method",
-    "not_found", "not_served", "expired", "too_large", "slow", "connections",
+    "not_found", "not_served", "expired", "head_too_large", "too_large", "slow", "connections",
 )  # fmt: skip
 PHASES = ("before_first_event", "thinking", "text", "tool_use", "done")
 SPENDING_TYPES = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h", "fee")

@@ -151,16 +151,8 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
         refusals = Refusals(metrics.refused)
         stack.callback(refusals.close)
         crowd = _crowd(settings.connections)
-        app = web.Application(
-            middlewares=[
-                *cors.middlewares,
-                errors_as_json,
-                refusals.middleware,
-                crowd.middleware,
-                entrance.middleware,
-                *forwarder.middlewares,
-            ],
-        )
+        before = [part.middleware for part in (refusals, crowd, entrance)]
+        app = web.Application(middlewares=[*cors.middlewares, errors_as_json, *before, *forwarder.middlewares])
         entrance.install(app, [*_routes(opener, settings, prices, page, forwarder), *passed.routes()])
         cors.install(app)
         admin = web.Application()

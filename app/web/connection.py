@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
@@ -62,7 +62,6 @@ class ClientConnection(web.RequestHandler):
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
-            logger=refusals.server_log,  # type: ignore[arg-type]  # an adapter has all of a logger that is used
             access_log=None,  # type: ignore[arg-type]  # as aiohttp's own documentation has it
             auto_decompress=False,
             keepalive_timeout=bounds.keepalive_timeout_s,
@@ -136,12 +135,19 @@ class ClientConnection(web.RequestHandler):
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         """The answer to what is no request, in the shape of what lives at its path."""
-        response = super().handle_error(request, status, exc, message)  # counts it, too
         if not isinstance(exc, HttpProcessingError):
-            return response
-        response = error_response(malformed(exc), self._path)
+            return super().handle_error(request, status, exc, message)
+        error = malformed(exc)
+        if error.refusal is not None:
+            self._refusals.refused(error.refusal)
+        response = error_response(error, self._path)
         response.force_close()
         return response
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """Logs a defect. What is the client's fault is no defect: a body whose framing breaks off after its answer."""
+        if not isinstance(kw.get("exc_info"), HttpProcessingError | web.RequestPayloadError):
+            super().log_exception(*args, **kw)
 
     @property
     def _path(self) -> str:
@@ -248,7 +254,7 @@ def malformed(error: HttpProcessingError) -> CallerError:
     """What aiohttp's parser refused, without its words, which repeat the request. Pure."""
     if isinstance(error, LineTooLong):
         return HeadTooLarge(f"a line of the request's head is above max_head_bytes, {error.args[1]} bytes")
-    if error.message.startswith("Too many headers"):
+    if error.message.startswith("Too many headers"):  # aiohttp's own bound
         return HeadTooLarge("the request has more than 128 headers")
     found = _FIELD.search(error.message.partition("\n")[0])
     if found is None:

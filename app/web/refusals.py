@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.log import server_logger
 
 from ..errors import Refusal, SluicewayError
 from .forwarding import PASSED_ON
@@ -30,9 +27,6 @@ class Refusals:
 
     Args:
         count: told of each.
-
-    Attributes:
-        server_log: for aiohttp's server, in place of its own: no middleware sees what is no HTTP request.
     """
 
     QUIET_S = 60.0
@@ -41,7 +35,6 @@ class Refusals:
         self._count = count
         self._untold: dict[Refusal, int] = {}  # since the last line of that reason, which is not a minute old
         self._timers: dict[Refusal, asyncio.TimerHandle] = {}  # each ends such a minute
-        self.server_log = _ServerLog(self.refused)
 
     def refused(self, refusal: Refusal) -> None:
         """A request was turned away."""
@@ -94,20 +87,6 @@ class Refusals:
     def _tell(self, refusal: Refusal) -> None:
         if more := self._untold[refusal]:
             log.log(_level(refusal), "%d more turned away: %s", more, refusal.value)
-
-
-class _ServerLog(logging.LoggerAdapter[logging.Logger]):
-    """Counts what aiohttp's parser refuses, and keeps its words back: they repeat the request, cookies and keys too."""
-
-    def __init__(self, refused: Callable[[Refusal], None]) -> None:
-        super().__init__(server_logger, {})
-        self._refused = refused
-
-    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        if isinstance(kwargs.get("exc_info"), HttpProcessingError):
-            self._refused(Refusal.MALFORMED)
-        else:
-            super().log(level, msg, *args, **kwargs)
 
 
 def refusal_of(error: SluicewayError | web.HTTPException) -> Refusal | None:

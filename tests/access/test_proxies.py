@@ -35,5 +35,5 @@ def test_one_subscribers_network_is_one_client() -> None:
 
 @pytest.mark.parametrize("name", ["nginx", "10.0.0.1/8", "", "10.0.0"])
 def test_what_is_neither_address_nor_network_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"does not appear|has host bits"):
         Proxies([name])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from itertools import chain
 
 import aiohttp
 
@@ -51,7 +52,7 @@ async def test_with_256_files_a_flood_keeps_neither_readers_nor_the_admin_port_o
         assert b'"done"' in await late.rest()
         async with admin.get(f"{service.admin_url}/metrics") as response:
             assert b"sluiceway_streams_active" in await response.read()
-    for reader in (*streaming, *sum(floods, []), late):
+    for reader in (*streaming, *chain.from_iterable(floods), late):
         reader.leave()
     await asyncio.sleep(0)
     assert service.logged.count("\n") < 20, service.logged

@@ -212,8 +212,6 @@ TYPE = b"Content-Type: application/json\r\n"
     [
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", None),
         (HEAD + b"no colon\r\n\r\n", None),
-        (HEAD + b"X: " + b"secret" * 2000 + b"\r\n\r\n", None),
-        (HEAD + b"X: secret\r\n" * 200 + b"\r\n", None),
         (HEAD + b"Content-Length: secret\r\n\r\n", "Content-Length"),
         (HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n", "Content-Length"),
         (HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n", "Transfer-Encoding"),
@@ -222,7 +220,7 @@ TYPE = b"Content-Type: application/json\r\n"
         (b"POST %b HTTP/1.1\r\nCookie: secret\r\n\r\n", "Host"),
     ],
     ids=[
-        "TLS", "no colon", "long line", "many lines", "no length", "two lengths", "length and chunks", "two types",
+        "TLS", "no colon", "no length", "two lengths", "length and chunks", "two types",
         "two hosts", "no host",
     ],
 )  # fmt: skip

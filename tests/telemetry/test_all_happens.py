@@ -255,6 +255,10 @@ async def turned_away(serve: Serve, seen: Seen, monkeypatch: pytest.MonkeyPatch)
     await reader.send(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
     assert await reader.head() == 400
     reader.leave()
+    large = await Reader.connect(service.url)
+    await large.send(large.request(b"", headers={"Cookie": "x" * 40_000}))
+    assert await large.head() == 431
+    large.leave()
     slow = await Reader.connect(service.url)
     await slow.send(slow.request(b"{}", headers=key | {"Content-Type": "application/json"})[:-1])
     assert await slow.head() == 408
@@ -266,7 +270,12 @@ async def turned_away(serve: Serve, seen: Seen, monkeypatch: pytest.MonkeyPatch)
     service.streams.accepting = False
     assert await posted(service, "/api/stream", ask, **key) == 503  # draining
     await seen.look(service)
-    service = await serve(max_lag_s=1e-9)
+    service = await serve(max_lag_s=1e-9, max_connections_per_client=1)
+    first, second = await Reader.connect(service.url), await Reader.connect(service.url)
+    assert await second.head() == 429
+    for reader in (first, second):
+        reader.leave()
+    await eventually(lambda: not len(service.service.crowd))
     while await posted(service, "/api/stream", {"prompt": "{{tokens=1}}"}) != 503:
         pass
     await seen.look(service)

@@ -13,6 +13,7 @@ from app.tools.simulator.server import Simulator
 from app.web.runner import Running
 from tests.conftest import Serve
 from tests.support.readers import Reader, eventually
+from tests.support.scrape import scrape
 
 GET = b"GET /config.json HTTP/1.1\r\nHost: localhost\r\n"
 SECRET = b"a-cookie-nobody-may-see"
@@ -49,6 +50,8 @@ async def test_a_head_that_is_too_large_is_told_so_and_nothing_of_it_is_seen(
     assert SECRET[:8] not in body + str(reader.headers).encode()
     assert SECRET.decode()[:8] not in caplog.text
     assert "Traceback" not in caplog.text
+    assert "turned a request away: head_too_large" in caplog.text
+    assert (await scrape(service)).by("refused_total", "reason") == {"head_too_large": 1}
     reader.leave()
 
 
