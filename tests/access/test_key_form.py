@@ -42,7 +42,9 @@ def test_one_wrong_character_makes_it_none(place: int, other: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "slw_", KEY.text[:-1], f"{KEY.text}0", f" {KEY.text}", f"{KEY.text}\n", "sk-ant-x"]
+    "text",
+    ["", "slw_", KEY.text[:-1], f"{KEY.text}0", f" {KEY.text}", f"{KEY.text}\n", "sk-ant-x"],
+    ids=["empty", "beginning", "cut", "longer", "space", "line", "foreign"],  # every process of a run has other keys
 )
 def test_what_has_not_the_form_is_none(text: str) -> None:
     assert parse_key(text) is None
