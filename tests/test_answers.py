@@ -21,6 +21,8 @@ from pydantic import BaseModel, TypeAdapter
 
 from tests.support.answers import BEGIN_TWICE, WRITTEN, events_in
 
+pytestmark = pytest.mark.slow  # to import all of the SDK's types takes longer than the tests
+
 # Neither may fit: what the API may add, and an order that no answer has.
 UNKNOWN = "not-yet-known"
 WELL_FORMED = [name for name in WRITTEN if name not in BEGIN_TWICE]
