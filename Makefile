@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 # Which one that is, such as 3.11.7: a .venv of another Python is made anew.
 PYTHON_VERSION := $(or $(shell $(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null),none)
+# Where the environment forbids to keep what was compiled, each of the tests' processes would compile it all again.
+export PYTHONDONTWRITEBYTECODE =
 HOST   ?= 127.0.0.1
 PORT   ?= 8080
 # What the tests drive for real: a proxy, a browser, a metrics server, network namespaces.

@@ -1,23 +1,31 @@
-"""What the tests share: the real service in front of the simulated Claude, on real sockets, with answers to replay."""
+"""What the tests share: the real service in front of the simulated Claude, on real sockets, with answers to replay.
+
+What a fixture needs it imports itself: the SDK takes seconds, and most tests do without it.
+"""
 
 from __future__ import annotations
 
+import gc
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import hypothesis
 import pytest
 
-from app.settings import Settings
-from app.tools.simulator.server import Simulator
-from app.web.credentials import Credentials
-from app.web.runner import Running, running
-from tests.support import process
-from tests.support.answers import ANSWERS
 from tests.support.sealed import sealed
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from app.tools.simulator.server import Simulator
+    from app.web.runner import Running
+    from tests.support import process
+
+# What collecting makes stays until the end, so that the collector rests meanwhile: it would look at it again and again.
+gc.disable()
 
 # Time is measured in benchmarks, not by a test's deadline on a shared machine.
 hypothesis.settings.register_profile("sluiceway", deadline=None)
@@ -25,7 +33,7 @@ hypothesis.settings.register_profile("quick", deadline=None, max_examples=15, de
 hypothesis.settings.load_profile("sluiceway")
 
 ROOT = Path(__file__).resolve().parent.parent
-Serve = Callable[..., Awaitable[Running]]
+Serve = Callable[..., Awaitable["Running"]]
 
 # The folders of rules that take and give nothing but values. Their unit tests are the lane that covers every branch.
 _RULES = ("answer/", "flow/", "wire/", "money/")
@@ -33,12 +41,19 @@ _RULES = ("answer/", "flow/", "wire/", "money/")
 # and programs.
 _REAL_FOLDERS = ("bench/", "clients/", "grafana/", "service/", "tools/prove/")
 _REAL_FIXTURES = {"browser", "chrome", "client", "page", "prometheus", "serve", "service", "simulator", "site", "start"}
+# A module that says so of all its tests, in the line that marks them.
+_NOT_OF_THE_UNIT_LANE = re.compile(r"^pytestmark = .*\bmark\.(?:real|browser|slow|soak)\b", re.MULTILINE)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leaves out what the unit lane would only import to leave it out."""
-    real = collection_path.is_dir() and f"{collection_path.relative_to(ROOT / 'tests').as_posix()}/" in _REAL_FOLDERS
-    return True if real and config.option.markexpr == "unit" else None
+    if config.option.markexpr != "unit":
+        return None
+    if collection_path.is_dir():
+        real = f"{collection_path.relative_to(ROOT / 'tests').as_posix()}/" in _REAL_FOLDERS
+    else:
+        real = _NOT_OF_THE_UNIT_LANE.search(collection_path.read_text("utf-8")) is not None
+    return real or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,10 +64,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         asked = set(getattr(item, "fixturenames", ())) - set(values)  # a value may be called as a fixture is
         if path.startswith(_REAL_FOLDERS) or asked & _REAL_FIXTURES:
             item.add_marker("real")
-        elif not any(map(item.get_closest_marker, ("real", "slow", "soak"))):
+        elif not any(map(item.get_closest_marker, ("real", "browser", "slow", "soak"))):
             item.add_marker("unit")
             if path.startswith(_RULES):
                 item.add_marker("rules")
+
+
+def pytest_collection_finish() -> None:
+    """Lets the collector work again, but for what was made until now."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -67,6 +88,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 @pytest.fixture
 async def simulator() -> AsyncIterator[Simulator]:
     """A simulated Claude on a free port, as fast as its reader, with the answers of `tests.support.answers` at hand."""
+    from app.tools.simulator.server import Simulator
+    from tests.support.answers import ANSWERS
+
     async with Simulator(transcripts=ANSWERS) as running_simulator:
         yield running_simulator
 
@@ -79,6 +103,10 @@ _DEFAULTS = {"port": 0, "admin_port": 0, "max_lag_s": 60.0, "warm_connections": 
 @pytest.fixture
 async def serve(simulator: Simulator) -> AsyncIterator[Serve]:
     """Starts the service in front of `simulator`, with settings given by keyword; stops it at the test's end."""
+    from app.settings import Settings
+    from app.web.credentials import Credentials
+    from app.web.runner import running
+
     async with AsyncExitStack() as stack:
 
         async def start(**given: object) -> Running:
@@ -98,6 +126,8 @@ async def service(serve: Serve) -> Running:
 @pytest.fixture
 async def start() -> AsyncIterator[process.Start]:
     """Starts `python -m app serve` as a process; what still runs at the test's end is killed, and its children with it."""
+    from tests.support import process
+
     started: list[process.Service] = []
 
     async def run(*arguments: str, **how: Any) -> process.Service:
@@ -114,5 +144,7 @@ async def start() -> AsyncIterator[process.Start]:
 @pytest.fixture
 async def client() -> AsyncIterator[aiohttp.ClientSession]:
     """An HTTP client without opinions."""
+    import aiohttp
+
     async with aiohttp.ClientSession() as session:
         yield session

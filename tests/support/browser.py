@@ -11,8 +11,6 @@ from pathlib import Path
 
 from playwright.async_api import Browser, Page, async_playwright, expect
 
-STATIC = Path(__file__).resolve().parents[2] / "app/web/static"
-
 # Playwright's five seconds are little for a busy machine.
 expect.set_options(timeout=20_000)
 

@@ -6,13 +6,15 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
-from playwright.async_api import Page
 
-from app.web.pages import trimmed
-from tests.support.browser import STATIC
+from app.web.pages import STATIC, trimmed
+
+if TYPE_CHECKING:
+    from playwright.async_api import Page
 
 Script = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -65,7 +67,7 @@ async def static(request: web.Request) -> web.StreamResponse:
     path = STATIC / request.match_info["name"]
     if path.name == "client.js":  # as the service serves it
         return web.Response(body=trimmed(path.read_bytes()), content_type="text/javascript", charset="utf-8")
-    return web.FileResponse(path)
+    return web.FileResponse(Path(str(path)))
 
 
 async def run(page: Page, body: str, arg: object = None) -> Any:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import pytest_asyncio
 from aiohttp import web
-from playwright.async_api import Browser, Page
 
-from tests.support.browser import blameless, chromium
 from tests.support.scripted import Site, blank, static
 from tests.support.shared_chromium import chrome, chromium_address
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser, Page
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def browser() -> AsyncIterator[Browser]:
+    from tests.support.browser import chromium
+
     async with chromium() as started:
         yield started
 
@@ -40,6 +44,8 @@ async def site() -> AsyncIterator[Site]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def page(browser: Browser, site: Site) -> AsyncIterator[Page]:
+    from tests.support.browser import blameless
+
     page = await browser.new_page()
     async with blameless(page):
         await page.goto(site.url)

@@ -10,10 +10,9 @@ import aiohttp
 import pytest
 
 from app.tools.simulator.server import Simulator
-from app.web.pages import trimmed
+from app.web.pages import STATIC, trimmed
 from app.web.runner import Running
 from tests.conftest import Serve
-from tests.support.browser import STATIC
 
 
 async def test_the_client_is_served_small_with_its_version(client: aiohttp.ClientSession, service: Running) -> None:
