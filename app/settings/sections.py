@@ -143,6 +143,27 @@ class BodyLimits:
     body_timeout_s: Annotated[
         float, Field(gt=0, le=3600, description="how long such a body may take to arrive, in seconds")
     ] = 120.0
+    # A phone whose link has gone bad sends some kilobytes a second; who sends a byte now and then holds a place for nothing.
+    body_grace_s: Annotated[
+        float, Field(gt=0, le=3600, description="for how long any body may be slower than the next, in seconds")
+    ] = 10.0
+    min_body_bytes_per_s: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=16_777_216,
+            description="how fast a body must come once those seconds are over, in bytes a second; 0 for any speed",
+        ),
+    ] = 512
+    # Sixteen of the largest at once.
+    max_arriving_bytes: Annotated[
+        int,
+        Field(
+            ge=1024,
+            le=68_719_476_736,
+            description="what all bodies that are still arriving may hold together, in bytes",
+        ),
+    ] = 536_870_912
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from ..settings.sections import Defaults
 from ..streams.terms import Policy
 from ..wire.ui_messages import continued, preface, to_claude, tool_calls
 from ..wire.ui_stream import CostOf, UiFormat
+from .bodies import decoded
 from .entrance import BODY, CALLER, Body, Route
 from .forwarding import NEWER, Forwarder
 from .opening import Opener, Wanted
@@ -58,7 +59,7 @@ class ChatApi:
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """`POST /api/chat`: the next answer; one that still runs in this chat is taken over."""
-        asked, request[BODY] = _parse(request[BODY], self.defaults, request[CALLER])
+        asked, request[BODY] = await decoded(request[BODY], lambda body: _parse(body, self.defaults, request[CALLER]))
         question, earlier = asked.question, asked.continued
         message_id = earlier["id"] if earlier is not None else f"msg_{secrets.token_urlsafe(12)}"
         wire = UiFormat(message_id, tool_calls(earlier) if earlier is not None else (), cost_of(self.prices))

@@ -40,12 +40,13 @@ from ..upstream.passing import Passing
 from ..upstream.recount import Reconciler
 from . import descriptors
 from .admin_api import admin_routes
+from .bodies import Bodies, BodyBound
 from .callers_watch import CallersWatch
 from .chat_api import ChatApi
 from .checks import check
 from .credentials import Credentials
 from .crowd import Crowd
-from .entrance import Body, BodyBound, Entrance, Route
+from .entrance import Body, Entrance, Route
 from .errors import errors_as_json
 from .forwarding import Forwarder
 from .gauges import gauge_routes
@@ -60,9 +61,11 @@ from .response_headers import guard_response
 
 log = logging.getLogger(__name__)
 
-# A request of the Messages API may hold this many values. The event loop passes over all of them to find the three
-# fields that matter, which takes some 50 ms. The largest context, a million tokens, cannot hold more.
-_MOST_VALUES = 4_000_000
+# A request of the Messages API may hold this many values. All of them are passed over to find the few fields that matter,
+# which takes some 20 ms. The largest context, a million tokens, does not hold more.
+_MOST_VALUES = 2_000_000
+# A question's, whose messages are looked into: some 50,000 blocks of text.
+_MOST_VALUES_OF_A_QUESTION = 250_000
 # What `reread()` takes from settings that were read again.
 REREAD = ("api_keys", "prices_file")
 
@@ -144,7 +147,7 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
         page = _page(settings, credentials, guard)
         opener = Opener(claude, streams, settings.readers, HeadersUp(settings.passing.forward_headers))
         passed = await _pass_through(stack, settings, opener)
-        entrance = Entrance(guard, _body_bounds(settings.bodies), settings.callers.cors_origins, _hosts(settings))
+        entrance = _entrance(settings, guard)
         cors = Cors(settings.callers.cors_origins)
         forwarder = Forwarder(spec, settings.readers)
         stack.push_async_callback(forwarder.close)
@@ -214,7 +217,8 @@ async def _pass_through(stack: AsyncExitStack, settings: Settings, opener: Opene
     passing = Passing(opener.claude)
     stack.push_async_callback(passing.close)
     await stack.enter_async_context(beside(passing.keep()))
-    bound = BodyBound(settings.passing.max_passed_bytes, settings.readers.stall_timeout_s, "max_passed_bytes")
+    bound = _bound(settings.bodies, settings.passing.max_passed_bytes, "max_passed_bytes")
+    bound = replace(bound, timeout_s=settings.readers.stall_timeout_s)
     return PassThrough(passing, opener.streams, opener.headers_up, settings.passing.pass_through, bound)
 
 
@@ -300,8 +304,16 @@ def _reconcile(settings: Settings, claude: Claude) -> Callable[[Entry, Transcrip
     return Reconciler(claude, ReconcileLimit(settings.costs.reconcile_per_minute)).reconcile
 
 
-def _body_bounds(limits: BodyLimits) -> dict[Body, BodyBound]:
-    return {
-        Body.QUESTION: BodyBound(limits.max_body_bytes, limits.body_timeout_s, "max_body_bytes"),
-        Body.MESSAGES: BodyBound(limits.max_messages_bytes, limits.body_timeout_s, "max_messages_bytes", _MOST_VALUES),
+def _entrance(settings: Settings, guard: Guard) -> Entrance:
+    limits = settings.bodies
+    bounds = {
+        Body.QUESTION: _bound(limits, limits.max_body_bytes, "max_body_bytes", _MOST_VALUES_OF_A_QUESTION),
+        Body.MESSAGES: _bound(limits, limits.max_messages_bytes, "max_messages_bytes", _MOST_VALUES),
     }
+    return Entrance(guard, Bodies(limits.max_arriving_bytes), bounds, settings.callers.cors_origins, _hosts(settings))
+
+
+def _bound(limits: BodyLimits, max_bytes: int, setting: str, max_values: int = 0) -> BodyBound:
+    return BodyBound(
+        max_bytes, limits.body_timeout_s, setting, max_values, limits.body_grace_s, limits.min_body_bytes_per_s
+    )

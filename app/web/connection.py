@@ -46,6 +46,7 @@ class ClientConnection(web.RequestHandler):
 
     __slots__ = (
         "_bounds",
+        "_busy",
         "_content",
         "_crowd",
         "_ended",
@@ -74,6 +75,7 @@ class ClientConnection(web.RequestHandler):
         self._head_end = b""  # its last bytes; an end of the head may be split between two packets
         self._head_timer: asyncio.TimerHandle | None = None  # set while a head is waited for
         self._content: StreamReader | None = None  # the newest request's body, of which more may come after the answer
+        self._busy = False  # a handler runs, or its answer is being sent
         self._ended = False  # it was answered for the last time, and what still comes is dropped
 
     @property
@@ -102,18 +104,21 @@ class ClientConnection(web.RequestHandler):
         if data.startswith(_METHODS):
             self._line = data[:_LINE_BYTES]
         if data and (self._content is None or self._content.is_eof()):
-            self._wait_for_head()
+            if not self._busy:
+                self._wait_for_head()
             if self._is_head_too_large(data):
-                self._turn_away(
-                    HeadTooLarge(f"the request's head is above max_head_bytes, {self._bounds.max_head_bytes} bytes")
-                )
+                self._refuse_head()
                 return
         super().data_received(data)
+        # aiohttp's own queue, a private name: a head that came together with the end of another's body was not looked at.
+        if self._messages:
+            self._head_end = _END
 
     def begins(self, content: StreamReader) -> None:
         """A request's head is whole, and its handler begins."""
         self._stop_waiting()
-        self._content = content
+        self._busy, self._content = True, content
+        self._head_bytes, self._head_end = 0, b""  # of the next one, which may come before this one is answered
         self._crowd.is_busy(self)
 
     async def finish_response(
@@ -123,7 +128,9 @@ class ClientConnection(web.RequestHandler):
         try:
             return await super().finish_response(request, resp, start_time)
         finally:
-            self._head_bytes, self._head_end = 0, b""
+            self._busy = False
+            if self._head_bytes:
+                self._wait_for_head()
             self._crowd.is_idle(self)
 
     def give_way(self) -> None:
@@ -169,6 +176,13 @@ class ClientConnection(web.RequestHandler):
             self._turn_away(SlowRequest(f"the request's head did not come within {self._bounds.head_timeout_s:g} s"))
         elif self.transport is not None:
             self.transport.close()  # nothing was asked
+
+    def _refuse_head(self) -> None:
+        if not self._busy:
+            most = self._bounds.max_head_bytes
+            self._turn_away(HeadTooLarge(f"the request's head is above max_head_bytes, {most} bytes"))
+        elif self.transport is not None:
+            self.transport.abort()  # another answer is on its way, so that this one cannot be told
 
     def _is_head_too_large(self, data: bytes) -> bool:
         if self._head_end == _END:

@@ -7,30 +7,26 @@ request's head alone.
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import hdrs, web
 
 from ..access.callers import Caller
 from ..access.guard import Guard
 from ..access.sites import check_content_type, check_host, check_site
-from ..errors import BadRequest, SlowRequest, TooLarge, Unauthorized, WrongMediaType
+from ..errors import BadRequest, Unauthorized
+from .bodies import Bodies, BodyBound
 from .errors import Handler
 from .requests import parse_object
 from .slashes import DoubledSlashes
 
-# A body above this size, in bytes, is joined in a turn of the loop of its own: 32 MB take some 30 ms.
-_LARGE_BYTES = 1_048_576
 # A control request's body holds a number or a token, so that a small bound and a short deadline will do.
 _CONTROL_BYTES = 4096
 _CONTROL_S = 10.0
-# What stands before each value of JSON but the first.
-_BEFORE_VALUES = b",:[{"
 
 
 class Who(Enum):
@@ -70,23 +66,6 @@ class Route:
     body: Body = Body.NONE
 
 
-@dataclass(frozen=True, slots=True)
-class BodyBound:
-    """The bound of a body.
-
-    Attributes:
-        max_bytes: its largest size.
-        max_values: the most commas, colons and opening brackets in it, about as many as it has values; 0 for any number.
-        timeout_s: how long it may take to arrive, in seconds.
-        setting: the setting that the bound comes from, if it comes from one.
-    """
-
-    max_bytes: int
-    timeout_s: float
-    setting: str = ""
-    max_values: int = 0
-
-
 # Who asks, and what that caller may; without a name where nobody is known.
 CALLER = web.RequestKey("caller", Caller)
 # The whole body, for as long as it is needed: a handler that is done with it takes it out.
@@ -100,6 +79,7 @@ class Entrance:
 
     Args:
         guard: knows who calls.
+        bodies: reads them.
         bounds: of the bodies, by kind; of those of a control request it knows itself.
         origins: of other sites' pages that may call.
         hosts: the names that it answers to where there are no keys, beside this machine's own; None for any.
@@ -108,11 +88,12 @@ class Entrance:
     def __init__(
         self,
         guard: Guard,
+        bodies: Bodies,
         bounds: Mapping[Body, BodyBound],
         origins: Iterable[str] = (),
         hosts: Collection[str] | None = None,
     ) -> None:
-        self._guard = guard
+        self._guard, self._bodies = guard, bodies
         self._bounds = {Body.CONTROL: BodyBound(_CONTROL_BYTES, _CONTROL_S), **bounds}
         self._origins = frozenset(origins)
         self._hosts = hosts
@@ -146,7 +127,7 @@ class Entrance:
             )
         if route.body in (Body.QUESTION, Body.MESSAGES):
             check_content_type(request.headers)
-            request[BODY] = await read_body(request, self._bounds[route.body])
+            request[BODY] = await self._bodies.read(request, self._bounds[route.body])
         elif STOP_TOKEN not in request:
             self._check_site(request)
         return await handler(request)
@@ -164,14 +145,14 @@ class Entrance:
         token = request.headers.get("X-Stop-Token")
         if token is not None:
             request[CALLER], request[STOP_TOKEN] = Caller(), token
-            request[BODY] = await read_body(request, bound)
+            request[BODY] = await self._bodies.read(request, bound)
             return
         refusal: Unauthorized | None = None
         try:
             request[CALLER] = self._guard.identify(request.headers, time.time())
         except Unauthorized as error:
             refusal = error
-        request[BODY] = await read_body(request, bound)
+        request[BODY] = await self._bodies.read(request, bound)
         try:
             token = _token_in(request[BODY])
         except BadRequest:
@@ -181,48 +162,6 @@ class Entrance:
             request[CALLER], request[STOP_TOKEN] = Caller(), token
         elif refusal is not None:
             raise refusal
-
-
-async def read_body(request: web.Request, bound: BodyBound) -> bytes:
-    """The whole body.
-
-    Raises:
-        WrongMediaType: it is compressed: its size would be anyone's guess. TooLarge: it is above its bound.
-        SlowRequest: it did not come in time. BadRequest: it broke off. Cancelling is safe.
-    """
-    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() not in ("identity", ""):
-        raise WrongMediaType("the body must not be compressed: Content-Encoding is not taken")
-    if (request.content_length or 0) > bound.max_bytes:
-        raise too_large(bound)
-    await give_leave(request)
-    pieces: list[bytes] = []
-    size_bytes = values = 0
-    try:
-        async with asyncio.timeout(bound.timeout_s):
-            while piece := await request.content.readany():
-                pieces.append(piece)
-                size_bytes += len(piece)
-                if size_bytes > bound.max_bytes:
-                    raise too_large(bound)
-                # Values are counted as they come, because counting them in the whole body would block the loop as long
-                # as reading.
-                values += len(piece) - len(piece.translate(None, _BEFORE_VALUES)) if bound.max_values else 0
-                if values > bound.max_values:
-                    raise BadRequest(f"the body holds more than {bound.max_values} values")
-    except TimeoutError:
-        raise SlowRequest(f"the body did not come within {bound.timeout_s:g} s") from None
-    except web.RequestPayloadError as error:
-        raise BadRequest("the body broke off, or its framing is not HTTP's") from error
-    body = b"".join(pieces)
-    if size_bytes > _LARGE_BYTES:
-        pieces.clear()
-        await asyncio.sleep(0)  # joining megabytes takes milliseconds, and so does reading them: others go between
-    return body
-
-
-def too_large(bound: BodyBound) -> TooLarge:
-    """The refusal of a body above its bound."""
-    return TooLarge(f"the body is above {bound.setting or 'its bound'}, {bound.max_bytes} bytes", field="body")
 
 
 def _is_unix(request: web.Request) -> bool:
@@ -238,11 +177,3 @@ def _token_in(body: bytes) -> str | None:
 
 async def _wait_for_leave(_request: web.Request) -> None:
     """Leaves an `Expect: 100-continue` open until the sender is known (RFC 9110, 10.1.1)."""
-
-
-async def give_leave(request: web.Request) -> None:
-    """Tells a client that waits for leave to send its body to do so (RFC 9110, 10.1.1)."""
-    if request.version < HttpVersion11 or request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
-        return
-    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    request.writer.output_size = 0  # of the answer, which this is not

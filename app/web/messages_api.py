@@ -25,6 +25,7 @@ from ..errors import UpstreamError
 from ..upstream.answer import is_event_stream
 from ..upstream.headers import headers_down
 from ..wire.messages import MessagesFormat, events_of
+from .bodies import decoded
 from .entrance import BODY, CALLER, Body, Route
 from .opening import Opener, Wanted
 from .requests import parse_messages_request
@@ -52,7 +53,7 @@ class MessagesApi:
 
     async def messages(self, request: web.Request) -> web.StreamResponse:
         """`POST /v1/messages`: streamed or whole, as the body's `stream` says."""
-        asked = parse_messages_request(request[BODY], request[CALLER])
+        asked = await decoded(request[BODY], lambda body: parse_messages_request(body, request[CALLER]))
         if asked.stream:
             # There is no grace period, because an SDK that lost its stream asks anew.
             wanted = Wanted(asked.model, asked.max_tokens, MessagesFormat(), as_client=True)
@@ -68,7 +69,7 @@ class MessagesApi:
 
     async def count_tokens(self, request: web.Request) -> web.Response:
         """`POST /v1/messages/count_tokens`."""
-        parse_messages_request(request[BODY], request[CALLER], counts=True)
+        await decoded(request[BODY], lambda body: parse_messages_request(body, request[CALLER], counts=True))
         try:
             answer = await self._ask(request)
         except UpstreamError as error:

@@ -22,8 +22,9 @@ from ..settings.sections import SendBuffers
 from ..streams.registry import Streams
 from ..upstream.headers import HeadersUp, headers_down
 from ..upstream.passing import Passed, Passing
+from .bodies import BodyBound, give_leave, too_large, too_slow
 from .bounds import check_passing
-from .entrance import CALLER, Body, BodyBound, Route, give_leave, too_large
+from .entrance import CALLER, Body, Route
 from .readers import bound_buffers
 from .slashes import one_slash
 
@@ -96,17 +97,23 @@ class PassThrough:
 
     async def _pieces(self, request: web.Request) -> AsyncGenerator[bytes, None]:
         await give_leave(request)
-        size_bytes = 0
+        size_bytes, waited_s = 0, 0.0  # for the client: what Claude's side takes is not the client's fault
+        loop = asyncio.get_running_loop()
         while True:
+            began_at = loop.time()
+            left_s = self.bound.slow_after_s(size_bytes) - waited_s
             try:
-                async with asyncio.timeout(self.bound.timeout_s):
+                async with asyncio.timeout(min(self.bound.timeout_s, left_s)):
                     piece = await request.content.readany()
             except TimeoutError:
+                if left_s < self.bound.timeout_s:
+                    raise too_slow(self.bound) from None
                 raise SlowRequest(f"nothing of the body came for {self.bound.timeout_s:g} s") from None
             except web.RequestPayloadError as error:
                 raise BadRequest("the body broke off, or its framing is not HTTP's") from error
             if not piece:
                 return
+            waited_s += loop.time() - began_at
             size_bytes += len(piece)
             if size_bytes > self.bound.max_bytes:
                 raise too_large(self.bound)

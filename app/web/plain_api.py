@@ -12,6 +12,7 @@ from ..settings.sections import Defaults
 from ..streams.session import Session
 from ..streams.terms import Policy
 from ..wire.plain import PlainFormat
+from .bodies import decoded
 from .entrance import BODY, CALLER, STOP_TOKEN, Body, Route, Who
 from .opening import Opener, Wanted
 from .requests import frame_number, parse_fields, parse_question
@@ -41,7 +42,9 @@ class PlainApi:
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """`POST /api/stream`: the plain protocol."""
-        question, request[BODY] = parse_question(request[BODY], self.defaults, request[CALLER])
+        question, request[BODY] = await decoded(
+            request[BODY], lambda body: parse_question(body, self.defaults, request[CALLER])
+        )
         resumable = question.policy is not Policy.ABORT and self.opener.streams.has_room
         wanted = Wanted(
             question.model,

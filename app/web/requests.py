@@ -32,11 +32,6 @@ CLAUDE_FIELDS = frozenset(
 # A name this much like one of ours is a slip of the pen, not a field that Claude has and we do not know.
 _LIKE_OURS = 0.85
 
-# A body above this size is looked over before it is decoded, because one of 8 MB can hold two million lists.
-_LARGE_BYTES = 262_144
-# Such a body may hold this many lists, objects and fields, which decode in some 0.1 s. The largest context, a million
-# tokens, is some 4 MB of text or code, which hold less; what makes a body larger are files in base64, which hold none.
-_MOST_VALUES = 250_000
 # A question may have this many fields. The Messages API has some thirty, and each unknown one is compared with ours.
 _MOST_FIELDS = 200
 # A prompt above this size is taken for not blank, because decoding megabytes to see that would block the loop.
@@ -177,8 +172,6 @@ def question_of(fields: Mapping[str, Raw], defaults: Defaults, caller: Caller) -
 
 def parse_fields(raw: bytes) -> dict[str, Raw]:
     """The fields of a JSON object from a request's body, each as it came. Raises BadRequest."""
-    if len(raw) > _LARGE_BYTES and sum(map(raw.count, (b"[", b"{", b":"))) > _MOST_VALUES:
-        raise BadRequest(f"the body holds more than {_MOST_VALUES} lists, objects and fields")
     return _decoded(_fields, raw)
 
 

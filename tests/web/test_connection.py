@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from app.tools.simulator.server import Simulator
 from app.web.runner import Running
@@ -128,6 +129,38 @@ async def test_an_answer_may_take_longer_than_any_head(serve: Serve) -> None:
     assert await reader.head() == 200
     assert b'"done"' in await reader.rest()
     assert await reader.closed(), "and then it was idle"
+    reader.leave()
+
+
+@pytest.mark.parametrize("pipelined", [GET + b"\r\n", GET])
+async def test_what_is_sent_during_an_answer_does_not_cut_it(pipelined: bytes, serve: Serve) -> None:
+    service = await serve(head_timeout_s=0.2)
+    reader = await Reader.connect(service.url)
+    await reader.ask("tokens=40 rate=50")
+    assert await reader.head() == 200
+    await reader.send(pipelined)
+    assert b'"done"' in await reader.rest()
+    assert await reader.head() == (200 if pipelined.endswith(b"\r\n\r\n") else 408)
+    reader.leave()
+
+
+def test_the_one_private_name_of_aiohttps_that_is_used_is_there() -> None:
+    assert "_messages" in web.RequestHandler.__slots__
+
+
+async def test_the_rest_of_a_refused_body_is_no_head_even_if_the_next_request_comes_with_it(serve: Serve) -> None:
+    service = await serve(max_head_bytes=1024, max_body_bytes=100_000)
+    reader = await Reader.connect(service.url)
+    first, second = reader.request(b"{" * 90_000), reader.request(b'{"prompt": "%b"}' % (b"x" * 90_000))
+    await reader.send(first[:-1000])
+    await asyncio.sleep(0.05)
+    await reader.send(first[-1000:] + second[:-60_000])
+    await reader.send(second[-60_000:-30_000])
+    await asyncio.sleep(0)
+    await reader.send(second[-30_000:])
+    assert await reader.head() == 400
+    await reader.until(b"}")
+    assert await reader.head() == 200
     reader.leave()
 
 
