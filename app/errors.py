@@ -11,8 +11,12 @@
     │   └── UpstreamTimeout 504
     ├── EndedError              ours, on purpose: the last event of a stream that a rule ended
     │   ├── TakenOver 409 · Stopped 410 · Expired 410
+    │   ├── BudgetCut 402 ── BudgetExhausted 402, where nothing was started
     │   └── ShuttingDown 503 ── Draining 503, where nothing was started
     ├── Overloaded 503          ours: no room for one more ── Lagging 503, since the event loop is late
+    ├── RateLimited 429         ours: the caller asks too much ── NoPlace 429, or at once
+    ├── BudgetHeld 429          ours: what is left of a budget is held for streams that run
+    ├── BudgetAway 503          ours: nobody knows what is left of a budget
     └── InternalError 500       ours, a defect ── WorkerLost 500, where another worker's is
 
 Wire codes are the Messages API's where it has one (Messages API, Errors). Foreign exceptions are translated once,
@@ -21,7 +25,7 @@ at the edge that meets them. No message holds a key or a prompt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from enum import Enum
 from typing import Any, Literal
@@ -31,6 +35,11 @@ class Refusal(Enum):
     """Why a request was turned away before anything was started for it: the one list, for metrics and logs alike."""
 
     FULL = "full"  # every place is taken (`max_streams`)
+    RATE = "rate"  # more requests or tokens a minute than the caller, or all together, may ask
+    PLACES = "places"  # more streams at once than the caller, or all together, may have
+    BUDGET = "budget"  # a budget is spent
+    BUDGET_HELD = "budget_held"  # what is left of a budget is held for streams that run
+    BUDGET_AWAY = "budget_away"  # nobody knows what is left of a budget: its file cannot be used
     LAG = "lag"  # the event loop is late (`max_lag_s`)
     DRAINING = "draining"  # the service goes down
     AUTH = "auth"  # no caller's key, or an unknown one
@@ -60,6 +69,9 @@ class SluicewayError(Exception):
         field: the input field at fault, if it was one.
         retry_after_s: seconds after which trying again makes sense, if known.
         refusal: why nothing was started; None where something was, so that its stream's outcome counts it.
+        api_type: the wire code on the Messages API's paths, where that has a word for it and `type` is ours.
+        facts: what else is told, beside the message: which limit, how much of it, until when.
+        limit_headers: how a limit stands, by the Messages API's own header names.
     """
 
     status = 500
@@ -67,6 +79,9 @@ class SluicewayError(Exception):
     retryable = False
     source: Literal["service", "upstream"] = "service"
     refusal: Refusal | None = None
+    api_type: str | None = None
+    facts: Mapping[str, Any] = {}
+    limit_headers: Mapping[str, str] = {}
 
     def __init__(self, message: str, *, field: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -81,7 +96,7 @@ class SluicewayError(Exception):
         }  # fmt: skip
         if self.field is not None:
             told["field"] = self.field
-        return told
+        return {**told, **self.facts}
 
 
 class CallerError(SluicewayError):
@@ -279,6 +294,41 @@ class Lagging(Overloaded):
     refusal = Refusal.LAG
 
 
+class RateLimited(SluicewayError):
+    """The caller, or all callers together, have asked as much as they may for now."""
+
+    status = 429
+    type = "rate_limit_error"
+    retryable = True
+    refusal = Refusal.RATE
+
+
+class NoPlace(RateLimited):
+    """The caller, or all callers together, have as many streams at once as they may."""
+
+    refusal = Refusal.PLACES
+
+
+class BudgetHeld(SluicewayError):
+    """A budget is not spent, but what is left of it is held for streams that run."""
+
+    status = 429
+    type = "budget_held"
+    api_type = "rate_limit_error"
+    retryable = True
+    refusal = Refusal.BUDGET_HELD
+
+
+class BudgetAway(SluicewayError):
+    """What is left of a budget cannot be read or written now, and nothing is spent that nobody counts."""
+
+    status = 503
+    type = "budget_unavailable"
+    api_type = "overloaded_error"
+    retryable = True
+    refusal = Refusal.BUDGET_AWAY
+
+
 class InternalError(SluicewayError):
     """A defect of this service; the log has the cause."""
 
@@ -315,6 +365,20 @@ class Expired(EndedError):
     status = 410
     type = "expired"
     refusal = Refusal.EXPIRED
+
+
+class BudgetCut(EndedError):
+    """A budget is spent, and the stream was cut."""
+
+    status = 402
+    type = "budget_exhausted"
+    api_type = "billing_error"
+
+
+class BudgetExhausted(BudgetCut):
+    """A budget is spent, so that nothing was started."""
+
+    refusal = Refusal.BUDGET
 
 
 class ShuttingDown(EndedError):

@@ -17,6 +17,7 @@ class Outcome(Enum):
     STOPPED = "stopped"
     TAKEN_OVER = "taken_over"
     EXPIRED = "expired"
+    BUDGET = "budget"
     SHUTDOWN = "shutdown"
     UPSTREAM_ERROR = "upstream_error"
     REJECTED = "rejected"

@@ -18,6 +18,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from .budgets import BudgetRules
 from .connections import ConnectionBounds
 from .sections import (
     AdmissionLimits,
@@ -57,6 +58,7 @@ class Settings(BaseModel):
     listening: Listening = Listening()
     connections: ConnectionBounds = ConnectionBounds()
     callers: Callers = Callers()
+    budgets: BudgetRules = BudgetRules()
     admission: AdmissionLimits = AdmissionLimits()
     questions: Defaults = Defaults()
     bodies: BodyLimits = BodyLimits()

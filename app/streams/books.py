@@ -16,6 +16,7 @@ from ..errors import SluicewayError, UpstreamError
 from ..money.entry import Entry
 from ..money.ledger import Ledger
 from ..telemetry.prometheus import Metrics
+from .limiter import Ticket
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +34,25 @@ class Page:
 
     Attributes:
         account: the ledger's; read it, the page feeds it.
+        ticket: what was taken for the stream at its admission; the page settles it.
     """
 
-    __slots__ = ("_books", "_closing_since", "_first_token_due", "_last_batch_at", "_loop", "account", "transcript")
+    __slots__ = (
+        "_books",
+        "_closing_since",
+        "_first_token_due",
+        "_last_batch_at",
+        "_loop",
+        "_meter",
+        "account",
+        "ticket",
+        "transcript",
+    )
 
-    def __init__(self, books: Books, model: str, max_tokens: int) -> None:
+    def __init__(self, books: Books, model: str, max_tokens: int, ticket: Ticket) -> None:
         self._books = books
+        self.ticket = ticket
+        self._meter = ticket.meter
         self._loop = asyncio.get_running_loop()  # asked for once: in Python 3.11 each time is a system call
         self._first_token_due = True
         self._last_batch_at: float | None = None  # of the attached reader
@@ -51,6 +65,8 @@ class Page:
     def see(self, event: ClaudeEvent) -> None:
         """An event came from Claude."""
         self.account.see(event)
+        if self._meter is not None:
+            self._meter.see(event)
         if self.transcript is not None:
             self.transcript.see(event)
 
@@ -104,6 +120,14 @@ class Page:
         Returns:
             The entry; None where it could not be made, which is a defect of ours and in the log.
         """
+        entry = self._entry(outcome)
+        try:
+            self.ticket.settle(entry)
+        except Exception:
+            log.exception("what a stream of %s was let in with could not be given back", self.account.model)
+        return entry
+
+    def _entry(self, outcome: Outcome) -> Entry | None:
         books = self._books
         try:
             entry = self.account.settle(outcome, self._loop.time())
@@ -145,10 +169,10 @@ class Books:
         # The group is not given the block's own error, because it would come out wrapped in an ExceptionGroup.
         await self._recounts.__aexit__(None, None, None)
 
-    def open(self, model: str, max_tokens: int) -> Page:
-        """A page for a stream that begins; whoever opens it settles it."""
+    def open(self, model: str, max_tokens: int, ticket: Ticket) -> Page:
+        """A page for a stream that begins; whoever opens it settles it, and its ticket with it."""
         self.metrics.opened(model)
-        return Page(self, model, max_tokens)
+        return Page(self, model, max_tokens, ticket)
 
     def book_later(self, recounting: Coroutine[Any, Any, Entry], entry: Entry) -> None:
         """Books the entry once: as it comes out of the recount, or as it was where that is cut short."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from types import TracebackType
 
 from ..answer.outcome import Outcome
@@ -14,13 +15,14 @@ from ..answer.sse import numbered
 from ..errors import (
     BadRequest,
     Draining,
+    EndedError,
     Expired,
     Forbidden,
     InternalError,
+    Lagging,
     NotFound,
     ShuttingDown,
     SluicewayError,
-    TakenOver,
     UpstreamError,
 )
 from ..flow.relay import Source
@@ -31,7 +33,10 @@ from .archive import Archive, Kept
 from .books import Books
 from .connection import Connection
 from .delivery import Frames
+from .limiter import Ticket
+from .meter import Running
 from .replay import Replay
+from .room import Room
 from .session import Asked, Session
 from .terms import Policy, Terms, new_stream_id
 from .watch import Watch
@@ -65,7 +70,6 @@ class Streams:
         self._books = books
         self._archive = archive
         self._bounds = bounds
-        self._admit = admit
         self._worker = worker
         self._tasks = asyncio.TaskGroup()
         self._watcher: asyncio.Task[None] | None = None
@@ -76,6 +80,7 @@ class Streams:
         self._hurry = asyncio.Event()  # set when the drain time is cut short
         self.accepting = True
         self.live: dict[str, Session] = {}
+        self._room = Room(self.live, archive, admit)
 
     async def __aenter__(self) -> Streams:
         await self._tasks.__aenter__()
@@ -108,10 +113,21 @@ class Streams:
         return self._archive.named(caller, name)
 
     def check_room(self) -> None:
-        """Whether a stream could be started now. Raises Draining, Overloaded: as `start` does."""
+        """Whether a stream could be started now; one that nobody reads makes room for it.
+
+        Raises:
+            Draining, Overloaded: as `start` does.
+        """
         if not self.accepting:
             raise Draining("the service is shutting down", retry_after_s=1.0)
-        self._admit(len(self.live) + len(self._whole))
+        self._check_places()
+
+    def _check_places(self) -> None:
+        self._room.check(len(self.live) + len(self._whole) + len(self._replaying))
+
+    def give_way(self, caller: str | None, name: str = "") -> bool:
+        """Ends a stream so that another one, or a reader, has its place. See `Room`."""
+        return self._room.give_way(caller, name)
 
     def overtake(self, caller: str, name: str) -> bool:
         """Ends the caller's stream of this name here, because a newer one begins elsewhere.
@@ -120,7 +136,7 @@ class Streams:
             Whether there was one.
         """
         older = self._archive.release(caller, name)
-        self._end_older(older)
+        self._room.end_older(older)
         return older is not None
 
     def start(
@@ -130,6 +146,7 @@ class Streams:
         wire: WireFormat,
         connection: Connection,
         max_tokens: int,
+        ticket: Ticket,
         preface: Sequence[bytes] = (),
     ) -> Session:
         """Starts a stream from `source` to the reader on `connection`; an older one of the same name is taken over.
@@ -140,6 +157,7 @@ class Streams:
             wire: the format.
             connection: the first reader's.
             max_tokens: the request's own bound.
+            ticket: what was taken for it; settled with the stream, from here on.
             preface: frames that only readers who come back need, before all others.
 
         Raises:
@@ -147,13 +165,14 @@ class Streams:
         """
         self.check_room()
         if terms.name:
-            self._end_older(self._archive.claim(terms))
+            self._room.end_older(self._archive.claim(terms))
         replay = self._archive.replay(terms.policy)
         if replay.keeps:
             replay.extend([numbered(frame_id, frame) for frame_id, frame in enumerate(preface, 1)])
             connection.sent_id = replay.last_id
-        page = self._books.open(terms.model, max_tokens)
+        page = self._books.open(terms.model, max_tokens, ticket)
         session = Session(terms, Asked(source, Frames(wire, replay)), page, self._bounds)
+        ticket.begin(Running(page.account, lambda: session.channel.paused, partial(session.stop, Outcome.BUDGET)))
         self.live[terms.stream_id] = session
         self._idle.clear()
         self._books.metrics.streams_active.inc()
@@ -161,19 +180,27 @@ class Streams:
         return session
 
     @asynccontextmanager
-    async def whole(self, model: str, max_tokens: int) -> AsyncIterator[Account]:
-        """Books an answer that comes whole: settled when the block is left, whatever ends it.
+    async def whole(self, model: str, max_tokens: int, ticket: Ticket) -> AsyncIterator[Account]:
+        """Books an answer that comes whole: settled when the block is left, whatever ends it, and its ticket with it.
 
         Raises:
             Draining: none is asked for any more. Overloaded: there is no room for one more.
-            ShuttingDown: the drain time is over. InternalError: the block failed with what was not foreseen.
+            ShuttingDown: the drain time is over. BudgetCut: the budget is. InternalError: the block failed with what was
+            not foreseen.
         """
         self.check_room()
-        page = self._books.open(model, max_tokens)
+        page = self._books.open(model, max_tokens, ticket)
         outcome = Outcome.INTERNAL_ERROR
         limit = asyncio.timeout(None)
+        cuts: list[EndedError] = []
+
+        def cut(error: EndedError) -> None:
+            cuts.append(error)
+            limit.reschedule(asyncio.get_running_loop().time())
+
         self._whole.add(limit)
         self._idle.clear()
+        ticket.begin(Running(page.account, lambda: True, cut))
         try:
             async with limit:
                 yield page.account
@@ -186,7 +213,9 @@ class Streams:
             raise
         except Exception as error:
             if isinstance(error, TimeoutError) and limit.expired():
-                outcome = Outcome.SHUTDOWN
+                outcome = Outcome.BUDGET if cuts else Outcome.SHUTDOWN
+                if cuts:
+                    raise cuts[0] from None
                 raise ShuttingDown("the service is shutting down", retry_after_s=1.0) from None
             log.exception("an answer that was asked for whole failed")
             raise InternalError("the service failed; its log has the cause") from error
@@ -222,7 +251,9 @@ class Streams:
             self._whole.discard(limit)
             self._check_idle()
 
-    async def resume(self, stream_id: str, caller: str, connection: Connection) -> Session | None:
+    async def resume(
+        self, stream_id: str, caller: str, connection: Connection, admit: Callable[[], Awaitable[Ticket]]
+    ) -> Session | None:
         """Gives the reader on `connection` every frame after its `sent_id`, then what is still to come.
 
         Returns:
@@ -230,18 +261,22 @@ class Streams:
 
         Raises:
             NotFound: no such stream, or another caller's. Expired: it, or the part asked for, is no longer kept.
-            BadRequest: it has not come that far.
+            BadRequest: it has not come that far. NoPlace, Overloaded: a reader of a kept answer finds no place.
         """
         session, kept = self.readable(stream_id, caller, connection.sent_id)
         if session is not None:
             session.attach(connection)
             return session
+        with suppress(Lagging):  # nothing is started, so that nobody is slowed down
+            self._check_places()
+        ticket = await admit()
         self._replaying.add(connection)
         self._idle.clear()
         try:
             await kept.frames.write_all(connection)
         finally:
             self._replaying.discard(connection)
+            ticket.settle()
             self._check_idle()
             connection.release(None)
         return None
@@ -319,15 +354,12 @@ class Streams:
         if not (self.live or self._whole or self._replaying):
             self._idle.set()
 
-    def _end_older(self, older: Terms | None) -> None:
-        session = self.live.get(older.stream_id) if older is not None else None
-        if session is not None:
-            session.stop(Outcome.TAKEN_OVER, TakenOver("a newer question has taken this one's place"))
-
     def _ended(self, session: Session) -> None:
         """Gives the place back first, so that no failure in the archive or the books can keep it from the next stream."""
         terms, outcome = session.terms, session.outcome or Outcome.INTERNAL_ERROR
         del self.live[terms.stream_id]
+        self._room.left(session)
+        session.page.ticket.leave()
         self._books.metrics.streams_active.dec()
         self._check_idle()
         if terms.policy is Policy.ABORT:

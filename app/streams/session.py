@@ -78,6 +78,13 @@ class Session:
         """Where its frames wait."""
         return self.asked.frames.replay
 
+    @property
+    def held_until(self) -> float | None:
+        """Until when nobody reads it and someone is waited for, in loop time; None where that is not so."""
+        if self.lifecycle.reader is not ReaderState.HELD or self._timer is None:
+            return None
+        return self._timer.when()
+
     def start(self, tasks: asyncio.TaskGroup, connection: Connection, on_end: Callable[[Session], None]) -> None:
         """Starts the stream in `tasks`, its owner; `on_end` is called once, when both of its tasks have ended."""
         self.delivery.attach(connection)

@@ -73,9 +73,9 @@ class ChatApi:
             preface=preface(earlier) if earlier is not None and question.policy is not Policy.ABORT else [],
             headers=_MARK,
             betas=question.betas,
+            # Not before, so that a question that is refused ends no older answer.
+            when_admitted=lambda: self.forwarder.tell_of_newer(request, asked.chat_id),
         )
-        self.opener.streams.check_room()  # checked first, so that a question that is refused ends no older answer
-        await self.forwarder.tell_of_newer(request, asked.chat_id)
         return await self.opener.open_stream(request, wanted)
 
     async def resume(self, request: web.Request) -> web.StreamResponse:

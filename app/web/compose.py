@@ -50,6 +50,7 @@ from .entrance import Body, Entrance, Route
 from .errors import errors_as_json
 from .forwarding import Forwarder
 from .gauges import gauge_routes
+from .limits import limiting
 from .messages_api import MessagesApi
 from .opening import Opener
 from .origins import Cors
@@ -58,6 +59,7 @@ from .passthrough import PassThrough
 from .plain_api import PlainApi
 from .refusals import Refusals
 from .response_headers import guard_response
+from .tasks import beside
 
 log = logging.getLogger(__name__)
 
@@ -142,10 +144,12 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
         stack.push_async_callback(claude.close)
         if settings.claude.warm_connections:
             await stack.enter_async_context(beside(claude.keep_warm(settings.claude.warm_connections)))
-        streams = await _streams(stack, settings, claude, metrics, Ledger(prices), spec.number)
         guard, callers = await _guard(stack, settings.callers)
+        ledger = Ledger(prices)
+        limiter = await stack.enter_async_context(limiting(settings, guard, registry, prices, ledger, spec.count))
+        streams = limiter.streams = await _streams(stack, settings, claude, metrics, ledger, spec.number)
         page = _page(settings, credentials, guard)
-        opener = Opener(claude, streams, settings.readers, HeadersUp(settings.passing.forward_headers))
+        opener = Opener(claude, streams, limiter, settings.readers, HeadersUp(settings.passing.forward_headers))
         passed = await _pass_through(stack, settings, opener)
         entrance = _entrance(settings, guard)
         cors = Cors(settings.callers.cors_origins)
@@ -158,11 +162,16 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
         app = web.Application(middlewares=[*cors.middlewares, errors_as_json, *before, *forwarder.middlewares])
         entrance.install(app, [*_routes(opener, settings, prices, page, forwarder), *passed.routes()])
         cors.install(app)
-        admin = web.Application()
-        admin.add_routes(admin_routes(streams, registry))
-        for served in (app, admin):
-            served.on_response_prepare.append(guard_response)
+        admin = _admin(streams, registry)
+        app.on_response_prepare.append(guard_response)
         yield Service(settings, app, admin, claude, streams, refusals, crowd, guard, callers, prices, metrics, page)
+
+
+def _admin(streams: Streams, registry: CollectorRegistry) -> web.Application:
+    admin = web.Application()
+    admin.add_routes(admin_routes(streams, registry))
+    admin.on_response_prepare.append(guard_response)
+    return admin
 
 
 async def _guard(stack: AsyncExitStack, callers: Callers) -> tuple[Guard, CallersWatch | None]:
@@ -219,26 +228,7 @@ async def _pass_through(stack: AsyncExitStack, settings: Settings, opener: Opene
     await stack.enter_async_context(beside(passing.keep()))
     bound = _bound(settings.bodies, settings.passing.max_passed_bytes, "max_passed_bytes")
     bound = replace(bound, timeout_s=settings.readers.stall_timeout_s)
-    return PassThrough(passing, opener.streams, opener.headers_up, settings.passing.pass_through, bound)
-
-
-@asynccontextmanager
-async def beside(coroutine: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Runs something endless beside the block. If it dies, so does the block, because nobody would notice otherwise."""
-    owner = asyncio.current_task()
-    assert owner is not None, "only a task can wait"
-    task = asyncio.create_task(coroutine)
-    task.add_done_callback(lambda task: None if task.cancelled() else owner.cancel())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if task.done() and not task.cancelled():
-            owner.uncancel()
-            raise RuntimeError(f"{getattr(coroutine, '__qualname__', coroutine)} came to an end") from task.exception()
-        raise
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
+    return PassThrough(passing, opener.streams, opener.limiter, opener.headers_up, settings.passing.pass_through, bound)
 
 
 def _claude(settings: Settings, credentials: Credentials, metrics: Metrics) -> Claude:

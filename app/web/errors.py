@@ -40,6 +40,7 @@ def error_response(error: SluicewayError, path: str) -> web.Response:
     guard(headers)  # what is no request meets no signal of the application's
     if error.retry_after_s is not None:
         headers["Retry-After"] = f"{error.retry_after_s:.0f}"
+    headers.update(error.limit_headers)
     began = isinstance(error, UpstreamCut | UpstreamGarbled | UpstreamRefused)
     if began and said is None:
         # The SDKs ask again by themselves at this status, but an answer had begun, and a second one would be paid too.

@@ -22,6 +22,7 @@ from ..answer.lenient_json import TooDeep, read_json
 from ..answer.refusals import MOST_BODY_BYTES, came_with, no_stream
 from ..answer.sse import begins_stream
 from ..errors import UpstreamError
+from ..streams.limiter import Asking, settled
 from ..upstream.answer import is_event_stream
 from ..upstream.headers import headers_down
 from ..wire.messages import MessagesFormat, events_of
@@ -58,20 +59,26 @@ class MessagesApi:
             # There is no grace period, because an SDK that lost its stream asks anew.
             wanted = Wanted(asked.model, asked.max_tokens, MessagesFormat(), as_client=True)
             return await self.opener.open_stream(request, wanted)
-        async with self.opener.streams.whole(asked.model, asked.max_tokens) as account:
+        self.opener.streams.check_room()
+        asking = Asking(request[CALLER], asked.model, asked.max_tokens, request[BODY], whole=True)
+        ticket = await self.opener.limiter.admit(asking)
+        async with settled(ticket), self.opener.streams.whole(asked.model, asked.max_tokens, ticket) as account:
             answer = await self._ask(request)
             events, error = self._events_of(answer)
             for event in events:
                 account.see(event)
             account.delivered_all()
         # Secrets are taken out of errors only: an answer is passed on as Claude wrote it.
-        return _response(answer, self.opener.claude.hide(answer.content) if error else answer.content)
+        response = _response(answer, self.opener.claude.hide(answer.content) if error else answer.content)
+        response.headers.update(ticket.headers)
+        return response
 
     async def count_tokens(self, request: web.Request) -> web.Response:
         """`POST /v1/messages/count_tokens`."""
         await decoded(request[BODY], lambda body: parse_messages_request(body, request[CALLER], counts=True))
         try:
-            answer = await self._ask(request)
+            async with settled(await self.opener.limiter.admit(Asking(request[CALLER]))):
+                answer = await self._ask(request)
         except UpstreamError as error:
             self.opener.streams.unbooked_failed(error)
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aiohttp import hdrs, web
@@ -12,6 +12,7 @@ from ..errors import SluicewayError
 from ..flow.relay import Source
 from ..settings.sections import ReaderBounds
 from ..streams.credits import Credits
+from ..streams.limiter import Asking, Limiter
 from ..streams.liveness import Liveness
 from ..streams.registry import Streams
 from ..streams.session import Session
@@ -40,6 +41,7 @@ class Wanted:
         as_client: the request goes to Claude as the client's own, and Claude's head comes back with the answer, so that
             nothing is sent before it; else the service asks in its own words.
         betas: for the `anthropic-beta` header, beside those that the request's own names.
+        when_admitted: is done once it is let in, and before it is started.
     """
 
     model: str
@@ -53,6 +55,7 @@ class Wanted:
     headers: Mapping[str, str] = field(default_factory=dict)
     as_client: bool = False
     betas: Sequence[str] = ()
+    when_admitted: Callable[[], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +65,14 @@ class Opener:
     Attributes:
         claude: the way upstream.
         streams: where they run and are found again.
+        limiter: lets them in.
         bounds: of each reader's connection.
         headers_up: chooses which of a request's headers go to Claude.
     """
 
     claude: Claude
     streams: Streams
+    limiter: Limiter
     bounds: ReaderBounds
     headers_up: HeadersUp
 
@@ -79,7 +84,26 @@ class Opener:
         Raises:
             SluicewayError: it failed before a status was sent. Cancelling is how aiohttp tells that the reader left.
         """
-        terms = Terms(
+        self.streams.check_room()  # first, so that what is refused for want of room holds no money meanwhile
+        asking = Asking(request[CALLER], wanted.model, wanted.max_tokens, request[BODY], wanted.name)
+        ticket = await self.limiter.admit(asking)
+        try:
+            if wanted.when_admitted is not None:
+                await wanted.when_admitted()
+            terms = self._terms(request, wanted)
+            told = {"X-Stream-Id": terms.stream_id, "X-Stop-Token": terms.stop_token, **ticket.headers}
+            connection = self._connection(request, {**told, **wanted.headers}, credits=wanted.credits)
+            source = self._ask(request, wanted, connection)
+            session = self.streams.start(
+                terms, source, wanted.wire, connection, wanted.max_tokens, ticket, wanted.preface
+            )
+        except BaseException:
+            ticket.settle()
+            raise
+        return await self._serve(connection, session)
+
+    def _terms(self, request: web.Request, wanted: Wanted) -> Terms:
+        return Terms(
             self.streams.new_id(),
             request[CALLER].name,
             wanted.model,
@@ -89,11 +113,6 @@ class Opener:
             name=wanted.name,
             commits_early=not wanted.as_client,
         )
-        told = {"X-Stream-Id": terms.stream_id, "X-Stop-Token": terms.stop_token}
-        connection = self._connection(request, {**told, **wanted.headers}, credits=wanted.credits)
-        source = self._ask(request, wanted, connection)
-        session = self.streams.start(terms, source, wanted.wire, connection, wanted.max_tokens, wanted.preface)
-        return await self._serve(connection, session)
 
     async def resume(
         self,
@@ -116,7 +135,9 @@ class Opener:
             self.streams.readable(stream_id, request[CALLER].name, sent_id)
             return web.Response(headers=connection.response.headers)
         try:
-            session = await self.streams.resume(stream_id, request[CALLER].name, connection)
+            session = await self.streams.resume(
+                stream_id, request[CALLER].name, connection, lambda: self.limiter.admit_reader(request[CALLER])
+            )
         except SluicewayError:
             if connection.committed:  # the rest is no longer kept; an end without a last event says so
                 return connection.response

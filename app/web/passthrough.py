@@ -19,6 +19,7 @@ from multidict import CIMultiDict
 
 from ..errors import BadRequest, NotServed, Overloaded, SlowRequest, SluicewayError, UpstreamError
 from ..settings.sections import SendBuffers
+from ..streams.limiter import Asking, Limiter, settled
 from ..streams.registry import Streams
 from ..upstream.headers import HeadersUp, headers_down
 from ..upstream.passing import Passed, Passing
@@ -53,6 +54,7 @@ class PassThrough:
     Attributes:
         passing: the way to Claude.
         streams: among which it has a place while it passes.
+        limiter: lets it in.
         headers_up: chooses which of a request's headers go to Claude.
         allowed: the paths that pass, each with everything below it.
         bound: of a body; its time is what the next piece may take, in either direction.
@@ -60,6 +62,7 @@ class PassThrough:
 
     passing: Passing
     streams: Streams
+    limiter: Limiter
     headers_up: HeadersUp
     allowed: Iterable[str]
     bound: BodyBound
@@ -82,7 +85,8 @@ class PassThrough:
         method = hdrs.METH_GET if request.method == hdrs.METH_HEAD else request.method
         up = self.headers_up.of(request.headers.items(), as_client=True, with_body=True)
         body = self._pieces(request) if request.body_exists else None
-        async with self.streams.passing():
+        self.streams.check_room()
+        async with settled(await self.limiter.admit(Asking(request[CALLER]))), self.streams.passing():
             try:
                 passed = await self.passing.send(method, f"{path}?{query}" if query else path, up, body)
                 if (failure := passed.failure) is not None:

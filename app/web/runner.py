@@ -21,11 +21,12 @@ from ..fleet.tie import Tie
 from ..fleet.unix_path import UnixPath
 from ..settings import Settings, SettingsError
 from ..streams.registry import Streams
-from .compose import Service, beside, composed
+from .compose import Service, composed
 from .connection import Runner
 from .credentials import Credentials
 from .crowd import Crowd
 from .descriptors import ADMIN_CONNECTIONS
+from .tasks import beside
 
 log = logging.getLogger(__name__)
 

@@ -55,8 +55,13 @@ def error_body(error: SluicewayError) -> dict[str, Any]:
     if isinstance(error, UpstreamRefused) and (said := _object(error.said)) is not None:
         return {"type": "error"} | said
     told: dict[str, Any] = {"type": error.type, "message": error.message}
+    details: dict[str, Any] = {}
     if error.type not in STATUS_OF_TYPE and not isinstance(error, NotServed):
-        told |= {"type": "api_error", "details": {"error_code": error.type}}
+        told["type"] = error.api_type or "api_error"
+        details["error_code"] = error.type
+    details |= error.facts
+    if details:
+        told["details"] = details
     body: dict[str, Any] = {"type": "error", "error": told}
     request_id = getattr(error, "request_id", None)
     return body if request_id is None else body | {"request_id": request_id}

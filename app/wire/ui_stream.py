@@ -82,7 +82,10 @@ class UiFormat:
             # The reason is "interrupted", because at others the page asks again by itself.
             last = [{"type": "abort", "reason": error.type}, {"type": "finish", "finishReason": "interrupted"}]
         else:
-            last = [{"type": "error", "errorText": error.message}]
+            # An error's chunk is words alone; a page that wants to know more takes it from here (`onData`).
+            more = {"code": error.type, **error.facts}
+            told: list[Chunk] = [{"type": "data-error", "data": more, "transient": True}] if error.facts else []
+            last = [*told, {"type": "error", "errorText": error.message}]
         return [*map(framed, left + last), DONE]
 
     def _chunks(self, event: ClaudeEvent) -> Iterator[Chunk]:

@@ -51,7 +51,13 @@ def test_usage_takes_the_place_of_what_was_estimated() -> None:
 
 def test_it_comes_to_what_the_ledger_settles() -> None:
     ledger = Ledger(PRICES)
-    events = [start(input_tokens=700), block("thinking"), text(300, "thinking"), block("text"), text(1234, letter="ä")]
+    events: list[ClaudeEvent] = [
+        start(input_tokens=700),
+        block("thinking"),
+        text(300, "thinking"),
+        block("text"),
+        text(1234, letter="ä"),
+    ]
     account = opened(ledger, *events)
     quoted = Quote(PRICES, ledger.tokens_each, MODEL, b"")
     running = quoted.cost(account.tally, quoted.tokens(account.tally))

@@ -21,6 +21,7 @@ from tests.support.books import settled as settled_entry
 from tests.support.clock import jumping, settled
 from tests.support.connections import FakeConnection, Page, streams_under_test
 from tests.support.fakes import Step, event, text
+from tests.support.tickets import unbounded
 
 SHORT: list[Step] = [[event("message_start")], [text("all of it")], [event("message_stop")]]
 
@@ -61,7 +62,7 @@ async def test_a_whole_answer_whose_booking_fails_is_given_all_the_same(monkeypa
 
         with monkeypatch.context() as patched:
             patched.setattr(Account, "settle", fails)
-            async with opened.streams.whole("claude-opus-4-8", 10**400):
+            async with opened.streams.whole("claude-opus-4-8", 10**400, unbounded()):
                 pass
         await opened.streams.drain()
 
@@ -83,7 +84,7 @@ async def test_an_aborted_answer_is_booked_once_whatever_its_recount_does(fails:
     registry = CollectorRegistry()
     given: Recount = counting
     async with Books(Ledger(load_prices()), Metrics(registry, ["claude-opus-4-8"]), recount=given) as books:
-        page = books.open("claude-opus-4-8", 1000)
+        page = books.open("claude-opus-4-8", 1000, unbounded())
         page.see(event("message_start"))
         page.see(text("x" * 400))
         entry = page.settle(Outcome.STOPPED)

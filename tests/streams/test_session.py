@@ -19,6 +19,7 @@ from app.wire.plain import PlainFormat
 from tests.support.clock import jumping, loop, run, settled
 from tests.support.connections import FakeConnection, Page, StreamsUnderTest, credits_of, streams_under_test
 from tests.support.fakes import ScriptedSource, Step, event, text
+from tests.support.tickets import admitted
 
 START, STOP = event("message_start"), event("message_stop")
 ENDLESS: list[Step] = [[text("x" * 10)] for _ in range(1000)]
@@ -82,12 +83,12 @@ class Visitor:
             if rng.random() < 0.9:
                 await asyncio.sleep(rng.choice([0.0, 0.001, 0.2, self.grace_s * 0.9]))
             connection = self.connection()
-            coming = asyncio.create_task(streams.resume(self.stream_id, "c", connection))
+            coming = asyncio.create_task(streams.resume(self.stream_id, "c", connection, admitted))
         if connection.committed:
             assert self.page.text == whole
             assert "done" in self.page.last
             again = Page()
-            await streams.resume(self.stream_id, "c", second := FakeConnection())
+            await streams.resume(self.stream_id, "c", (second := FakeConnection()), admitted)
             await second.over.wait()
             again.take(second.received)
             assert again == self.page, "a finished stream is read again, the same"
@@ -124,7 +125,7 @@ class Visitor:
                 connection.finding = self.rng.choice(list(Finding))  # the next look finds it
             case _ if session is not None:  # a second tab, which is closed after a while
                 other = FakeConnection(self.rng.randrange(session.replay.last_id + 1))
-                await self.under_test.streams.resume(self.stream_id, "c", other)
+                await self.under_test.streams.resume(self.stream_id, "c", other, admitted)
                 await asyncio.sleep(self.rng.choice([0.0, 0.1]))
                 session.lost(other)
                 other.break_off()

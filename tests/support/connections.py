@@ -21,6 +21,7 @@ from app.streams.archive import Archive
 from app.streams.books import Books
 from app.streams.connection import Interrupted
 from app.streams.credits import Credits
+from app.streams.limiter import Ticket
 from app.streams.liveness import Finding
 from app.streams.registry import Streams
 from app.streams.session import Session
@@ -29,6 +30,7 @@ from app.telemetry.prometheus import Metrics
 from app.wire import WireFormat
 from app.wire.plain import PlainFormat
 from tests.support.fakes import ScriptedSource, Step
+from tests.support.tickets import admitted, unbounded
 
 BOUNDS = StreamBounds(batch_bytes=200, queue_items=8, queue_bytes=1000)
 ARCHIVE_OPTIONS = ReplayBounds(replay_bytes=1_000_000, replay_total_bytes=10_000_000, replay_s=300.0)
@@ -201,18 +203,21 @@ class StreamsUnderTest:
         stream_id: str = "st_1",
         caller: str = "c",
         wire: WireFormat | None = None,
+        ticket: Ticket | None = None,
     ) -> tuple[Session, ScriptedSource]:
         """A stream, of the plain protocol unless it is given another format."""
         source = ScriptedSource(list(steps))
         terms = Terms(stream_id, caller, "claude-opus-4-8", policy, grace_s, stop_token=f"token of {stream_id}")
-        session = self.streams.start(terms, source, wire or PlainFormat(thinking=False), connection, 64_000)
+        session = self.streams.start(
+            terms, source, wire or PlainFormat(thinking=False), connection, 64_000, ticket or unbounded()
+        )
         self.accounts.append(session.page.account)
         connection.handled = lambda: session.lost(connection)
         return session, source
 
     async def resume(self, stream_id: str, caller: str, connection: FakeConnection) -> Session | None:
         """A reader comes back, and is handled as on the path for it."""
-        session = await self.streams.resume(stream_id, caller, connection)
+        session = await self.streams.resume(stream_id, caller, connection, admitted)
         if session is not None:
             connection.handled = lambda: session.lost(connection)
         return session

@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 
 from app.settings import Settings, SettingsError
-from app.web.compose import beside
 from app.web.runner import Running
+from app.web.tasks import beside
 from tests.conftest import Serve
 from tests.support.clock import jumping
 from tests.support.scrape import scrape_of

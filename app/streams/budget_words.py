@@ -1,0 +1,77 @@
+"""What callers are told of their budgets: that one is spent, held, or nearly spent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from ..errors import BudgetCut, BudgetExhausted, BudgetHeld
+from ..money.allowance import NANO, Allowance, Span, resets_at
+
+# What is held comes back with any answer's end, so that asking again soon makes sense.
+_RETRY_S = 1.0
+_WORDS: dict[Span, str] = {"day": "budget_usd_per_day", "month": "budget_usd_per_month"}
+
+
+def exhausted(allowance: Allowance, now: float) -> BudgetExhausted:
+    """The refusal of a request whose budget is spent.
+
+    Args:
+        now: seconds since the epoch.
+    """
+    return _told(BudgetExhausted, allowance, "is spent", now)
+
+
+def cut(allowance: Allowance, now: float) -> BudgetCut:
+    """The last event of an answer whose budget is spent."""
+    return _told(BudgetCut, allowance, "is spent, and the answer was cut", now)
+
+
+def held(allowance: Allowance, now: float) -> BudgetHeld:
+    """The refusal of a request for which nothing is free."""
+    error = BudgetHeld(f"what is left of {_named(allowance)} is held for streams that run", retry_after_s=_RETRY_S)
+    error.facts = _facts(allowance, now)
+    return error
+
+
+def warning(allowances: Iterable[Allowance], share: float, now: float) -> str:
+    """The budgets of which at least `share` is spent, for a header; empty for none."""
+    told = []
+    for allowance in allowances:
+        if allowance.used >= allowance.limit * share:
+            used = allowance.used / allowance.limit if allowance.limit else 1.0
+            facts = _facts(allowance, now)
+            told.append(f"{facts['limit']}; of={facts['of']}; used={used:.2f}; resets={facts['resets_at']}")
+    return ", ".join(told)
+
+
+_Told = TypeVar("_Told", bound=BudgetCut)
+
+
+def _told(kind: type[_Told], allowance: Allowance, what: str, now: float) -> _Told:
+    facts = _facts(allowance, now)
+    wait_s = max(0.0, resets_at(allowance.span, now) - now)
+    error = kind(
+        f"{_named(allowance)}, {facts['limit_usd']:g} USD, {what}; it begins anew at {facts['resets_at']}",
+        retry_after_s=math.ceil(wait_s),
+    )
+    error.facts = facts
+    return error
+
+
+def _named(allowance: Allowance) -> str:
+    return (
+        f"{'your' if allowance.name else 'the'} {_WORDS[allowance.span]}{'' if allowance.name else ' of all callers'}"
+    )
+
+
+def _facts(allowance: Allowance, now: float) -> dict[str, Any]:
+    return {
+        "limit": _WORDS[allowance.span],
+        "of": "caller" if allowance.name else "all",
+        "limit_usd": allowance.limit / NANO,
+        "spent_usd": allowance.used / NANO,
+        "resets_at": datetime.fromtimestamp(resets_at(allowance.span, now), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }

@@ -1,0 +1,387 @@
+"""Budgets of callers: what their answers hold and are charged, what is drawn for them, and who is cut when one is spent.
+
+    admission ──▶ a hold for what can come before a cut works      `Spending.open`
+    a batch   ──▶ charged to the hold, which is filled up again    `Meter.charge`, `Spending.fill`
+    running low ▶ one draft for all budgets that need it           `Spending.run`, the only task
+    nothing left ▶ the youngest answers are cut, until the others' holds are whole again
+
+An answer that is cut gives the rest of its hold back, which others live on: so a budget is used to its last hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from ..access.callers import Caller, Limits
+from ..errors import BudgetAway, Forbidden, SluicewayError
+from ..money.ahead import Ahead
+from ..money.allowance import NANO, Allowance, Hold, Span, period, youngest_to_cut
+from ..money.quote import Quote
+from ..telemetry.callers import CallerMetrics
+from . import budget_words
+from .meter import Came, Meter
+from .state import Balance, Draft, StateAway
+
+# Answers that are held still are looked at this often, in seconds: what nobody reads of them grows meanwhile.
+TICK_S = 0.1
+# What was charged is booked this often, in seconds; and a budget that is spent is asked again after the second.
+_BOOK_S, _RETRY_S = 1.0, 0.25
+# So much is drawn in advance, in seconds of what is being spent; and again once half a second of it is left.
+_AHEAD_S, _LOW_S = 2.0, 0.5
+# Where there is plenty, a hold has so many tokens to spare, so that not every batch need be charged.
+_SPARE_TOKENS = 128
+# Characters that a token has at least: what of the spare is counted down before the next charge.
+_CHARS_A_TOKEN = 2
+# Characters between two looks where only tokens are counted.
+_COUNTED_CHARS = 1000
+# Who is refused because nobody knows what is left may come again after so long, in seconds.
+_AWAY_RETRY_S = 5.0
+
+
+class BudgetStore(Protocol):
+    """Where budgets are kept for all processes."""
+
+    async def draw(self, drafts: Sequence[Draft]) -> list[Balance]:
+        """Books what was spent, and draws more. Raises StateAway."""
+
+    async def reap(self) -> None:
+        """Books what processes that died had drawn. Raises StateAway."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpendingRules:
+    """How budgets are kept.
+
+    Attributes:
+        mode: whether what can come is held for.
+        warn_share: of a budget, from which it is warned of.
+        cut_s: how long a cut takes to work, in seconds.
+        cuts: a cut stops the bill; else answers hold their `max_tokens`, and run to their end.
+    """
+
+    mode: Literal["never_over", "one_batch"] = "never_over"
+    warn_share: float = 0.8
+    cut_s: float = 0.2
+    cuts: bool = True
+
+
+class Pot:
+    """A budget, and who lives on it here.
+
+    Attributes:
+        allowance: what this process has of it.
+        meters: of the answers that run, oldest first.
+        asked: is missing for admissions that wait for the next draft.
+        burn: nano-dollars a second, lately.
+        booked_at, retry_at: loop time of the last booking, and of the next draft where it is dry.
+        away: the last draft could not be written.
+    """
+
+    __slots__ = ("allowance", "asked", "away", "booked_at", "burn", "meters", "retry_at")
+
+    def __init__(self, allowance: Allowance, now: float) -> None:
+        self.allowance = allowance
+        self.meters: dict[Meter, None] = {}
+        self.asked = 0
+        self.burn = 0.0
+        self.booked_at = self.retry_at = now
+        self.away = False
+
+    def missing(self, now: float) -> int:
+        """What the holds of its answers lack, in nano-dollars."""
+        return sum(max(0, meter.need(now) - meter.hold.amount) for meter in self.meters if not meter.is_cut)
+
+    @property
+    def coming_back(self) -> int:
+        """What may come back from answers that were cut and are not settled yet."""
+        return sum(meter.hold.amount // 2 for meter in self.meters if meter.is_cut)
+
+
+class Spending:
+    """The budgets of one process. `run()` belongs beside whatever uses it, and `close()` after it.
+
+    Args:
+        store: where they are kept for all processes.
+        rules: how.
+        metrics: told what is spent, left and cut.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self, store: BudgetStore, rules: SpendingRules, metrics: CallerMetrics, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._store = store
+        self.rules = rules
+        self._metrics = metrics
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._pots: dict[tuple[str, Span], Pot] = {}
+        self._pending: dict[Pot, None] = {}  # are drawn from in the next round
+        self._late: list[Draft] = []  # of days and months that are over, not booked yet
+        self._round: asyncio.Future[None] | None = None  # done when the next round is; set while someone waits for it
+        self._wanted = asyncio.Event()  # set: a round is due, or there is something to tick for
+        self._reaped_at = -1e9
+
+    def pots(self, caller: Caller, of_all: Limits) -> list[Pot]:
+        """The budgets that a caller's answers are charged to: its own, and those of all callers."""
+        found = []
+        for name, limits in ((caller.name, caller), ("", of_all)):
+            spans: tuple[tuple[Span, int | None], ...] = (
+                ("day", limits.budget_nano_usd_per_day),
+                ("month", limits.budget_nano_usd_per_month),
+            )
+            found += [self._pot(name, span, limit) for span, limit in spans if limit is not None]
+        return found
+
+    def _pot(self, name: str, span: Span, limit: int) -> Pot:
+        pot = self._pots.get((name, span))
+        if pot is None:
+            pot = Pot(Allowance(name, span, period(span, self._clock()), limit), self._loop.time())
+            self._pots[name, span] = pot
+        pot.allowance.limit = limit
+        return pot
+
+    async def open(self, pots: Sequence[Pot], quote: Quote, ahead: Ahead, came: Came) -> tuple[Meter, str]:
+        """A meter for an answer that is to be asked for, and a warning where a budget is nearly spent; empty for none.
+
+        Raises:
+            BudgetExhausted, BudgetHeld, BudgetAway: there is no money for it. Forbidden: nobody knows its price.
+            Cancelling is safe: nothing is held then.
+        """
+        hold = Hold([pot.allowance for pot in pots])
+        meter = Meter(self, hold, quote, ahead, came)
+        if not pots:
+            return meter, ""
+        if not quote.each:
+            raise Forbidden("this model has no known price, and a budget bounds what you spend: see prices_file")
+        need = meter.need(meter.began_at) if self.rules.mode == "never_over" else 0
+        if not self._has(pots, need):
+            await self._drawn(pots, need)
+            if not self._has(pots, need) and self._clock() > self._reaped_at + _BOOK_S:
+                self._reaped_at = self._clock()
+                await self._reap()  # what is left may be held for a process that is dead
+                await self._drawn(pots, need)
+        if not self._has(pots, need):
+            raise self._refusal(pots, max(need, 1))
+        hold.fill(need)
+        for pot in pots:
+            pot.meters[meter] = None
+        self._wanted.set()
+        return meter, budget_words.warning([pot.allowance for pot in pots], self.rules.warn_share, self._clock())
+
+    def _has(self, pots: Iterable[Pot], need: int) -> bool:
+        """Whether an answer may begin. All is there at once, or nothing is taken: two halves would help nobody."""
+        if self.rules.mode == "one_batch":
+            return all(pot.allowance.drawn and pot.allowance.left > 0 for pot in pots)
+        return all(pot.allowance.free >= need for pot in pots)
+
+    def _refusal(self, pots: Sequence[Pot], need: int) -> SluicewayError:
+        """Why there is no money: spent rather than held, where both are so."""
+        if any(pot.away for pot in pots):
+            return BudgetAway("what is left of your budget is not known now", retry_after_s=_AWAY_RETRY_S)
+        for pot in pots:
+            if pot.allowance.left < need:
+                return budget_words.exhausted(pot.allowance, self._clock())
+        return budget_words.held(min(pots, key=lambda pot: pot.allowance.free).allowance, self._clock())
+
+    # While answers run.
+
+    def fill(self, meter: Meter, now: float) -> int:
+        """Fills a hold up again. See `Charged`."""
+        pots = [self._pots[allowance.name, allowance.span] for allowance in meter.hold.allowances]
+        if not pots:
+            return _COUNTED_CHARS
+        free = min(pot.allowance.free for pot in pots)
+        if any(pot.allowance.free < pot.burn * _LOW_S for pot in pots):
+            self._ask(pots, now)
+        if self.rules.mode == "one_batch":
+            for pot in pots:
+                if pot.allowance.dry or not pot.allowance.left:
+                    self._make_room(pot, now)
+            return 0 if free < meter.quote.each * _SPARE_TOKENS * len(pots) else _SPARE_TOKENS * _CHARS_A_TOKEN
+        need = meter.need(now)
+        spare = min(_SPARE_TOKENS * meter.quote.each, max(0, free) // (4 * max(len(pot.meters) for pot in pots)))
+        meter.hold.fill(need + spare)
+        if meter.hold.amount < need:
+            self._fall_short(meter, need, pots, now)
+            return 0
+        return (meter.hold.amount - need) // max(1, meter.quote.each) * _CHARS_A_TOKEN
+
+    def _fall_short(self, meter: Meter, need: int, pots: list[Pot], now: float) -> None:
+        """There is not enough free: more is drawn, or where nothing is left somebody is cut."""
+        empty = [pot for pot in pots if pot.allowance.free <= 0]
+        for pot in empty:
+            if pot.allowance.dry:
+                self._make_room(pot, now)
+            elif meter.hold.amount < need // 2 and _undrawn(pot.allowance) < pot.missing(now):
+                self._cut(pot, [meter])  # a draft is on its way, but this one cannot wait for it
+        self._ask(empty, now)
+
+    def _make_room(self, pot: Pot, now: float) -> None:
+        """Cuts the youngest answers of a budget that is spent, as many as the others' holds need; without holds all."""
+        if self.rules.mode == "one_batch":
+            self._cut(pot, list(pot.meters) if pot.allowance.free < 0 else ())
+            return
+        missing = pot.missing(now) - pot.coming_back
+        if missing > 0:
+            others = [meter for meter in pot.meters if not meter.is_cut and meter.running is not None]
+            others.sort(key=lambda meter: meter.began_at, reverse=True)
+            count = youngest_to_cut([(meter.began_at, meter.hold.amount) for meter in others], missing)
+            self._cut(pot, others[:count])
+
+    def _cut(self, pot: Pot, meters: Iterable[Meter]) -> None:
+        for meter in meters:
+            if self.rules.cuts and not meter.is_cut and meter.running is not None:
+                self._metrics.cut(pot.allowance.name)
+                meter.cut(budget_words.cut(pot.allowance, self._clock()))
+
+    def settled(self, meter: Meter) -> None:
+        """An answer has ended, and the rest of its hold has gone back; others may need it. See `Charged`."""
+        now = self._loop.time()
+        for allowance in meter.hold.allowances:
+            pot = self._pots[allowance.name, allowance.span]
+            pot.meters.pop(meter, None)
+            self._share(pot, now)
+        for name in dict.fromkeys(allowance.name for allowance in meter.hold.allowances):
+            self._metrics.spent(name, meter.hold.charged / NANO)
+        self._wanted.set()
+
+    def _share(self, pot: Pot, now: float) -> None:
+        """Fills the holds that lack something, the oldest first."""
+        for meter in pot.meters:
+            if pot.allowance.free <= 0:
+                break
+            if not meter.is_cut and meter.hold.amount < (need := meter.need(now)):
+                meter.hold.fill(need)
+
+    # Drawing, in one task.
+
+    def _ask(self, pots: Iterable[Pot], now: float) -> None:
+        """These are drawn from in the next round, unless they were found dry just now."""
+        for pot in pots:
+            if not pot.allowance.dry or now >= pot.retry_at:
+                self._pending[pot] = None
+                self._wanted.set()
+
+    async def _drawn(self, pots: Sequence[Pot], need: int) -> None:
+        """Returns when these have been drawn from."""
+        for pot in pots:
+            pot.asked += max(need, 1)
+            self._pending[pot] = None
+        if self._round is None:
+            self._round = self._loop.create_future()
+        self._wanted.set()
+        await asyncio.shield(self._round)
+
+    async def _reap(self) -> None:
+        try:
+            await self._store.reap()
+        except StateAway:
+            return  # the next draft meets it too, and says so
+
+    async def run(self) -> None:
+        """Draws and books until cancelled. Without answers, and with nothing to book, no timer runs."""
+        tick_at = 0.0
+        while True:
+            while not self._pending:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(max(tick_at, self._loop.time()) if self._pots else None):
+                        await self._wanted.wait()
+                self._wanted.clear()
+                if (now := self._loop.time()) >= tick_at:
+                    self._tick(now)
+                    tick_at = now + TICK_S
+            await self._draw(self._loop.time())
+
+    def _tick(self, now: float) -> None:
+        """Charges answers that are held still, and sees to it that all is booked in time."""
+        for meter in {meter: None for pot in self._pots.values() for meter in pot.meters}:
+            if meter.running is not None and not meter.is_cut and meter.running.paused():
+                meter.charge()
+        for key, pot in list(self._pots.items()):
+            idle = not pot.meters and not pot.asked
+            if idle and not (pot.allowance.drawn or pot.allowance.charged):
+                del self._pots[key]
+            elif now >= pot.booked_at + _BOOK_S or self._is_over(pot):
+                self._pending[pot] = None
+
+    def _is_over(self, pot: Pot) -> bool:
+        return period(pot.allowance.span, self._clock()) != pot.allowance.period
+
+    async def _draw(self, now: float) -> None:
+        """One round: books and draws for all budgets that asked, in one go."""
+        pots, self._pending = list(self._pending), {}
+        waiting, self._round = self._round, None
+        late = [*self._late, *(self._ended(pot) for pot in pots if self._is_over(pot))]
+        drafts = [self._draft(pot, now) for pot in pots]
+        try:
+            balances = await self._store.draw([*late, *drafts])
+        except StateAway:
+            self._late = late
+            for pot, draft in zip(pots, drafts, strict=True):
+                pot.allowance.unbook(draft.book)
+                pot.allowance.dry = pot.away = True
+        else:
+            self._late = []
+            for pot, draft, balance in zip(pots, drafts, balances[len(late) :], strict=True):
+                self._take_in(pot, draft, balance)
+        finally:
+            if waiting is not None:
+                waiting.set_result(None)
+        self._metrics.away(any(pot.away for pot in pots))
+        for pot in pots:
+            pot.retry_at = now + _RETRY_S
+            self._share(pot, self._loop.time())
+            if pot.allowance.dry:
+                self._make_room(pot, self._loop.time())
+
+    def _ended(self, pot: Pot) -> Draft:
+        """A day or a month is over: what is still to be booked of it; and the new one begins."""
+        allowance = pot.allowance
+        old = Draft(allowance.name, allowance.span, allowance.period, allowance.limit, max(0, allowance.charged), 0)
+        allowance.begin(period(allowance.span, self._clock()))
+        return old
+
+    def _draft(self, pot: Pot, now: float) -> Draft:
+        allowance = pot.allowance
+        passed_s = now - pot.booked_at
+        if passed_s > 0:
+            pot.burn += (allowance.charged / passed_s - pot.burn) * min(1.0, passed_s)
+            pot.booked_at = now
+        ahead = int(pot.burn * _AHEAD_S) if pot.meters else 0
+        asked, pot.asked = pot.asked, 0
+        booked = allowance.book(keep_free=asked + ahead)
+        lacks = asked + (pot.missing(now) if self.rules.mode == "never_over" else 0)
+        least = max(0, lacks - allowance.free)
+        return Draft(
+            allowance.name, allowance.span, allowance.period, allowance.limit, booked, allowance.drawn, least,
+            max(0, ahead + asked - max(0, allowance.free - lacks)),
+        )  # fmt: skip
+
+    def _take_in(self, pot: Pot, draft: Draft, balance: Balance) -> None:
+        allowance = pot.allowance
+        pot.away = False
+        allowance.drawn += balance.granted
+        allowance.spent, allowance.others = balance.spent, balance.others
+        allowance.dry = balance.granted < draft.least
+        self._metrics.budget(
+            allowance.name, allowance.span, allowance.limit / NANO, allowance.left / NANO,
+            warned=allowance.used >= allowance.limit * self.rules.warn_share,
+        )  # fmt: skip
+
+    async def close(self) -> None:
+        """Books everything, and gives back what is not spent; call it when no answer runs and `run()` has ended."""
+        now = self._loop.time()
+        self._pending = dict.fromkeys(self._pots.values())
+        if self._pending or self._late:
+            await self._draw(now)
+
+
+def _undrawn(allowance: Allowance) -> int:
+    """What nobody had drawn of a budget, as last read."""
+    return allowance.limit - allowance.spent - allowance.others - allowance.drawn

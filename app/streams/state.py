@@ -1,0 +1,361 @@
+"""What the processes of one machine share: what of each budget is spent and drawn, rates and places. SQLite, in a thread.
+
+Each process keeps what it drew as one number a budget, absolute, so that a call that was given up or could not be
+written is made good by the next one. A commit is not waited for to reach the disk (WAL, `synchronous=NORMAL`): a process
+that is killed loses nothing, a machine that loses power the last second.
+
+A process holds a lock on a file of its own as long as it lives, however it ends. Whoever finds a lock free books what
+that process had drawn as spent, since nobody knows how much of it was, and frees its places.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from ..access.limits import Key, Late, Want, correct, take
+from ..money.allowance import grant
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Another process has the file for less than a millisecond; so long, in seconds, is waited for it.
+_BUSY_S = 2.0
+# Periods older than this are forgotten, in days: nobody is refused for them, and a year can be looked up.
+_KEPT_DAYS = 400
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS spent (name TEXT, span TEXT, period TEXT, nano INTEGER NOT NULL,
+    PRIMARY KEY (name, span, period)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS drawn (process TEXT, name TEXT, span TEXT, period TEXT, nano INTEGER NOT NULL,
+    PRIMARY KEY (name, span, period, process)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS places (process TEXT, name TEXT, taken INTEGER NOT NULL,
+    PRIMARY KEY (name, process)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS buckets (kind TEXT, name TEXT, full_at REAL NOT NULL,
+    PRIMARY KEY (kind, name)) WITHOUT ROWID;
+"""
+
+
+class StateAway(Exception):
+    """The file cannot be read or written now; the log says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a process asks of one budget; money in nano-dollars.
+
+    Attributes:
+        name, span, period: which budget.
+        limit: of it.
+        book: is spent, of what was drawn before.
+        keep: what stays drawn, in all; the rest goes back.
+        least: what is needed beyond that.
+        ahead: what is liked beyond what is needed.
+    """
+
+    name: str
+    span: str
+    period: str
+    limit: int
+    book: int
+    keep: int
+    least: int = 0
+    ahead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """How a budget stands after a draft.
+
+    Attributes:
+        granted: was drawn.
+        spent: of the whole budget, by all.
+        others: drawn by other processes.
+    """
+
+    granted: int
+    spent: int
+    others: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taking:
+    """A place that is to be taken.
+
+    Attributes:
+        name: the caller's.
+        here: how many places this process has of that caller, with this one.
+        here_in_all: and of all callers.
+        most, most_in_all: the bounds; None for none.
+    """
+
+    name: str
+    here: int
+    here_in_all: int
+    most: int | None
+    most_in_all: int | None
+
+
+class SharedState:
+    """The file, as one process sees it. Use as an async context manager.
+
+    Args:
+        folder: where it lies; made if it is not there.
+        now: seconds since the epoch; all processes of a machine have the same.
+        on_dead: told what was booked as spent for a process that died, in nano-dollars.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        now: Callable[[], float] = time.time,
+        on_dead: Callable[[int], None] = lambda _nano: None,
+    ) -> None:
+        self._folder = folder
+        self._path = folder / "limits.sqlite3"
+        self._now = now
+        self._on_dead = on_dead
+        self._process = secrets.token_hex(8)
+        self._lock: int | None = None  # of the file that says that this process lives
+        self._connection: sqlite3.Connection | None = None  # touched in the thread alone
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
+        self._away = False
+
+    async def __aenter__(self) -> SharedState:
+        if self._path.exists():  # else nothing was ever bounded, and nothing is opened
+            with contextlib.suppress(StateAway):
+                await self.reap()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        self._thread.submit(self._close)
+        await asyncio.to_thread(self._thread.shutdown)
+
+    async def draw(self, drafts: Sequence[Draft]) -> list[Balance]:
+        """Books what was spent, and draws more as far as it is there: all of it, or nothing where it fails.
+
+        Raises:
+            StateAway: it could not be written. Cancelling leaves it open whether it was; the next draft tells anew.
+        """
+        return await self._in_thread(lambda db: [self._drawn(db, draft) for draft in drafts])
+
+    async def take(self, wants: Sequence[Want], place: Taking) -> Late | str | None:
+        """Takes of all buckets, and a place; nothing where one of them has not enough, and says which.
+
+        Raises:
+            StateAway: as `draw` does. Cancelling as there.
+        """
+        return await self._in_thread(lambda db: self._taken(db, wants, place))
+
+    def note(self, places: Sequence[tuple[str, int]], corrections: Sequence[Want]) -> None:
+        """Tells how many places this process has of some callers, and what estimates took too little or too much.
+
+        Nobody waits for it; what comes after it finds it done. Where it cannot be written, that is said and no more.
+        """
+        self._thread.submit(self._tried, lambda db: self._noted(db, places, corrections))
+
+    async def reap(self) -> None:
+        """Books what processes that died had drawn, and frees their places. Raises StateAway."""
+        booked = await self._in_thread(self._reaped)
+        if booked:
+            self._on_dead(booked)
+
+    # All below runs in the thread.
+
+    async def _in_thread(self, what: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._at_once, what)
+
+    def _tried(self, what: Callable[[sqlite3.Connection], None]) -> None:
+        with contextlib.suppress(StateAway):
+            self._at_once(what)
+
+    def _at_once(self, what: Callable[[sqlite3.Connection], T]) -> T:
+        """Does it in one transaction."""
+        try:
+            db = self._opened()
+            with _transaction(db):
+                done = what(db)
+        except (sqlite3.Error, OSError) as error:
+            self._disconnect()
+            if not self._away:
+                self._away = True
+                log.error(
+                    "%s: budgets and shared limits cannot be kept, and are asked for again: %s", self._path, error
+                )
+            raise StateAway(str(error)) from error
+        if self._away:
+            self._away = False
+            log.warning("%s: budgets and shared limits are kept again", self._path)
+        return done
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._lock is None:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(self._lock_of(self._process), os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        if self._connection is None:
+            db = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+            self._connection = db
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=NORMAL")
+            if db.execute("PRAGMA user_version").fetchone()[0] != 1:
+                os.chmod(self._path, 0o600)
+                db.executescript(f"{_TABLES} PRAGMA user_version=1;")
+        return self._connection
+
+    def _drawn(self, db: sqlite3.Connection, draft: Draft) -> Balance:
+        key = (draft.name, draft.span, draft.period)
+        if draft.book:
+            db.execute(
+                "INSERT INTO spent VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET nano = nano + excluded.nano",
+                (*key, draft.book),
+            )
+        spent = _number(db, "SELECT nano FROM spent WHERE (name, span, period) = (?, ?, ?)", key)
+        others = _number(
+            db,
+            "SELECT sum(nano) FROM drawn WHERE (name, span, period) = (?, ?, ?) AND process != ?",
+            (*key, self._process),
+        )
+        granted = grant(draft.limit, spent, others + draft.keep, draft.least, draft.ahead)
+        kept = max(0, draft.keep + granted)
+        if kept:
+            db.execute("INSERT OR REPLACE INTO drawn VALUES (?, ?, ?, ?, ?)", (self._process, *key, kept))
+        else:
+            db.execute(
+                "DELETE FROM drawn WHERE (name, span, period) = (?, ?, ?) AND process = ?", (*key, self._process)
+            )
+        return Balance(granted, spent, others)
+
+    def _taken(self, db: sqlite3.Connection, wants: Sequence[Want], place: Taking) -> Late | str | None:
+        if place.most is not None:
+            others = _number(
+                db, "SELECT sum(taken) FROM places WHERE name = ? AND process != ?", (place.name, self._process)
+            )
+            if others + place.here > place.most:
+                return "streams"
+        if place.most_in_all is not None:
+            others = _number(db, "SELECT sum(taken) FROM places WHERE process != ?", (self._process,))
+            if others + place.here_in_all > place.most_in_all:
+                return "all streams"
+        full_at = self._buckets(db, wants)
+        late = take(full_at, wants, self._now())
+        if late is None:
+            self._put_buckets(db, full_at)
+            self._put_places(db, [(place.name, place.here)])
+        return late
+
+    def _noted(self, db: sqlite3.Connection, places: Sequence[tuple[str, int]], corrections: Sequence[Want]) -> None:
+        self._put_places(db, places)
+        full_at, now = self._buckets(db, corrections), self._now()
+        for want in corrections:
+            correct(full_at, want, now)
+            full_at.setdefault(want.key, now)
+        self._put_buckets(db, full_at)
+
+    def _buckets(self, db: sqlite3.Connection, wants: Sequence[Want]) -> dict[Key, float]:
+        full_at: dict[Key, float] = {}
+        for want in wants:
+            row = db.execute("SELECT full_at FROM buckets WHERE (kind, name) = (?, ?)", want.key).fetchone()
+            if row is not None:
+                full_at[want.key] = row[0]
+        return full_at
+
+    def _put_buckets(self, db: sqlite3.Connection, full_at: dict[Key, float]) -> None:
+        rows = [(*key, at) for key, at in full_at.items()]
+        db.executemany("INSERT OR REPLACE INTO buckets VALUES (?, ?, ?)", rows)
+
+    def _put_places(self, db: sqlite3.Connection, places: Sequence[tuple[str, int]]) -> None:
+        for name, taken in places:
+            if taken:
+                db.execute("INSERT OR REPLACE INTO places VALUES (?, ?, ?)", (self._process, name, taken))
+            else:
+                db.execute("DELETE FROM places WHERE (name, process) = (?, ?)", (name, self._process))
+
+    def _reaped(self, db: sqlite3.Connection) -> int:
+        """What was booked for processes that died, in nano-dollars; and buckets and days that are past are forgotten."""
+        now = self._now()
+        db.execute("DELETE FROM buckets WHERE full_at <= ?", (now,))
+        db.execute(
+            "DELETE FROM spent WHERE period < ?", (time.strftime("%Y-%m", time.gmtime(now - _KEPT_DAYS * 86400)),)
+        )
+        booked = 0
+        processes = db.execute("SELECT process FROM drawn UNION SELECT process FROM places").fetchall()
+        for (process,) in processes:
+            if process == self._process or not self._died(process):
+                continue
+            lost = _number(db, "SELECT sum(nano) FROM drawn WHERE process = ?", (process,))
+            db.execute(
+                "INSERT INTO spent SELECT name, span, period, nano FROM drawn WHERE process = ?"
+                " ON CONFLICT DO UPDATE SET nano = nano + excluded.nano",
+                (process,),
+            )
+            db.execute("DELETE FROM drawn WHERE process = ?", (process,))
+            db.execute("DELETE FROM places WHERE process = ?", (process,))
+            log.warning("a process died with %.6f $ drawn from budgets: they count as spent", lost / 1e9)
+            booked += lost
+        return booked
+
+    def _died(self, process: str) -> bool:
+        """Whether its lock is free; then its file is removed."""
+        path = self._lock_of(process)
+        try:
+            fd = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            return True
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(fd)
+        return True
+
+    def _lock_of(self, process: str) -> Path:
+        return self._folder / f"process-{process}.lock"
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    def _close(self) -> None:
+        """Frees the places, and says that this process has ended: what it still has drawn is spent."""
+        if self._connection is not None:
+            with contextlib.suppress(StateAway):
+                self._at_once(lambda db: db.execute("DELETE FROM places WHERE process = ?", (self._process,)))
+        self._disconnect()
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                self._lock_of(self._process).unlink(missing_ok=True)
+            os.close(self._lock)
+
+
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+def _number(db: sqlite3.Connection, query: str, values: Sequence[str]) -> int:
+    row = db.execute(query, values).fetchone()
+    return 0 if row is None or row[0] is None else int(row[0])

@@ -1,0 +1,59 @@
+"""Puts together what bounds callers: rates, places and budgets, and where they are kept."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from ..access.guard import Guard
+from ..money.allowance import NANO
+from ..money.ledger import Ledger
+from ..money.prices import Prices
+from ..settings import Settings
+from ..streams.limiter import Kept, Limiter
+from ..streams.spending import Spending, SpendingRules
+from ..streams.state import SharedState
+from ..telemetry.callers import CallerMetrics
+from .tasks import beside
+
+# Two round trips to Claude, in seconds: what is on its way when a connection is closed.
+_ROUND_TRIPS_S = 0.1
+
+
+@asynccontextmanager
+async def limiting(
+    settings: Settings, guard: Guard, registry: CollectorRegistry, prices: Prices, ledger: Ledger, workers: int
+) -> AsyncIterator[Limiter]:
+    """What lets answers in; when the block is left, all that was spent is booked. No stream may run then.
+
+    Args:
+        settings: how budgets are kept.
+        guard: knows the callers, and what bounds all of them.
+        registry: where the metrics live.
+        prices, ledger: what answers cost.
+        workers: how many processes share the limits.
+    """
+    names = guard.roster.callers
+    metrics = CallerMetrics(registry, settings.budgets.named_callers, names)
+    rules = SpendingRules(
+        settings.budgets.budget_mode,
+        settings.budgets.budget_warn_share,
+        settings.streams.window_s + _ROUND_TRIPS_S,
+        cuts=prices.bills(settings.costs.upstream) == "until_abort",
+    )
+    async with AsyncExitStack() as stack:
+        state = SharedState(state_folder(settings), on_dead=lambda lost: metrics.unsettled(lost / NANO))
+        await stack.enter_async_context(state)
+        spending = Spending(state, rules, metrics)
+        stack.push_async_callback(spending.close)
+        await stack.enter_async_context(beside(spending.run()))
+        kept = Kept(spending, state if workers > 1 else None, prices, ledger.tokens_each)
+        yield Limiter(lambda: guard.roster.limits, kept, metrics)
+
+
+def state_folder(settings: Settings) -> Path:
+    """Where spending is kept."""
+    return Path(settings.budgets.state_dir or Path(settings.callers.callers_file).parent / "state")
