@@ -15,7 +15,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models import table
 from panels import DATASOURCE, metric
-from rows import abandonment, backpressure, details, money_estimated, money_measured, requests
+from rows import abandonment, backpressure, callers, details, money_estimated, money_measured, requests
 
 
 def _query_variable(name: str, label: str, query: str) -> builders.QueryVariable:
@@ -62,6 +62,7 @@ def build() -> models.Dashboard:
         ("Abandonment: what, where in the answer, why", abandonment()),
         ("Money, measured", money_measured()),
         ("Money, estimated", money_estimated()),
+        ("Callers: spending, budgets, refusals", callers()),
         ("Backpressure: pauses, queues, stalled readers", backpressure()),
     ):
         board.with_row(builders.Row(title))

@@ -39,14 +39,15 @@ ERRORS = "upstream_error|internal_error"
 JUDGED = f"completed|{ERRORS}"
 LEFT = ("disconnected", "stalled", "vanished", "expired", "stopped")
 OUTCOMES = (
-    "completed", "disconnected", "stalled", "vanished", "expired", "stopped", "taken_over", "shutdown",
+    "completed", "disconnected", "stalled", "vanished", "expired", "stopped", "budget", "taken_over", "shutdown",
     "rejected", "upstream_error", "internal_error",
 )  # fmt: skip
 # Turned away by us: for want of room, since we go down, or by a defect; the other reasons lie with the request.
-TURNED_AWAY = "full|lag|draining|failed"
+TURNED_AWAY = "full|lag|draining|failed|budget_away"
 REASONS = (
     "full", "lag", "draining", "failed", "auth", "forbidden", "invalid", "malformed", "media_type", "method",
     "not_found", "not_served", "expired", "head_too_large", "too_large", "slow", "connections",
+    "rate", "places", "budget", "budget_held", "budget_away",
 )  # fmt: skip
 PHASES = ("before_first_event", "thinking", "text", "tool_use", "done")
 SPENDING_TYPES = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h", "fee")
@@ -90,7 +91,7 @@ def requests() -> Iterator[Panel]:
     yield stat_panel(
         "Turned away",
         "Share of requests that we turned away for want of room (full, lag), since we go down (draining), or by a defect "
-        "(failed), among those and all streams. Nothing was started for them: no other figure here has them.", SHARE,
+        "(failed, budget_away), among those and all streams. Nothing was started for them: no other figure here has them.", SHARE,
         share(away, f"{away} + {total('streams_total')}"), limit=0.01, span=3,
     )  # fmt: skip
     yield stat_panel(
@@ -310,6 +311,56 @@ def money_estimated() -> Iterator[Panel]:
         [Query(share(f"({unless_too_early(rate('saved_usd_total'), unestimated_rate)})",
                      f"{rate('saved_usd_total')} + {rate('spent_usd_total')}"), "saved")],
         estimate=True, most=1, span=12,
+    )  # fmt: skip
+
+
+def callers() -> Iterator[Panel]:
+    """Who spends, what is left to them, and who is refused or cut for it."""
+    yield bars_panel(
+        "Spent, by caller (charged)",
+        "US dollars charged to each caller's budgets over the time range, by usage where it came, else as estimated; `*` is "
+        "the budget of all callers. Callers without a budget are not in it, nor those beyond `named_callers` by name.", USD,
+        [Query(f"sort_desc({total('caller_spent_usd_total', by='caller')} > 0)", "{{caller}}")], span=8,
+    )  # fmt: skip
+    yield lines_panel(
+        "Left of each budget",
+        "What is not spent of a day's or a month's budget; it begins anew with the day or the month in UTC. The workers "
+        "share a budget: it is the same in each.", USD,
+        [Query(f"min by (caller, span) ({metric('budget_left_usd')})", "{{caller}} {{span}}")], span=8,
+    )  # fmt: skip
+    yield lines_panel(
+        "Share of each budget spent",
+        "Answers warn in a header from `budget_warn_share` on, and so does the alert.", SHARE,
+        [Query(f"1 - min by (caller, span) ({metric('budget_left_usd')})"
+               f" / (min by (caller, span) ({metric('budget_usd')}) > 0)", "{{caller}} {{span}}")], limit=0.8, span=8,
+    )  # fmt: skip
+    yield lines_panel(
+        "Refused for a limit, by caller and reason",
+        "Requests per second: more a minute (`rate`) or at once (`places`) than the caller may, a budget that is spent "
+        "(`budget`) or held for streams that run (`budget_held`), or one that nobody can read (`budget_away`).",
+        STREAMS_PER_SECOND,
+        [Query(f"{rate('caller_refused_total', by='caller, reason')} > 0", "{{caller}} {{reason}}")], stacked=True,
+        span=12,
+    )  # fmt: skip
+    yield lines_panel(
+        "Answers cut",
+        "Answers per second that were cut because a budget was spent; `*` is the budget of all callers.",
+        STREAMS_PER_SECOND,
+        [Query(f"{rate('budget_cuts_total', by='caller')} > 0", "{{caller}}")], stacked=True, span=4,
+    )  # fmt: skip
+    yield stat_panel(
+        "Booked for dead workers",
+        "What workers that died had drawn from budgets: it counts as spent, because nobody knows how much of it was.", USD,
+        total("budget_unsettled_usd_total"), limit=1, span=4,
+    )  # fmt: skip
+    yield stat_panel(
+        "Budgets that nearly are spent", "Budgets from whose warning share on answers warn.", COUNT,
+        f"count(max by (caller, span) ({metric('budget_warned')}) > 0)", limit=1, span=2, absent="none",
+    )  # fmt: skip
+    yield stat_panel(
+        "Budgets that can be read",
+        "Whether the file of budgets can be used; while it cannot, callers with a budget are refused.", COUNT,
+        f"max({metric('budget_state_away')})", limit=1, span=2, words={"0": "yes", "1": "no"},
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ..access.callers import Roster
 from ..access.callers_file import read_callers
 from ..access.guard import Known
 from ..access.key_files import KeyFiles
@@ -34,7 +35,8 @@ def check(settings: Settings) -> Prices:
     """
     _check_exposure(settings)
     if settings.callers.callers_file:
-        read_known(KeyFiles(Path(settings.callers.callers_file), settings.callers.key_pepper))
+        known = read_known(KeyFiles(Path(settings.callers.callers_file), settings.callers.key_pepper))
+        _check_state_dir(settings, known.roster)
     _check_lists(settings)
     _check_ledger_file(settings)
     prices = _read_prices(settings)
@@ -134,6 +136,23 @@ def _check_ledger_file(settings: Settings) -> None:
         tempfile.TemporaryFile(dir=path.parent).close()  # it is written beside, and renamed
     except (OSError, ValueError) as error:
         raise SettingsError(f"ledger_file {str(path)!r}: it cannot be written: {_reason(error)}") from None
+
+
+def _check_state_dir(settings: Settings, roster: Roster) -> None:
+    """Where somebody has a budget, a folder that could not be written would refuse all of them."""
+    if not any(limits.has_budget for limits in (roster.limits, roster.default, *roster.callers.values())):
+        return
+    folder = state_folder(settings)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"state_dir {str(folder)!r}: it cannot be written: {_reason(error)}") from None
+
+
+def state_folder(settings: Settings) -> Path:
+    """Where spending is kept."""
+    return Path(settings.budgets.state_dir or Path(settings.callers.callers_file).parent / "state")
 
 
 def _read_prices(settings: Settings) -> Prices:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
@@ -17,6 +16,7 @@ from ..streams.limiter import Kept, Limiter
 from ..streams.spending import Spending, SpendingRules
 from ..streams.state import SharedState
 from ..telemetry.callers import CallerMetrics
+from .checks import state_folder
 from .tasks import beside
 
 # Two round trips to Claude, in seconds: what is on its way when a connection is closed.
@@ -52,8 +52,3 @@ async def limiting(
         await stack.enter_async_context(beside(spending.run()))
         kept = Kept(spending, state if workers > 1 else None, prices, ledger.tokens_each)
         yield Limiter(lambda: guard.roster.limits, kept, metrics)
-
-
-def state_folder(settings: Settings) -> Path:
-    """Where spending is kept."""
-    return Path(settings.budgets.state_dir or Path(settings.callers.callers_file).parent / "state")

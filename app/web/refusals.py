@@ -14,7 +14,7 @@ from .forwarding import PASSED_ON
 log = logging.getLogger(__name__)
 
 # An operator can do something about these; the others are the fault of requests.
-_OURS = frozenset({Refusal.FULL, Refusal.LAG, Refusal.FAILED})
+_OURS = frozenset({Refusal.FULL, Refusal.LAG, Refusal.FAILED, Refusal.BUDGET_AWAY})
 # The refusals that aiohttp itself raises, by status.
 _OF_STATUS = {404: Refusal.NOT_FOUND, 405: Refusal.METHOD, 413: Refusal.TOO_LARGE}
 

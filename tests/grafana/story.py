@@ -21,12 +21,14 @@ from app.answer.events import Delta, DeltaKind, Event
 from app.errors import Refusal
 from app.money.ledger import Account, Ledger, Outcome
 from app.money.prices import SHIPPED, load_prices
+from app.telemetry.callers import CALLER_REFUSALS, CallerMetrics
 from app.telemetry.prometheus import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("claude-sonnet-5-5", "claude-haiku-5-5")
 ASKED = (*MODELS, "a-model-nobody-configured")
 START_S = 1_790_000_000 - 1_790_000_000 % 7200  # on a boundary of Prometheus' blocks
+CALLERS = ("acme", "globex")
 STEP_S = 60
 STEPS = 180
 END_S = START_S + STEPS * STEP_S
@@ -54,6 +56,7 @@ class Worker:
         self.name, self.started_s, self.version = name, started_s, version
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry, MODELS)
+        self.callers = CallerMetrics(self.registry, names=CALLERS)
         self._prices = load_prices(SHIPPED)
         self.metrics.show_prices(self._prices)
         self._ledger = Ledger(self._prices)
@@ -68,6 +71,7 @@ class Worker:
         for _ in range(20):
             self.metrics.loop_lag(self._random.expovariate(200 if not incident else 60))
         self._refuse(incident)
+        self._spend(minute)
         active = self._random.randint(25, 35) + (25 if incident else 0)
         stalled = self._random.randint(0, 3) + (14 if incident else 0)
         self.metrics.streams_active.set(active)
@@ -82,6 +86,22 @@ class Worker:
                 self.metrics.refused(refusal)
         if self._random.random() < 0.3:
             self.metrics.refused(self._random.choice(list(_WRONG)))
+
+    def _spend(self, minute: int) -> None:
+        """Two callers with budgets for the day, one of which is nearly spent at the end; both workers read the same."""
+        for place, name in enumerate(CALLERS):
+            usd = 0.02 + 0.02 * place
+            self.callers.spent(name, usd)
+            used = 2 * usd * minute
+            self.callers.budget(name, "day", 15.0, max(0.0, 15.0 - used), warned=used > 12)
+        self.callers.spent("", 0.06)
+        self.callers.budget("", "month", 1000.0, 1000.0 - 0.12 * minute, warned=False)
+        if self._random.random() < 0.2:
+            self.callers.refused(CALLERS[1], self._random.choice(CALLER_REFUSALS))
+        if self._random.random() < 0.05:
+            self.callers.cut(CALLERS[1])
+        if minute == DEPLOY + 5:
+            self.callers.unsettled(0.05)
 
     def _outcome(self, incident: bool) -> Outcome:
         dice = self._random.random()

@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 from app.answer.tally import Phase
 from app.errors import Refusal
 from app.money.ledger import Outcome
+from app.telemetry.callers import CallerMetrics
 from app.telemetry.prometheus import Metrics
 from tests.grafana.board import BOARD, GRAFANA, filled, panels, targets
 
@@ -49,6 +50,7 @@ def registered() -> dict[str, dict[str, set[str]]]:
     """Every series that `app.metrics` exposes from the start: its name, its labels and their values."""
     registry = CollectorRegistry()
     metrics = Metrics(registry, ["claude-sonnet-5-5"])
+    CallerMetrics(registry, names=["acme"]).budget("acme", "day", 1.0, 1.0, warned=False)
     found: dict[str, dict[str, set[str]]] = {}
     for family in registry.collect():
         for sample in family.samples:

@@ -156,5 +156,6 @@ def test_each_reason_of_a_refusal_is_ours_the_requests_or_nobodys_fault() -> Non
     }
     ours, theirs = said["job:sluiceway_turned_away"], said["job:sluiceway_wrong_requests"]
     nobodys = {Refusal.DRAINING.value, Refusal.NOT_FOUND.value, Refusal.NOT_SERVED.value, Refusal.EXPIRED.value}
+    nobodys |= {Refusal.RATE.value, Refusal.PLACES.value, Refusal.BUDGET.value, Refusal.BUDGET_HELD.value}
     assert not ours & theirs
     assert ours | theirs | nobodys == {refusal.value for refusal in Refusal}

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from app.answer.tally import Phase
 from app.errors import Refusal
 from app.money.prices import SPENDING_TYPES
 from app.streams.registry import Streams
+from app.telemetry.callers import CallerMetrics
 from app.telemetry.prometheus import BASES, ERROR_TYPES, LEFT, Metrics
 from app.tools.simulator.server import Simulator
 from app.web.runner import Running
@@ -281,6 +284,42 @@ async def turned_away(serve: Serve, seen: Seen, monkeypatch: pytest.MonkeyPatch)
     await seen.look(service)
 
 
+async def bounded(serve: Serve, seen: Seen, folder: Path) -> None:
+    """Callers who ask too much, spend all they may, and whose spending cannot be kept for a while."""
+    file = folder / "callers.toml"
+    file.touch(0o600)
+    file.write_text(
+        "[callers.busy]\nrequests_per_minute = 1\n[callers.wide]\nstreams = 1\n"
+        "[callers.poor]\nbudget_usd_per_day = 0.003\n"
+    )
+    keys = tuple(f"{name}:{name}-key" for name in ("busy", "wide", "poor"))
+    service = await serve(callers_file=str(file), api_keys=keys, budget_warn_share=0.4)
+    busy, wide, poor = ({"x-api-key": f"{name}-key"} for name in ("busy", "wide", "poor"))
+    short, long = {"prompt": "{{tokens=1}}"}, {"prompt": f"{{{{{LONG}}}}}", "model": MODEL}
+    assert [await posted(service, "/api/stream", short, **busy) for _ in range(2)] == [200, 429]
+    async with aiohttp.ClientSession() as client:
+        async with client.post(f"{service.url}/api/stream", json=long, headers=wide) as one:
+            assert one.status == 200
+            assert await posted(service, "/api/stream", long, **wide) == 429
+        answers = [await client.post(f"{service.url}/api/stream", json=long, headers=poor) for _ in range(4)]
+        assert 429 in {answer.status for answer in answers}  # held for the others
+        for answer in answers:
+            await answer.read()
+    await settled(service)
+    await eventually(lambda: not service.streams.live)
+    assert await posted(service, "/api/stream", long, **poor) == 402
+    await seen.look(service)
+    with closing(sqlite3.connect(folder / "state" / "limits.sqlite3")) as database, database:
+        database.execute("INSERT INTO drawn VALUES ('a-dead-process', 'poor', 'month', '2026-01', 1000000)")
+    await seen.look(await serve(callers_file=str(file), api_keys=keys))  # which books that
+    gone = folder / "gone"
+    service = await serve(callers_file=str(file), api_keys=keys, state_dir=str(gone))
+    gone.rmdir()
+    gone.touch()
+    assert await posted(service, "/api/stream", long, **poor) == 503
+    await seen.look(service)
+
+
 async def ended_by_us(serve: Serve, seen: Seen) -> None:
     """A chat's older answer that a newer question takes the place of; a stream that a shutdown ends."""
     service = await serve(chat_policy="grace")
@@ -300,7 +339,7 @@ async def ended_by_us(serve: Serve, seen: Seen) -> None:
 
 
 async def test_everything_that_is_declared_happens(
-    serve: Serve, simulator: Simulator, far: Far, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, simulator: Simulator, far: Far, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     seen = Seen()
     service = await serve()
@@ -309,10 +348,12 @@ async def test_everything_that_is_declared_happens(
     await lost(serve, seen, far)
     await ended_by_us(serve, seen)
     await turned_away(serve, seen, monkeypatch)
+    await bounded(serve, seen, tmp_path)
     await failed(serve, seen, simulator, monkeypatch)
 
     registry = CollectorRegistry()
     Metrics(registry, [MODEL])
+    CallerMetrics(registry)
     named = {re.sub("_(total|info)$", "", sample.name) for sample in seen.samples}
     named |= {re.sub("_count$", "", name) for name in named}
     assert {family.name for family in registry.collect()} - named == set()
