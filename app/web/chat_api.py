@@ -26,11 +26,38 @@ from .bodies import decoded
 from .entrance import BODY, CALLER, Body, Route
 from .forwarding import NEWER, Forwarder
 from .opening import Opener, Wanted
+from .operation import Answer, Operation
 from .requests import Question, field_value, parse_fields, question_of
 
 # The AI SDK's servers send it; its clients do not look (UI message stream, version 1).
 _MARK = {"X-Vercel-AI-UI-Message-Stream": "v1"}
 _TRANSPORT_FIELDS = ("id", "messages", "trigger", "messageId")
+
+_EVENTS = Answer(
+    "The UI message stream of the AI SDK, version 1",
+    "text/event-stream",
+    headers=("X-Stream-Id", "X-Vercel-AI-UI-Message-Stream"),
+)
+_NOTHING = Answer("There is nothing to come back to", "")
+_CHAT = Operation(
+    "Ask as `useChat` does",
+    "An answer that still runs in this chat is ended, and this one takes its place.",
+    {200: _EVENTS},
+    body="Chat",
+    starts=True,
+)
+_RESUME = Operation(
+    "Come back to a chat",
+    "Its newest answer, from its start.",
+    {200: _EVENTS, 204: _NOTHING},
+    errors=(BadRequest,),
+    starts=True,
+)
+_STOP = Operation(
+    "Stop a chat's answer now, whoever reads it",
+    answers={200: Answer("It is stopped, or had ended", schema="Stopped")},
+    errors=(NotFound,),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +79,9 @@ class ChatApi:
     def routes(self) -> list[Route]:
         """The paths of a chat."""
         return [
-            Route("POST", "/api/chat", self.chat, body=Body.QUESTION),
-            Route("GET", "/api/chat/{id}/stream", self.resume),
-            Route("POST", "/api/chat/{id}/stop", self.stop),
+            Route("POST", "/api/chat", self.chat, body=Body.QUESTION, told=_CHAT),
+            Route("GET", "/api/chat/{id}/stream", self.resume, told=_RESUME),
+            Route("POST", "/api/chat/{id}/stop", self.stop, told=_STOP),
         ]
 
     async def chat(self, request: web.Request) -> web.StreamResponse:

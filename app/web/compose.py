@@ -52,6 +52,7 @@ from .forwarding import Forwarder
 from .gauges import gauge_routes
 from .limits import limiting
 from .messages_api import MessagesApi
+from .openapi import openapi_route
 from .opening import Opener
 from .origins import Cors
 from .pages import Pages
@@ -160,7 +161,8 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
         crowd = _crowd(settings.connections)
         before = [part.middleware for part in (refusals, crowd, entrance)]
         app = web.Application(middlewares=[*cors.middlewares, errors_as_json, *before, *forwarder.middlewares])
-        entrance.install(app, [*_routes(opener, settings, prices, page, forwarder), *passed.routes()])
+        routes = [*_routes(opener, settings, prices, page, forwarder), *passed.routes()]
+        entrance.install(app, [*routes, openapi_route(settings, routes)])
         cors.install(app)
         admin = _admin(streams, registry)
         app.on_response_prepare.append(guard_response)

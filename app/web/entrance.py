@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from aiohttp import hdrs, web
@@ -21,6 +21,7 @@ from ..access.sites import check_content_type, check_host, check_site
 from ..errors import BadRequest, Unauthorized
 from .bodies import Bodies, BodyBound
 from .errors import Handler
+from .operation import Operation
 from .requests import parse_object
 from .slashes import DoubledSlashes
 
@@ -57,6 +58,7 @@ class Route:
         handler: finds the request's caller under `CALLER` and its body under `BODY`.
         who: may ask.
         body: is taken.
+        told: what `/openapi.json` says of it.
     """
 
     method: str
@@ -64,6 +66,7 @@ class Route:
     handler: Handler
     who: Who = Who.CALLER
     body: Body = Body.NONE
+    told: Operation = field(default_factory=Operation)
 
 
 # Who asks, and what that caller may; without a name where nobody is known.

@@ -7,9 +7,17 @@ from typing import Any
 
 from aiohttp import web
 
+from ..errors import WorkerLost
 from ..streams.registry import Streams
 from ..streams.session import Session
 from .entrance import CALLER, Route
+from .operation import Answer, Operation
+
+_TOLD = Operation(
+    "See how a running stream stands",
+    answers={200: Answer("Its gauges", schema="Gauges"), 204: Answer("No stream of this id is running", "")},
+    errors=(WorkerLost,),
+)
 
 
 def gauge_routes(streams: Streams) -> list[Route]:
@@ -22,7 +30,7 @@ def gauge_routes(streams: Streams) -> list[Route]:
             return web.Response(status=204)
         return web.json_response(_gauges(session))
 
-    return [Route("GET", "/api/stream/{id}/gauges", gauges)]
+    return [Route("GET", "/api/stream/{id}/gauges", gauges, told=_TOLD)]
 
 
 def _gauges(session: Session) -> dict[str, Any]:

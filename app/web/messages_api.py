@@ -29,10 +29,23 @@ from ..wire.messages import MessagesFormat, events_of
 from .bodies import decoded
 from .entrance import BODY, CALLER, Body, Route
 from .opening import Opener, Wanted
+from .operation import Answer, Operation
 from .requests import parse_messages_request
 from .slashes import one_slash
 
 log = logging.getLogger(__name__)
+
+_MESSAGES = Operation(
+    "The Messages API, streamed or whole as the body's `stream` says",
+    "Any Anthropic SDK works with its base URL set here. The body is Claude's affair, and the answer comes as Claude wrote "
+    "it, joined into batches where it is streamed.",
+    {200: Answer("A message, or its events as `text/event-stream`", "*/*")},
+    body="MessagesRequest",
+    starts=True,
+)
+_COUNT_TOKENS = Operation(
+    "Count a request's tokens", answers={200: Answer("As Claude counted", "*/*")}, body="MessagesRequest", starts=True
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +61,8 @@ class MessagesApi:
     def routes(self) -> list[Route]:
         """The paths of the Messages API."""
         return [
-            Route("POST", "/v1/messages", self.messages, body=Body.MESSAGES),
-            Route("POST", "/v1/messages/count_tokens", self.count_tokens, body=Body.MESSAGES),
+            Route("POST", "/v1/messages", self.messages, body=Body.MESSAGES, told=_MESSAGES),
+            Route("POST", "/v1/messages/count_tokens", self.count_tokens, body=Body.MESSAGES, told=_COUNT_TOKENS),
         ]
 
     async def messages(self, request: web.Request) -> web.StreamResponse:

@@ -14,9 +14,11 @@ from aiohttp import ETag, web
 
 from .. import __version__
 from .entrance import Route, Who
+from .operation import Answer, Operation
 
 STATIC = resources.files(__package__) / "static"
 
+_CONFIG = Operation("What pages are told about the service", answers={200: Answer("As it is now", schema="Config")})
 _FILES = {
     "/": ("index.html", "text/html"),
     "/client.js": ("client.js", "text/javascript"),
@@ -62,6 +64,12 @@ class _Page:
     cache: str
     link: str = ""
 
+    @property
+    def told(self) -> Operation:
+        """What `/openapi.json` says of it."""
+        answers = {200: Answer("It", self.media_type), 304: Answer("As it was known", "")}
+        return Operation("A file of the browser's part", answers=answers)
+
     async def serve(self, request: web.Request) -> web.Response:
         headers = _HEADERS | {"Cache-Control": self.cache} | ({"Link": self.link} if self.link else {})
         etag = ETag(self.digest, is_weak=True)  # the same for both encodings
@@ -103,8 +111,8 @@ class Pages:
             told = {**config, "client": self.client_path}
             return web.json_response(told)
 
-        pages = [Route("GET", path, page.serve, Who.ANYONE) for path, page in self._pages.items()]
-        return [Route("GET", "/config.json", say, Who.ANYONE), *pages]
+        pages = [Route("GET", path, page.serve, Who.ANYONE, told=page.told) for path, page in self._pages.items()]
+        return [Route("GET", "/config.json", say, Who.ANYONE, told=_CONFIG), *pages]
 
 
 def _page(body: bytes, media_type: str, cache: str, link: str = "") -> _Page:

@@ -26,6 +26,7 @@ from ..upstream.passing import Passed, Passing
 from .bodies import BodyBound, give_leave, too_large, too_slow
 from .bounds import check_passing
 from .entrance import CALLER, Body, Route
+from .operation import Answer, Operation
 from .readers import bound_buffers
 from .slashes import one_slash
 
@@ -45,6 +46,13 @@ _BUFFERS = SendBuffers(send_buffer_bytes=262_144, notsent_lowat_bytes=131_072)
 _RESULTS_URL = re.compile(rb'("results_url"\s*:\s*")https?://[^/"]*(?:/[^"]*?)?(/v1/messages/batches/)')
 # A list of batches is held whole to be rewritten. A thousand of them, the API's largest page, are some 1 MB.
 _MOST_BATCHES_BYTES = 4_194_304
+_TOLD = Operation(
+    "Other paths of Claude's API, passed on as they are",
+    "Those that the setting `pass_through` names, with all below them: `{path}` may have slashes. They are not booked.",
+    {200: Answer("As Claude answered", "*/*")},
+    errors=(NotServed,),
+    starts=True,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,7 @@ class PassThrough:
 
     def routes(self) -> list[Route]:
         """Whatever is below `/v1/` and is not served in another way."""
-        return [Route(method, f"/v1/{_PATH}", self.pass_on, body=Body.STREAMED) for method in _METHODS]
+        return [Route(method, f"/v1/{_PATH}", self.pass_on, body=Body.STREAMED, told=_TOLD) for method in _METHODS]
 
     async def pass_on(self, request: web.Request) -> web.StreamResponse:
         """Passes a request on.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiohttp import web
 
 from ..answer.outcome import Outcome
-from ..errors import BadRequest, Stopped
+from ..errors import BadRequest, Expired, NotFound, Stopped, WorkerLost
 from ..settings.sections import Defaults
 from ..streams.session import Session
 from ..streams.terms import Policy
@@ -15,7 +15,44 @@ from ..wire.plain import PlainFormat
 from .bodies import decoded
 from .entrance import BODY, CALLER, STOP_TOKEN, Body, Route, Who
 from .opening import Opener, Wanted
+from .operation import Answer, Operation
 from .requests import frame_number, parse_fields, parse_question
+
+_EVENTS = Answer(
+    "Events, each one line of JSON after `data: `, numbered by `id: `: `text` or `thinking`, a batch of it; the last is "
+    "`done` with `stop_reason` and `usage`, or `error` as the schema `Error` has it. Lines that begin with a colon are signs "
+    "of life. Fields that are unknown are to be ignored.",
+    "text/event-stream",
+    headers=("X-Stream-Id", "X-Resumable"),
+)
+_STREAM = Operation(
+    "Ask, and read the answer as it is written",
+    answers={200: replace(_EVENTS, headers=(*_EVENTS.headers, "X-Stop-Token"))},
+    body="Question",
+    starts=True,
+)
+_RESUME = Operation(
+    "Come back to a stream",
+    "Every frame after `Last-Event-ID`, then what is still to come. The stream's other reader, if there is one, is ended.",
+    {200: _EVENTS},
+    parameters=("Last-Event-ID", "credits"),
+    errors=(BadRequest, NotFound, Expired, WorkerLost),
+    starts=True,
+)
+_STOP = Operation(
+    "Stop a stream now, whoever reads it",
+    "By the caller's key, or by the stream's own token: in `X-Stop-Token`, or as `stop_token` in the body of a beacon.",
+    {200: Answer("It is stopped, or had ended", schema="Stopped")},
+    body="Stop",
+    errors=(NotFound, WorkerLost),
+)
+_SHOWN = Operation(
+    "Tell what the page has shown",
+    "For a stream that was asked for with `credits`: Claude runs only so far ahead of it.",
+    {204: Answer("It is noted, or the stream has ended", "")},
+    body="Shown",
+    errors=(NotFound, WorkerLost),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +70,11 @@ class PlainApi:
     def routes(self) -> list[Route]:
         """The paths of the plain protocol."""
         return [
-            Route("POST", "/api/stream", self.stream, body=Body.QUESTION),
-            Route("GET", "/api/stream/{id}", self.resume),
-            Route("DELETE", "/api/stream/{id}", self.stop, Who.STEERER, Body.CONTROL),
-            Route("POST", "/api/stream/{id}/stop", self.stop, Who.STEERER, Body.CONTROL),
-            Route("POST", "/api/stream/{id}/shown", self.shown, Who.STEERER, Body.CONTROL),
+            Route("POST", "/api/stream", self.stream, body=Body.QUESTION, told=_STREAM),
+            Route("GET", "/api/stream/{id}", self.resume, told=_RESUME),
+            Route("DELETE", "/api/stream/{id}", self.stop, Who.STEERER, Body.CONTROL, _STOP),
+            Route("POST", "/api/stream/{id}/stop", self.stop, Who.STEERER, Body.CONTROL, _STOP),
+            Route("POST", "/api/stream/{id}/shown", self.shown, Who.STEERER, Body.CONTROL, _SHOWN),
         ]
 
     async def stream(self, request: web.Request) -> web.StreamResponse:

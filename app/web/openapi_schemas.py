@@ -1,0 +1,211 @@
+"""The schemas of `/openapi.json`: what goes in and out, with the settings' own bounds; parameters and headers. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..settings import Settings
+from ..streams.terms import Policy
+
+_TEXT = {"type": "string"}
+_COUNT = {"type": "integer", "minimum": 0}
+_SECONDS = {"type": "number", "minimum": 0}
+# What Claude judges: its fields are those of the Messages API, and newer ones pass too.
+_CLAUDES = "Claude's own, as the Messages API has it"
+_ROLES = ("user", "assistant", "system")
+
+PARAMETERS: dict[str, Any] = {
+    "Last-Event-ID": {
+        "name": "Last-Event-ID",
+        "in": "header",
+        "description": "the number of the last frame that the reader has; without it, it is sent all of them",
+        "schema": {"type": "string", "pattern": "^[0-9]{1,12}$"},
+    },
+    "credits": {
+        "name": "credits",
+        "in": "query",
+        "description": "`1`: the page will tell what it has shown, and Claude runs no further ahead than `credit_bytes`",
+        "schema": {"type": "string", "enum": ["0", "1"]},
+    },
+}
+HEADERS: dict[str, Any] = {
+    "X-Stream-Id": {"description": "names the stream, to come back to it or to stop it", "schema": _TEXT},
+    "X-Stop-Token": {"description": "steers this stream without a key", "schema": _TEXT},
+    "X-Resumable": {"description": "whether a lost reader is waited for", "schema": {"enum": ["true", "false"]}},
+    "X-Vercel-AI-UI-Message-Stream": {"description": "the protocol's version", "schema": {"const": "v1"}},
+}
+
+
+def schemas(settings: Settings) -> dict[str, Any]:
+    """Every schema by its name."""
+    return {
+        "Question": _question(settings),
+        "Chat": _chat(settings),
+        "MessagesRequest": {
+            "type": "object",
+            "description": "A request of the Messages API, which goes up byte for byte. Claude judges it.",
+            "properties": {
+                "model": {"description": "the model"},
+                "max_tokens": {"description": "the most output tokens"},
+                "messages": {"description": "the conversation"},
+                "stream": {"description": "`true` for a stream of events"},
+            },
+        },
+        "Shown": {
+            "type": "object",
+            "required": ["id"],
+            "properties": {
+                "id": {
+                    "type": "integer",
+                    "minimum": 0,
+                    "maximum": 10**15 - 1,
+                    "description": "of the last frame shown",
+                },
+                "stop_token": _TEXT,
+            },
+        },
+        "Stop": {"type": "object", "properties": {"stop_token": _TEXT}},
+        "Stopped": {
+            "type": "object",
+            "required": ["stopped"],
+            "properties": {"stopped": {"type": "boolean", "description": "false where it had ended before"}},
+        },
+        "Error": _ERROR,
+        "MessagesError": _MESSAGES_ERROR,
+        "Config": _CONFIG,
+        "Gauges": _GAUGES,
+        "Message": {"type": "object", "description": f"a message: {_CLAUDES}"},
+        "TokenCount": {"type": "object", "properties": {"input_tokens": _COUNT}},
+    }
+
+
+def _question(settings: Settings) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": "What is asked, with `prompt` or `messages`; any further field is " + _CLAUDES + ".",
+        "oneOf": [{"required": ["prompt"]}, {"required": ["messages"]}],
+        "properties": {
+            "prompt": {"type": "string", "pattern": r"\S", "description": "one question, in place of `messages`"},
+            "messages": {
+                "type": "array",
+                "minItems": 1,
+                "items": {
+                    "type": "object",
+                    "required": ["role", "content"],
+                    "properties": {"role": {"enum": list(_ROLES)}, "content": {"type": ["string", "array"]}},
+                },
+            },
+            **_asked(settings),
+        },
+    }
+
+
+def _chat(settings: Settings) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": "What `useChat` sends: UI messages of the AI SDK. Further fields as in a `Question`.",
+        "required": ["id", "messages"],
+        "properties": {
+            "id": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": 200,
+                "description": "the page's own name of the chat",
+            },
+            "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+            "trigger": {},
+            "messageId": {},
+            **_asked(settings),
+        },
+    }
+
+
+def _asked(settings: Settings) -> dict[str, Any]:
+    """What both kinds of questions may say."""
+    defaults = settings.questions
+    return {
+        "model": {"type": "string", "minLength": 1, "maxLength": 200, "default": defaults.model},
+        "max_tokens": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": defaults.max_tokens_limit,
+            "default": min(defaults.max_tokens, defaults.max_tokens_limit),
+        },
+        "resumable": {"type": "boolean", "description": "a lost reader is waited for: short for `policy`"},
+        "policy": {"enum": [policy.value for policy in Policy], "description": "what happens when the reader is lost"},
+        "grace_s": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": max(defaults.grace_s, defaults.grace_max_s),
+            "default": defaults.grace_s,
+            "description": "for how long it is waited for, in seconds",
+        },
+        "credits": {"type": "boolean", "description": "the page will tell what it has shown"},
+        "betas": {"type": "array", "items": {"type": "string", "pattern": r"^[!-+\--~]{1,100}$"}},
+        "system": {"type": ["string", "array"], "description": _CLAUDES},
+        "thinking": {"type": "object", "description": _CLAUDES + "; where it is asked for, the reader is sent it"},
+        "tools": {"type": "array", "description": _CLAUDES},
+        "tool_choice": {"type": "object", "description": _CLAUDES},
+        "stop_sequences": {"type": "array", "description": _CLAUDES},
+        "metadata": {"type": "object", "description": _CLAUDES},
+    }
+
+
+_ERROR: dict[str, Any] = {
+    "type": "object",
+    "required": ["error", "type", "retryable", "source"],
+    "properties": {
+        "error": {"type": "string", "description": "for people"},
+        "type": {"type": "string", "description": "for programs"},
+        "retryable": {"type": "boolean", "description": "the same request may succeed later"},
+        "source": {"enum": ["service", "upstream"], "description": "whose word it is"},
+        "field": {"type": "string", "description": "which field is at fault"},
+    },
+}
+_MESSAGES_ERROR: dict[str, Any] = {
+    "type": "object",
+    "required": ["type", "error"],
+    "properties": {
+        "type": {"const": "error"},
+        "error": {
+            "type": "object",
+            "required": ["type", "message"],
+            "properties": {
+                "type": _TEXT,
+                "message": _TEXT,
+                "details": {"type": "object", "description": "`error_code` and more, where the API has no type for it"},
+            },
+        },
+        "request_id": _TEXT,
+    },
+}
+_CONFIG: dict[str, Any] = {
+    "type": "object",
+    "required": ["version", "simulated", "auth", "model", "window_ms", "client"],
+    "properties": {
+        "version": _TEXT,
+        "simulated": {"type": "boolean", "description": "a simulated Claude answers"},
+        "auth": {"type": "boolean", "description": "callers' keys are demanded"},
+        "model": _TEXT,
+        "window_ms": _COUNT,
+        "client": {"type": "string", "description": "the path of `client.js` under the name that never changes"},
+    },
+}
+_MONEY = {"type": ["number", "null"], "description": "null where no price is known"}
+_GAUGES: dict[str, Any] = {
+    "type": "object",
+    "required": ["queue_items", "queue_bytes", "queue_max_bytes", "paused", "paused_s", "generated_tokens", "basis"],
+    "properties": {
+        "queue_items": _COUNT,
+        "queue_bytes": _COUNT,
+        "queue_max_bytes": _COUNT,
+        "paused": {"type": "boolean", "description": "Claude is held still"},
+        "paused_s": _SECONDS,
+        "generated_tokens": {"type": "number"},
+        "generated_chars": {"type": "object"},
+        "delivered_tokens": {"type": "number"},
+        "basis": {"type": "string", "description": "whether tokens are exact or estimated"},
+        "cost_usd": _MONEY,
+        "saved_usd_upper": _MONEY,
+    },
+}
