@@ -20,7 +20,8 @@ _SOCKET_BYTES, _EVENT_BYTES = 18_432, 110
 # A rate is measured over at least this long, in seconds. A lower one than before is believed by this much, a higher one
 # at once.
 _LEAST_S, _SLOWER = 0.2, 0.3
-# Until then it is guessed, as if what came had taken so long at least, in seconds.
+# Until then it is guessed, as if what came had taken so long at least, in seconds: a first read brings a token or two
+# of an ordinary answer, and forty of a fast one that is read late.
 _GUESS_S = 0.1
 # Of the longest time between two reads so much is still expected after the next.
 _GAP_FADES = 0.8
@@ -83,6 +84,8 @@ class Ahead:
         if self._since is None:
             if tokens:
                 self._since, self._from = now, tokens
+                if not self._known:
+                    self._rate = tokens / _GUESS_S
             return
         passed_s = now - self._since
         if passed_s < _LEAST_S:

@@ -76,16 +76,16 @@ class Quote:
             self.each = _nano_per_token(rate.output)
             self.input = tokens * _nano_per_token(rate.cache_write_5m if b'"cache_control"' in asked else rate.input)
 
-    def tokens(self, tally: Tally) -> float:
-        """Output tokens so far."""
+    def tokens(self, tally: Tally) -> int:
+        """Output tokens so far, rounded as the ledger rounds them, so that fifty answers come to the same in both."""
         counted: int = tally.usage["output_tokens"] if tally.exact else 0
         if tally.exact and not tally.since_usage:
             return counted
         each = self._tokens_each(self.model)
         since = zip(each, tally.features, tally.at_usage, strict=True)
-        return counted + sum(rate * (now - then) for rate, now, then in since)
+        return counted + round(sum(rate * (now - then) for rate, now, then in since))
 
-    def cost(self, tally: Tally, tokens: float) -> int:
+    def cost(self, tally: Tally, tokens: int) -> int:
         """Nano-dollars so far; nothing before the answer has begun."""
         if tally.usage is not self._usage:
             self._usage = tally.usage
@@ -97,7 +97,7 @@ class Quote:
                 known = bill(self._prices, model, {k: v for k, v in tally.usage.items() if k not in words})
             self.each = round(known.output_usd_per_token * NANO)
             self._fixed = nano(known.cost.total)
-        return self._fixed + round(tokens * self.each)
+        return self._fixed + tokens * self.each
 
 
 def _nano_per_token(usd_per_mtok: float) -> int:

@@ -253,7 +253,8 @@ class SharedState:
         late = take(full_at, wants, self._now())
         if late is None:
             self._put_buckets(db, full_at)
-            self._put_places(db, [(place.name, place.here)])
+            if place.most is not None or place.most_in_all is not None:
+                self._put_places(db, [(place.name, place.here)])
         return late
 
     def _noted(self, db: sqlite3.Connection, places: Sequence[tuple[str, int]], corrections: Sequence[Want]) -> None:

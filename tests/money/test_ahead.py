@@ -23,10 +23,16 @@ def test_before_a_rate_is_known_a_first_window_is_held_for() -> None:
     ahead = Ahead(0.2)
     assert ahead.tokens(0.0) == FIRST_TOKENS
     ahead.seen(0, 0, 0, 0.0)
-    ahead.seen(9, 9, 36, 1.0)
+    ahead.seen(2, 2, 8, 1.0)
     assert ahead.tokens(1.0) == FIRST_TOKENS
-    ahead.seen(12, 12, 48, 1.01)  # too soon to tell
+    ahead.seen(5, 5, 20, 1.01)  # too soon to tell more than a guess
     assert ahead.tokens(1.01) == FIRST_TOKENS
+
+
+def test_a_first_read_that_brings_much_tells_of_a_fast_answer() -> None:
+    ahead = Ahead(0.2)
+    ahead.seen(40, 40, 160, 1.0)
+    assert ahead.tokens(1.0) == pytest.approx(SOME_TOKENS + 80, abs=1)
 
 
 @pytest.mark.parametrize(("rate", "tokens"), [(20, 4), (100, 20), (400, 80), (50_000, 161)])

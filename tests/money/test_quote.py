@@ -39,14 +39,14 @@ def test_its_prompt_costs_what_usage_says_and_its_text_what_is_estimated() -> No
     begun = start(input_tokens=1000, cache_read_input_tokens=10_000)
     assert cost(quoted, begun) == nano(1000 * 2e-6 + 10_000 * 1e-7)
     rate = Ledger(PRICES).tokens_each(MODEL)[0]
-    assert cost(quoted, begun, text(400)) == nano(0.003) + round(400 * rate * EACH)
+    assert cost(quoted, begun, text(400)) == nano(0.003) + round(400 * rate) * EACH
 
 
 def test_usage_takes_the_place_of_what_was_estimated() -> None:
     assert cost(quote(), start(input_tokens=1000), text(400), end(50)) == nano(0.002) + 50 * EACH
     rate = Ledger(PRICES).tokens_each(MODEL)[0]
     went_on = cost(quote(), start(input_tokens=1000), text(400), end(50, None), text(100))
-    assert went_on == nano(0.002) + round((50 + 100 * rate) * EACH)
+    assert went_on == nano(0.002) + (50 + round(100 * rate)) * EACH
 
 
 def test_it_comes_to_what_the_ledger_settles() -> None:
@@ -61,7 +61,7 @@ def test_it_comes_to_what_the_ledger_settles() -> None:
     account = opened(ledger, *events)
     quoted = Quote(PRICES, ledger.tokens_each, MODEL, b"")
     running = quoted.cost(account.tally, quoted.tokens(account.tally))
-    assert running == pytest.approx(nano(account.settle(Outcome.BUDGET, 1.0).spent_usd.total), abs=EACH)
+    assert running == nano(account.settle(Outcome.BUDGET, 1.0).spent_usd.total)
 
 
 def test_prices_are_looked_up_where_usage_changed_only() -> None:

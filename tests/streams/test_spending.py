@@ -1,0 +1,244 @@
+"""Budgets while answers run: nobody is refused for what could be, nothing is spent above one, and all of it can be."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from app.access.callers import Caller, Limits
+from app.answer.outcome import Outcome
+from app.errors import BudgetAway, BudgetCut, BudgetExhausted, BudgetHeld, Forbidden
+from app.money.allowance import nano
+from app.streams.session import Session
+from tests.support.books import end, start
+from tests.support.budgets import MODEL, TOKEN, Bank, answer, bank, poor
+from tests.support.clock import jumping
+from tests.support.connections import FakeConnection
+from tests.support.fakes import event, text
+
+
+async def run_out(kept: Bank, sessions: list[Session], within_s: float = 600) -> None:
+    """Returns when all of them have ended."""
+    async with asyncio.timeout(within_s):
+        while any(session.outcome is None for session in sessions) or kept.opened.streams.live:  # noqa: ASYNC110 - no event tells of them all
+            await asyncio.sleep(0.05)
+    await asyncio.sleep(1.5)  # until all is booked
+
+
+RATES: dict[str, list[float]] = {
+    "slow": [20.0] * 50,
+    "ordinary": [100.0] * 50,
+    "fast": [400.0] * 50,
+    "mixed": [20.0, 400.0, 100.0, 250.0, 50.0] * 10,
+}
+
+
+@pytest.mark.parametrize("rates", RATES.values(), ids=RATES)
+@jumping
+async def test_fifty_answers_spend_a_budget_to_its_end_and_none_is_refused(rates: list[float]) -> None:
+    async with bank() as kept:
+        caller = poor(0.10)
+        sessions = await asyncio.gather(*(kept.stream(caller, list(answer(rate, 120))) for rate in rates))
+        await run_out(kept, sessions)
+        assert {session.outcome for session in sessions} == {Outcome.BUDGET}
+        assert 0.095 <= kept.store.spent_usd <= 0.10, kept.store.spent_usd
+        cut = kept.registry.get_sample_value("sluiceway_budget_cuts_total", {"caller": "acme"})
+        assert cut == 50
+
+
+@jumping
+async def test_without_holds_each_is_over_by_one_batch_at_most() -> None:
+    async with bank(mode="one_batch") as kept:
+        caller = poor(0.10)
+        sessions = [await kept.stream(caller, list(answer(100, 120))) for _ in range(50)]
+        await run_out(kept, sessions)
+        assert {session.outcome for session in sessions} == {Outcome.BUDGET}
+        assert 0.10 <= kept.store.spent_usd <= 0.10 + 50 * 11 * TOKEN / 1e9
+        with pytest.raises(BudgetExhausted):
+            await kept.admit(caller)
+
+
+@jumping
+async def test_readers_who_stall_are_held_for_and_the_budget_is_kept_all_the_same() -> None:
+    """Each takes a little and then nothing for seconds, while Claude writes on into the buffers."""
+    async with bank() as kept:
+        caller = poor(0.10)
+        sessions = [
+            await kept.stream(caller, list(answer(60, 200)), FakeConnection(drain_s=1.0 + place % 4))
+            for place in range(50)
+        ]
+        await run_out(kept, sessions)
+        assert {session.outcome for session in sessions} == {Outcome.BUDGET}
+        assert 0.095 <= kept.store.spent_usd <= 0.10, kept.store.spent_usd
+
+
+@jumping
+async def test_thinking_is_charged_as_it_comes() -> None:
+    thinking = [text("x" * 37).__class__(0, "thinking", "x" * 37)]
+    steps: list[Any] = [[start(MODEL, input_tokens=15)], *([0.1, thinking] * 2000)]
+    async with bank() as kept:
+        session = await kept.stream(poor(0.01), steps)
+        await run_out(kept, [session])
+        assert session.outcome is Outcome.BUDGET
+        assert 0.0085 <= kept.store.spent_usd <= 0.01
+
+
+@jumping
+async def test_a_start_whose_hold_does_not_fit_is_refused_for_a_moment_and_not_for_the_day() -> None:
+    async with bank() as kept:
+        caller = poor(0.0021)
+        sessions = [
+            await kept.stream(
+                caller, [[start(MODEL, input_tokens=1)], 5.0, [text("x")], [end(1)], [event("message_stop")]]
+            )
+            for _ in range(2)
+        ]
+        with pytest.raises(BudgetHeld) as refused:
+            await kept.admit(caller)
+        assert refused.value.retry_after_s == 1.0
+        assert refused.value.facts["limit"] == "budget_usd_per_day"
+        await run_out(kept, sessions)
+        (await kept.admit(caller)).settle()  # what was held has come back
+        reason = {"caller": "acme", "reason": "budget_held"}
+        assert kept.registry.get_sample_value("sluiceway_caller_refused_total", reason) == 1
+
+
+@jumping
+async def test_once_spent_it_says_how_much_and_until_when_and_the_next_day_is_another() -> None:
+    async with bank() as kept:
+        caller = poor(0.01)
+        session = await kept.stream(caller, list(answer(100, 60)), connection := FakeConnection())
+        await run_out(kept, [session])
+        assert b'"type":"budget_exhausted"' in connection.received
+        with pytest.raises(BudgetExhausted) as refused:
+            await kept.admit(caller)
+        facts = refused.value.facts
+        assert (facts["limit_usd"], facts["resets_at"], facts["of"]) == (0.01, "2026-11-26T00:00:00Z", "caller")
+        assert 0.0085 < facts["spent_usd"] <= 0.01
+        assert not isinstance(session.error, BudgetExhausted), "its outcome counts it, and no refusal"
+        kept.wall_s = 86_400
+        (await kept.admit(caller)).settle()
+
+
+@jumping
+async def test_a_day_that_ends_in_the_middle_of_an_answer_takes_what_came_in_it() -> None:
+    async with bank() as kept:
+        session = await kept.stream(poor(5.0), list(answer(100, 10)))
+        await asyncio.sleep(5)
+        kept.wall_s = 86_400
+        await run_out(kept, [session])
+        assert session.outcome is Outcome.COMPLETED
+        first, second = (kept.store.spent["acme", "day", day] / TOKEN for day in ("2026-11-25", "2026-11-26"))
+        assert first == pytest.approx(500, abs=60)
+        assert first + second == pytest.approx(1000, abs=60)
+
+
+@jumping
+async def test_all_callers_together_have_a_budget_too_and_the_smaller_one_counts() -> None:
+    async with bank(Limits(budget_nano_usd_per_month=nano(0.005))) as kept:
+        session = await kept.stream(poor(1.0), list(answer(100, 60)), connection := FakeConnection())
+        await run_out(kept, [session])
+        assert b'"limit":"budget_usd_per_month","of":"all"' in connection.received
+        assert kept.store.spent["", "month", "2026-11"] == kept.store.spent["acme", "day", "2026-11-25"] <= nano(0.005)
+
+
+@jumping
+async def test_an_answer_warns_once_most_of_a_budget_is_spent() -> None:
+    async with bank() as kept:
+        caller = poor(0.02)
+        first = await kept.admit(caller)
+        assert first.warning == ""
+        first.settle()
+        session = await kept.stream(
+            caller, [[start(MODEL, input_tokens=15)], [text("x" * 9)], [end(680)], [event("message_stop")]]
+        )
+        await run_out(kept, [session])
+        warned = await kept.admit(caller)
+        assert warned.headers["X-Budget-Warning"].startswith("budget_usd_per_day; of=caller; used=0.85; resets=")
+        warned.settle()
+
+
+@jumping
+async def test_a_whole_answer_is_held_for_by_the_time_it_takes_and_cut_when_that_is_spent() -> None:
+    async with bank() as kept:
+        ticket = await kept.admit(poor(0.02), whole=True)
+
+        async def ask() -> None:
+            async with kept.opened.streams.whole(MODEL, 64_000, ticket) as account:
+                kept.opened.accounts.append(account)
+                await asyncio.sleep(3600)
+
+        with pytest.raises(BudgetCut):
+            await ask()
+        await asyncio.sleep(1.5)
+        assert 0.015 <= kept.store.spent_usd <= 0.02, "nobody saw what was generated: it is taken for what was held"
+        assert kept.opened.settled() == {"budget": 1}
+
+
+@jumping
+async def test_an_upstream_that_bills_whole_answers_holds_all_that_can_come_and_cuts_nothing() -> None:
+    async with bank(cuts=False) as kept:
+        caller = poor(0.10)
+        with pytest.raises(BudgetExhausted):
+            await kept.admit(caller)  # 64,000 tokens are 1.60 $
+        ticket = await kept.admit(caller, max_tokens=3000)
+        with pytest.raises(BudgetHeld):
+            await kept.admit(caller, max_tokens=3000)
+        ticket.settle()
+
+
+@jumping
+async def test_a_store_that_is_away_lets_running_answers_use_what_was_drawn_and_nobody_in() -> None:
+    async with bank() as kept:
+        caller = poor(0.10)
+        session = await kept.stream(caller, list(answer(100, 600)))
+        await asyncio.sleep(3)
+        kept.store.away = True
+        await asyncio.sleep(1)
+        with pytest.raises(BudgetAway):
+            await kept.admit(caller, body=b"x" * 30_000)  # more than had been drawn
+        await run_out(kept, [session])
+        assert session.outcome is Outcome.BUDGET
+        kept.store.away = False
+        (await kept.admit(caller)).settle()
+        await asyncio.sleep(1.5)
+        assert kept.store.spent_usd <= 0.10
+
+
+@jumping
+async def test_a_model_whose_price_nobody_knows_is_refused_to_who_has_a_budget_and_to_nobody_else() -> None:
+    async with bank() as kept:
+        with pytest.raises(Forbidden):
+            await kept.admit(poor(1.0), model="unheard-of")
+        (await kept.admit(Caller(name="rich"), model="unheard-of")).settle()
+
+
+@jumping
+async def test_without_a_budget_nothing_is_drawn_and_no_timer_runs() -> None:
+    async with bank() as kept:
+        ticket = await kept.admit(Caller(name="rich"))
+        assert ticket.meter is None
+        await asyncio.sleep(100)
+        ticket.settle()
+        assert kept.store.rounds == 0
+
+
+@jumping
+async def test_a_reader_who_leaves_pays_for_the_prompt_and_for_what_nobody_saw() -> None:
+    async with bank() as kept:
+        caller = poor(1.0)
+        session = await kept.stream(caller, [3600.0], connection := FakeConnection())
+        await asyncio.sleep(1)
+        session.lost(connection)
+        await run_out(kept, [session])
+        assert kept.store.spent["acme", "day", "2026-11-25"] == 20 * 5_000, "Claude had the prompt"
+
+
+@pytest.mark.parametrize("spent", [0.0, 1.0])
+@jumping
+async def test_a_budget_of_nothing_lets_nothing_in(spent: float) -> None:
+    async with bank(mode="never_over" if spent else "one_batch") as kept:
+        with pytest.raises(BudgetExhausted):
+            await kept.admit(poor(0.0))
