@@ -94,8 +94,16 @@ class Meter:
         """Whether its input is known by its usage, and no longer an estimate."""
         return self.running is not None and bool(self.running.account.tally.usage)
 
+    @property
+    def told(self) -> bool:
+        """Whether its usage has come, with nothing after it: it is at its end."""
+        tally = self.running.account.tally if self.running is not None else None
+        return tally is not None and tally.exact and not tally.since_usage
+
     def need(self, now: float) -> int:
         """What must be held for it, in nano-dollars."""
+        if self.told:
+            return 0
         held = self.ahead.tokens(now) * self.quote.each
         return held if self.started else held + self.quote.input
 
@@ -117,7 +125,8 @@ class Meter:
         tally, now = self.running.account.tally, self._loop.time()
         tokens = self.quote.tokens(tally)
         cost = self.quote.cost(tally, tokens)
-        self.ahead.seen(tokens, sum(tally.deltas.values()), sum(tally.chars.values()), now)
+        if not self.told:  # else it brings what was generated unseen, such as hidden thinking, and not at this moment
+            self.ahead.seen(tokens, sum(tally.deltas.values()), sum(tally.chars.values()), now)
         if self.running.paused():
             self.ahead.pause(now)
         self.hold.charge(cost)

@@ -80,14 +80,15 @@ class Pot:
         burn: nano-dollars a second, lately.
         booked_at, retry_at: loop time of the last booking, and of the next draft where it is dry.
         away: the last draft could not be written.
+        too_little: what was not enough for an answer that was cut, so that no other is begun with it.
     """
 
-    __slots__ = ("allowance", "asked", "away", "booked_at", "burn", "meters", "retry_at")
+    __slots__ = ("allowance", "asked", "away", "booked_at", "burn", "meters", "retry_at", "too_little")
 
     def __init__(self, allowance: Allowance, now: float) -> None:
         self.allowance = allowance
         self.meters: dict[Meter, None] = {}
-        self.asked = 0
+        self.asked = self.too_little = 0
         self.burn = 0.0
         self.booked_at = self.retry_at = now
         self.away = False
@@ -178,14 +179,14 @@ class Spending:
         """Whether an answer may begin. All is there at once, or nothing is taken: two halves would help nobody."""
         if self.rules.mode == "one_batch":
             return all(pot.allowance.drawn and pot.allowance.left > 0 for pot in pots)
-        return all(pot.allowance.free >= need for pot in pots)
+        return all(pot.allowance.free >= max(need, pot.too_little) for pot in pots)
 
     def _refusal(self, pots: Sequence[Pot], need: int) -> SluicewayError:
         """Why there is no money: spent rather than held, where both are so."""
         if any(pot.away for pot in pots):
             return BudgetAway("what is left of your budget is not known now", retry_after_s=_AWAY_RETRY_S)
         for pot in pots:
-            if pot.allowance.left < need:
+            if pot.allowance.left < max(need, pot.too_little):
                 return budget_words.exhausted(pot.allowance, self._clock())
         return budget_words.held(min(pots, key=lambda pot: pot.allowance.free).allowance, self._clock())
 
@@ -219,24 +220,25 @@ class Spending:
             if pot.allowance.dry:
                 self._make_room(pot, now)
             elif meter.hold.amount < need // 2 and _undrawn(pot.allowance) < pot.missing(now):
-                self._cut(pot, [meter])  # a draft is on its way, but this one cannot wait for it
+                self._cut(pot, [meter], now)  # a draft is on its way, but this one cannot wait for it
         self._ask(empty, now)
 
     def _make_room(self, pot: Pot, now: float) -> None:
         """Cuts the youngest answers of a budget that is spent, as many as the others' holds need; without holds all."""
         if self.rules.mode == "one_batch":
-            self._cut(pot, list(pot.meters) if pot.allowance.free < 0 else ())
+            self._cut(pot, list(pot.meters) if pot.allowance.free < 0 else (), now)
             return
         missing = pot.missing(now) - pot.coming_back
         if missing > 0:
             others = [meter for meter in pot.meters if not meter.is_cut and meter.running is not None]
             others.sort(key=lambda meter: meter.began_at, reverse=True)
             count = youngest_to_cut([(meter.began_at, meter.hold.amount) for meter in others], missing)
-            self._cut(pot, others[:count])
+            self._cut(pot, others[:count], now)
 
-    def _cut(self, pot: Pot, meters: Iterable[Meter]) -> None:
+    def _cut(self, pot: Pot, meters: Iterable[Meter], now: float) -> None:
         for meter in meters:
             if self.rules.cuts and not meter.is_cut and meter.running is not None:
+                pot.too_little = max(pot.too_little, meter.need(now) - meter.ahead.unseen(now) * meter.quote.each)
                 self._metrics.cut(pot.allowance.name)
                 meter.cut(budget_words.cut(pot.allowance, self._clock()))
 
@@ -271,7 +273,7 @@ class Spending:
     async def _drawn(self, pots: Sequence[Pot], need: int) -> None:
         """Returns when these have been drawn from."""
         for pot in pots:
-            pot.asked += max(need, 1)
+            pot.asked += max(need, pot.too_little, 1)
             self._pending[pot] = None
         if self._round is None:
             self._round = self._loop.create_future()
@@ -304,7 +306,7 @@ class Spending:
             if meter.running is not None and not meter.is_cut and meter.running.paused():
                 meter.charge()
         for key, pot in list(self._pots.items()):
-            idle = not pot.meters and not pot.asked
+            idle = not (pot.meters or pot.asked or pot.too_little)
             if idle and not (pot.allowance.drawn or pot.allowance.charged):
                 del self._pots[key]
             elif now >= pot.booked_at + _BOOK_S or self._is_over(pot):
@@ -345,6 +347,7 @@ class Spending:
         allowance = pot.allowance
         old = Draft(allowance.name, allowance.span, allowance.period, allowance.limit, max(0, allowance.charged), 0)
         allowance.begin(period(allowance.span, self._clock()))
+        pot.too_little = 0
         return old
 
     def _draft(self, pot: Pot, now: float) -> Draft:
