@@ -21,7 +21,8 @@ master_process off;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log info;
 {user}
-events {{ worker_connections 512; }}
+worker_rlimit_nofile 16384;
+events {{ worker_connections 8192; }}
 http {{
     access_log {folder}/access.log;
     client_body_temp_path {folder}/body;
