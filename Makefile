@@ -113,7 +113,13 @@ cover: $(VENV)/.tests system ## Run the tests with branch coverage
 audit: $(VENV)/.tests ## Compare the ledger's estimates with known truth, on simulated streams (some minutes)
 	$(BIN)/python -m app.tools.audit.run --out build/audit --transcripts tests/answers
 
-bench: $(VENV)/.tests system ## Measure the service beside nginx's plain pass-through (some minutes, a quiet machine)
+# What the service is held against beside nginx, as its lock has it: too heavy for .venv.
+build/peers/.py: tests/bench/peers/requirements.lock
+	$(PYTHON) -m venv --clear build/peers/py
+	build/peers/py/bin/python -m pip install --quiet --no-deps --only-binary :all: --require-hashes -r tests/bench/peers/requirements.lock
+	@touch $@
+
+bench: $(VENV)/.tests system $(if $(PEERS),build/peers/.py) ## Measure beside nginx's pass-through, renew the README's table (25 minutes, a quiet machine); PEERS=1: others too
 	$(BIN)/python -m tests.bench.bench $(ARGS)
 
 load: $(VENV)/.tests ## Load a deployment: make load ARGS="--url http://127.0.0.1:8080 --preset slow-readers"
@@ -126,6 +132,7 @@ lock: ## Pin what pyproject.toml asks for, with hashes, for every Python; ARGS=-
 	$(COMPILE) $(ARGS) --extra test -c requirements.lock -o tests/requirements.lock pyproject.toml
 	$(COMPILE) $(ARGS) -c tests/requirements.lock -o tests/mutants/requirements.lock tests/mutants/requirements.in
 	$(COMPILE) $(ARGS) -o tests/clients/matrix/requirements.lock tests/clients/matrix/requirements.in
+	$(COMPILE) $(ARGS) -o tests/bench/peers/requirements.lock tests/bench/peers/requirements.in
 
 COMPILE = build/lock/bin/uv pip compile --quiet --python build/lock/bin/python --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.tools.load import new_event_loop
 from app.tools.load.connection import LoadConnection, Target
-from app.tools.load.figures import Spread
+from app.tools.load.figures import Spread, StreamEnd
 from app.tools.load.plan import Kind, Plan
 from app.tools.load.protocols import Question
 from app.tools.load.reply import Reply
@@ -43,7 +43,7 @@ def cost(contender: Contender, above: Upstream, streams: int, tokens: int, rate:
     """Streams of so many tokens at so many a second; `rate` 0: as fast as they go.
 
     Raises:
-        RuntimeError: streams failed.
+        RuntimeError: none got anything.
     """
     target, asked = question(contender)
 
@@ -59,11 +59,12 @@ def cost(contender: Contender, above: Upstream, streams: int, tokens: int, rate:
     cpu_s = contender.cpu_s() - cpu_s
     made = above.books()["tokens"]
     fast = found.figures.of(Kind.FAST)
-    if found.figures.errors or not made:
+    if not fast.words or not made:
         raise RuntimeError(f"{contender.name}: {dict(fast.ends)}")
     return Cost(
         contender=contender.name,
         streams=streams,
+        failed=found.figures.errors + found.figures.count(StreamEnd.REFUSED),
         cpu_us=cpu_s / made * 1e6,
         tokens_per_s=made / found.elapsed_s,
         delivered=fast.words / made,
@@ -78,10 +79,13 @@ def cost(contender: Contender, above: Upstream, streams: int, tokens: int, rate:
 
 def one_round(
     contenders: Sequence[Contender], above: Upstream, streams: int, tokens: int, rate: float, *, backwards: bool
-) -> Round:
-    """Every contender once, one right after the other; every other round backwards, so that drift favours nobody."""
-    order = list(reversed(contenders)) if backwards else contenders
-    return {one.name: cost(one, above, streams, tokens, rate, 2.0 if rate else 0.0) for one in order}
+) -> Mapping[str, Round]:
+    """Every contender once, one right after the other, by the way they go; every other round backwards, so that drift
+    favours nobody."""
+    found: dict[str, dict[str, Cost]] = {}
+    for one in reversed(contenders) if backwards else contenders:
+        found.setdefault(one.way, {})[one.name] = cost(one, above, streams, tokens, rate, 2.0 if rate else 0.0)
+    return found
 
 
 def memory_kb(contender: Contender, above: Upstream, state: str, streams: int) -> float:

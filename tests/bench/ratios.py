@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 # Tokens come every 20 ms. A reader of nginx's that sees them later at the median was late itself.
 NGINX_GAP_LIMIT_MS = 22.0
 BASE = "nginx"
+OURS = "sluiceway"
+STRAIGHT = "straight"  # from Claude itself, over the same long link
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,7 @@ class Cost:
     Attributes:
         contender: its name.
         streams: at the same time.
+        failed: those of them that did not come to a good end.
         cpu_us: CPU a token generated, in microseconds.
         tokens_per_s: generated.
         delivered: share of the tokens generated that readers got.
@@ -29,6 +32,7 @@ class Cost:
 
     contender: str
     streams: int
+    failed: int
     cpu_us: float
     tokens_per_s: float
     delivered: float
@@ -45,8 +49,9 @@ Round = Mapping[str, Cost]
 
 
 def believable(round_: Round) -> bool:
-    """Whether the load generator kept up, as nginx's own gaps show."""
-    return BASE not in round_ or round_[BASE].gap_p50_ms <= NGINX_GAP_LIMIT_MS
+    """Whether the load generator kept up, as nginx's own gaps show, and nginx served everyone."""
+    base = round_.get(BASE)
+    return base is None or (base.gap_p50_ms <= NGINX_GAP_LIMIT_MS and not base.failed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +95,13 @@ class Summary:
     ttft_p50_more_ms: Middle | None
     ttft_p99_more_ms: Middle | None
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Self:
+        """What `dataclasses.asdict` gave, read again."""
+        more = ("ratio", "ttft_p50_more_ms", "ttft_p99_more_ms")
+        figures = {name: Middle(**middle) for name, middle in found["figures"].items()}
+        middles = {name: Middle(**found[name]) if found[name] is not None else None for name in more}
+        return cls(found["contender"], found["streams"], found["rounds"], figures, **middles)
 
 
 _FIGURES = tuple(name for name in Cost.__dataclass_fields__ if name not in ("contender", "streams"))
@@ -118,3 +128,59 @@ def summarise(rounds: Sequence[Round]) -> list[Summary]:
             ttft_p99 = Middle.of(one.ttft_p99_ms - base.ttft_p99_ms for one, base in pairs)
         found.append(Summary(name, costs[0].streams, len(kept), figures, ratio, ttft_p50, ttft_p99))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer.
+
+    Attributes:
+        first_s: from asking, with connecting where that was needed, to its first byte, in seconds.
+        all_s: to its last byte.
+    """
+
+    first_s: float
+    all_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FarSummary:
+    """How the service's answers were beside straight ones.
+
+    Attributes:
+        distance: in words.
+        ratio: of the whole times, within a pair.
+        flow_ratio: of the times from the first byte on, where a warm connection hides nothing.
+        first_s: time to the first byte by who was asked, in seconds; a straight one connects anew.
+        all_s: the whole time.
+    """
+
+    distance: str
+    ratio: Middle
+    flow_ratio: Middle
+    first_s: Mapping[str, Middle]
+    all_s: Mapping[str, Middle]
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Self:
+        """What `dataclasses.asdict` gave, read again."""
+        first_s, all_s = ({who: Middle(**one) for who, one in found[name].items()} for name in ("first_s", "all_s"))
+        return cls(found["distance"], Middle(**found["ratio"]), Middle(**found["flow_ratio"]), first_s, all_s)
+
+
+Pair = Mapping[str, Answer]
+
+
+def summarise_far(distance: str, pairs: Sequence[Pair]) -> FarSummary:
+    """Raises ValueError where there are no pairs."""
+
+    def flow_s(answer: Answer) -> float:
+        return answer.all_s - answer.first_s
+
+    return FarSummary(
+        distance=distance,
+        ratio=Middle.of(pair[OURS].all_s / pair[STRAIGHT].all_s for pair in pairs),
+        flow_ratio=Middle.of(flow_s(pair[OURS]) / flow_s(pair[STRAIGHT]) for pair in pairs),
+        first_s={who: Middle.of(pair[who].first_s for pair in pairs) for who in (STRAIGHT, OURS)},
+        all_s={who: Middle.of(pair[who].all_s for pair in pairs) for who in (STRAIGHT, OURS)},
+    )

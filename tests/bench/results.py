@@ -1,4 +1,4 @@
-"""A bench's results: as JSON, as a table for people, as a picture."""
+"""A bench's results: as JSON, as tables for people; `picture.py` draws them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ import os
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import matplotlib.figure
+from tests.bench.ratios import STRAIGHT, FarSummary, Middle, Summary
 
-from tests.bench.ratios import BASE, Middle, Summary
-
-_COLOURS = {BASE: "#8a8f98", "sluiceway": "#0b7db8", "sluiceway, 200 ms window": "#3f8f4f"}
-_OTHER_COLOUR = "#d1671c"
+# Above so many processes that want to run, before the bench itself began, a machine is not quiet.
+_QUIET_LOAD = 0.5
 
 
 def machine() -> dict[str, Any]:
-    """What kind of machine this is; nothing that names it."""
+    """What kind of machine this is, and how busy; nothing that names it."""
     model = "unknown CPU"
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists() and (found := re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.M)):
@@ -30,6 +28,7 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "kernel": re.sub(r"[^0-9.].*", "", platform.release()),
         "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 1),
     }
 
 
@@ -40,15 +39,16 @@ def slug(kind: Mapping[str, Any]) -> str:
 
 @dataclass(slots=True)
 class Results:
-    """Everything one bench found.
+    """Everything one bench found; by way to Claude, under TLS and plainly.
 
     Attributes:
         date: of the run, in ISO 8601.
         quick: a short run, whose figures are only a smoke test.
-        machine: its kind.
+        machine: its kind, and its load before the run.
         paced: by streams, the contenders at 50 tokens/s a stream.
         bulk: the contenders at full speed.
         memory_kb: by state, for each stream.
+        far: by distance, beside straight answers.
         thrown_out: rounds in which the load generator fell behind, by measure.
         missing: what was not measured, and why.
     """
@@ -56,118 +56,119 @@ class Results:
     date: str
     quick: bool
     machine: dict[str, Any] = field(default_factory=machine)
-    paced: dict[int, list[Summary]] = field(default_factory=dict)
-    bulk: list[Summary] = field(default_factory=list)
-    memory_kb: dict[str, Middle] = field(default_factory=dict)
+    paced: dict[str, dict[int, list[Summary]]] = field(default_factory=dict)
+    bulk: dict[str, list[Summary]] = field(default_factory=dict)
+    memory_kb: dict[str, dict[str, Middle]] = field(default_factory=dict)
+    far: dict[str, dict[str, FarSummary]] = field(default_factory=dict)
     thrown_out: dict[str, int] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "date": self.date,
-            "quick": self.quick,
-            "machine": self.machine,
-            "paced": {str(streams): [one.as_json() for one in found] for streams, found in self.paced.items()},
-            "bulk": [one.as_json() for one in self.bulk],
-            "memory_kb": {
-                state: {"median": kb.median, "low": kb.low, "high": kb.high} for state, kb in self.memory_kb.items()
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Self:
+        """What `as_json` gave, read again."""
+        return cls(
+            date=found["date"],
+            quick=found["quick"],
+            machine=found["machine"],
+            paced={
+                way: {int(streams): [Summary.from_json(one) for one in those] for streams, those in sizes.items()}
+                for way, sizes in found["paced"].items()
             },
-            "thrown_out": self.thrown_out,
-            "missing": self.missing,
-        }
+            bulk={way: [Summary.from_json(one) for one in those] for way, those in found["bulk"].items()},
+            memory_kb={
+                way: {state: Middle(**kb) for state, kb in states.items()} for way, states in found["memory_kb"].items()
+            },
+            far={
+                way: {distance: FarSummary.from_json(one) for distance, one in distances.items()}
+                for way, distances in found["far"].items()
+            },
+            thrown_out=found["thrown_out"],
+            missing=found["missing"],
+        )
+
+    @property
+    def about(self) -> str:
+        """The machine and the day, in a sentence."""
+        kind = self.machine
+        busy = "" if kind["load"] <= _QUIET_LOAD else f", not quiet: its load was {kind['load']:g} before it began"
+        return f"{kind['cores']} cores, {kind['cpu']}, Linux {kind['kernel']}, Python {kind['python']}{busy}."
 
     def table(self) -> str:
         """The results in Markdown; medians, and from where to where in brackets."""
-        kind = self.machine
         lines = [
             f"# Bench of {self.date[:10]}{' (quick: a smoke test, not a measurement)' if self.quick else ''}",
             "",
-            f"{kind['cores']} cores, {kind['cpu']}, Linux {kind['kernel']}, Python {kind['python']}. Medians of rounds, "
-            "and from where to where; ratios are to nginx's pass-through in the same round.",
+            f"{self.about} Medians of rounds, and from where to where; ratios are to nginx's pass-through the same way, "
+            "in the same round.",
         ]
-        for streams, found in self.paced.items():
-            lines += ["", f"## {streams:,} streams of 50 tokens/s", "", *_paced(found)]
-        if self.bulk:
-            lines += ["", f"## {self.bulk[0].streams} streams as fast as they go", "", *_bulk(self.bulk)]
+        for way, sizes in self.paced.items():
+            for streams, found in sizes.items():
+                lines += ["", f"## {streams:,} streams of 50 tokens/s, {way} to Claude", "", *_paced(found)]
+        for way, found in self.bulk.items():
+            lines += ["", f"## {found[0].streams} streams as fast as they go, {way} to Claude", "", *_bulk(found)]
         if self.memory_kb:
-            lines += ["", "## Memory of the service for each stream", "", "| stream | kB |", "|---|---|"]
-            lines += [f"| {state} | {kb} |" for state, kb in self.memory_kb.items()]
+            lines += ["", "## Memory of the service for each stream, kB", "", *_memory(self.memory_kb)]
+        if self.far:
+            lines += ["", "## Far away, beside straight answers over the same link", "", *_far(self.far)]
         for measure, count in self.thrown_out.items():
             lines += ["", f"Thrown out at {measure}: {count} rounds in which the load generator fell behind."]
         if self.missing:
             lines += ["", "Not measured: " + "; ".join(self.missing) + "."]
         return "\n".join(lines) + "\n"
 
-    def picture(self, path: Path) -> None:
-        """Draws CPU a token and times to the first token, contender beside contender, with their spread."""
-        figure = matplotlib.figure.Figure(figsize=(11, 4.2), layout="constrained")
-        cpu, ttft = figure.subplots(1, 2)
-        kinds = list(dict.fromkeys(one.contender for found in self.paced.values() for one in found))
-        at_streams = list(self.paced)
-        for axes, name, title in ((cpu, "cpu_us", "CPU a token, µs"), (ttft, "ttft_p99_ms", "TTFT p99, ms")):
-            for place, kind in enumerate(kinds):
-                width = 0.8 / len(kinds)
-                for group, streams in enumerate(at_streams):
-                    one = next((one for one in self.paced[streams] if one.contender == kind), None)
-                    if one is None:
-                        continue
-                    middle = one.figures[name]
-                    axes.bar(
-                        group + (place - (len(kinds) - 1) / 2) * width,
-                        middle.median,
-                        width * 0.92,
-                        yerr=[[middle.median - middle.low], [middle.high - middle.median]],
-                        color=_COLOURS.get(kind, _OTHER_COLOUR),
-                        ecolor="#1c2024",
-                        capsize=3,
-                        label=kind if group == _first_group(self, kind) else None,
-                    )
-            axes.set_xticks(range(len(at_streams)), [f"{streams:,} streams" for streams in at_streams])
-            axes.set_title(title, loc="left")
-            axes.spines[["top", "right"]].set_visible(False)
-        if kinds:
-            cpu.legend(frameon=False)
-        figure.suptitle(f"{self.machine['cores']} cores, {self.machine['cpu']}, {self.date[:10]}", fontsize=9)
-        figure.savefig(path, dpi=110)
-
     def write(self, folder: Path) -> Path:
-        """Writes all three; returns the table's path."""
+        """Writes JSON and table; returns the table's path."""
         folder.mkdir(parents=True, exist_ok=True)
         stem = folder / f"{self.date[:10]}-{slug(self.machine)}{'-quick' if self.quick else ''}"
-        stem.with_suffix(".json").write_text(json.dumps(self.as_json(), indent=2) + "\n", "utf-8")
+        stem.with_suffix(".json").write_text(json.dumps(self.as_json(), indent=1) + "\n", "utf-8")
         table = stem.with_suffix(".md")
         table.write_text(self.table(), "utf-8")
-        if self.paced:
-            self.picture(stem.with_suffix(".png"))
         return table
 
 
-def _first_group(results: Results, kind: str) -> int:
-    return next(
-        group for group, found in enumerate(results.paced.values()) if any(one.contender == kind for one in found)
-    )
+def _row(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _heading(*cells: str) -> list[str]:
+    return [_row(*cells), "|---" * len(cells) + "|"]
 
 
 def _paced(found: list[Summary]) -> list[str]:
-    lines = [
-        "| | CPU a token, µs | × nginx | delivered | TTFT p50, ms | p99 | gap p50, ms | p99 | bytes a token | rounds |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    times = ("TTFT p50, ms", "p99", "gap p50, ms", "p99")
+    lines = _heading("", "CPU a token, µs", "× nginx", "delivered", "failed", *times, "bytes a token", "rounds")
     for one in found:
         figures = one.figures
-        times = [str(figures[name]) for name in ("ttft_p50_ms", "ttft_p99_ms", "gap_p50_ms", "gap_p99_ms")]
-        cells = [
-            one.contender, str(figures["cpu_us"]), str(one.ratio or "–"), f"{figures['delivered'].low:.2%}", *times,
-            f"{figures['wire_bytes'].median:.1f}", str(one.rounds),
-        ]  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
+        spans = [figures[name] for name in ("ttft_p50_ms", "ttft_p99_ms", "gap_p50_ms", "gap_p99_ms")]
+        delivered, wire = f"{figures['delivered'].low:.2%}", f"{figures['wire_bytes'].median:.1f}"
+        came = (delivered, figures["failed"])
+        lines.append(_row(one.contender, figures["cpu_us"], one.ratio or "–", *came, *spans, wire, one.rounds))
     return lines
 
 
 def _bulk(found: list[Summary]) -> list[str]:
-    lines = ["| | tokens/s | CPU a token, µs | delivered |", "|---|---|---|---|"]
+    lines = _heading("", "tokens/s", "CPU a token, µs", "delivered", "failed")
     for one in found:
-        speed, cpu = one.figures["tokens_per_s"], one.figures["cpu_us"]
+        speed, delivered = one.figures["tokens_per_s"], one.figures["delivered"]
         spoken = f"{speed.median:,.0f} ({speed.low:,.0f}–{speed.high:,.0f})"
-        lines.append(f"| {one.contender} | {spoken} | {cpu} | {one.figures['delivered'].low:.2%} |")
+        lines.append(_row(one.contender, spoken, one.figures["cpu_us"], f"{delivered.low:.2%}", one.figures["failed"]))
+    return lines
+
+
+def _memory(found: Mapping[str, Mapping[str, Middle]]) -> list[str]:
+    states = dict.fromkeys(state for those in found.values() for state in those)
+    lines = _heading("", *found)
+    return lines + [_row(state, *(those.get(state, "–") for those in found.values())) for state in states]
+
+
+def _far(found: Mapping[str, Mapping[str, FarSummary]]) -> list[str]:
+    lines = _heading("", "who", "first byte, s", "in all, s", "× straight", "× straight, from the first byte on")
+    for way, distances in found.items():
+        for one in distances.values():
+            for who in one.all_s:
+                ratios = (one.ratio, one.flow_ratio) if who != STRAIGHT else ("–", "–")
+                lines.append(_row(f"{one.distance}, {way}", who, one.first_s[who], one.all_s[who], *ratios))
     return lines

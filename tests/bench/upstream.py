@@ -1,7 +1,8 @@
-"""A counting Claude that costs as little as it can: `python -m tests.bench.upstream PORT`.
+"""A counting Claude that costs as little as it can: `python -m tests.bench.upstream HOST PORT TLS_PORT PEM`.
 
 The simulated Claude can do more; this one drives a thousand streams of 50 tokens/s on half a core, so that two cores
-are left for what is measured. A wheel of one-millisecond slots holds the paced streams; a token is one write.
+are left for what is measured. A wheel of half-millisecond slots holds the paced streams; a token is one write, and under
+TLS one record. The same is served on both ports; PEM is a file with a key and its certificate.
 
     POST …/messages    streams `tokens` deltas, each ` token` and four digits; at `rate` a second, 0: as fast as they are read
     POST /knobs        changes tokens, rate, hold_after (tokens after which an answer is silent; 0: never), forgets the books
@@ -14,6 +15,7 @@ import asyncio
 import json
 import os
 import socket
+import ssl
 import sys
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -21,7 +23,10 @@ from typing import Any, cast
 from app.tools.load import new_event_loop
 
 WORD = b" token"
-_SLOT_S = 0.001
+_SLOT_S = 0.0005  # 400 tokens a second are one every five slots
+_TICK_S = 0.001
+# Under TLS a write buffer is never quite empty between two turns of the loop, so that a limit of 0 would block for good.
+_TLS_HIGH_BYTES = 2048
 _BULK_TOKENS = 64  # a write of an answer without a pace
 
 
@@ -116,8 +121,8 @@ class Upstream:
                 connection.pace()
             self._slot = (self._slot + 1) % len(self._slots)
             self._due += _SLOT_S
-        # A whole slot: uvloop counts in milliseconds, and turns at once for the part of one.
-        loop.call_later(_SLOT_S, self._tick)
+        # Whole milliseconds: uvloop counts in them, and turns at once for the part of one.
+        loop.call_later(_TICK_S, self._tick)
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -126,17 +131,19 @@ class UpstreamConnection(asyncio.Protocol):
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._transport: asyncio.Transport | None = None
-        self._fd = -1
+        self._fd = -1  # written to directly; stays -1 under TLS, where the transport encrypts
         self._asked = b""
         self._sent = self._owed = self._tokens = 0
         self._streaming = self._blocked = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(high=0)
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._fd = sock.fileno()
+        secure = transport.get_extra_info("sslcontext") is not None
+        self._transport.set_write_buffer_limits(high=_TLS_HIGH_BYTES if secure else 0)
+        if not secure:
+            self._fd = sock.fileno()
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._streaming:
@@ -197,7 +204,7 @@ class UpstreamConnection(asyncio.Protocol):
             data = _DELTAS[self._sent % 1000]
             self._owed -= 1
             self._count(1)
-            if self._transport.get_write_buffer_size():
+            if self._fd < 0 or self._transport.get_write_buffer_size():
                 self._transport.write(data)
                 continue
             # Past the transport: half the cost. What the kernel does not take goes through it after all.
@@ -244,17 +251,20 @@ class UpstreamConnection(asyncio.Protocol):
                 self._bulk()
 
 
-async def main(port: int) -> None:
+async def main(host: str, port: int, tls_port: int, pem: str) -> None:
     upstream = Upstream()
     upstream.turn({})
     upstream.start()
-    listener = socket.create_server(("127.0.0.1", port), backlog=4096)
-    server = await asyncio.get_running_loop().create_server(lambda: UpstreamConnection(upstream), sock=listener)
-    print(f"listening on {listener.getsockname()[1]}", flush=True)
-    async with server:
-        await server.serve_forever()
+    loop = asyncio.get_running_loop()
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(pem)
+    async with asyncio.TaskGroup() as serving:
+        for at, context in ((tls_port, tls), (port, None)):
+            listener = socket.create_server((host, at), backlog=4096)
+            server = await loop.create_server(lambda: UpstreamConnection(upstream), sock=listener, ssl=context)
+            serving.create_task(server.serve_forever())
 
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(main(int(sys.argv[1])))
+        runner.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))

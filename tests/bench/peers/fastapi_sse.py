@@ -1,6 +1,6 @@
-"""The peer most people would write: FastAPI, sse-starlette, Anthropic's SDK. Optional: `python -m tests.bench.peer_fastapi PORT`.
+"""The peer most people would write: FastAPI, sse-starlette, Anthropic's SDK. `python -m tests.bench.peers.fastapi_sse PORT`.
 
-The libraries are no dependency of this project, so they are looked up when it runs.
+The libraries are in the peers' lock, not in this project's, so they are looked up when it runs.
 """
 
 from __future__ import annotations
