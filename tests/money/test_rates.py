@@ -274,6 +274,7 @@ def test_who_began_again_is_followed(who: str) -> None:
     joined.join(taught(*before, *theirs), taught(*before), now=0.0)
     assert joined.tokens_each[0] == pytest.approx(0.05, rel=0.05)
     assert joined.learned == 162
+    assert joined.began_again == taught(*before, *alike).began_again > taught(*before).began_again
 
 
 def test_rates_that_do_not_hold_what_all_had_change_nothing() -> None:
