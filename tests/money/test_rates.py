@@ -99,7 +99,6 @@ def test_no_single_answer_whatever_its_size_moves_an_estimate_by_a_twentieth(
 kinds_of_answer = st.sampled_from([(1, 0, 0, 0, 0), (0, 1, 0, 0, 0), (0, 0, 1, 0, 0)])
 
 
-@settings(deadline=None, max_examples=60)
 @given(rates_of_text, rates_of_text, kinds_of_answer, st.integers(60, 3000), st.integers(0, 400))
 def test_sixty_alike_are_followed_from_any_tokenizer_to_any_other(
     rate: float, before: float, shape: Features, tokens: int, known: int
