@@ -58,7 +58,7 @@ async def test_a_newer_question_elsewhere_ends_the_one_here_and_its_name_is_gone
         session, _ = named(opened, "st_1")
         await settled()
         assert opened.streams.overtake("d", "chat") is False
-        assert session.outcome is None
+        assert opened.streams.named("c", "chat") is session.terms
         assert opened.streams.overtake("c", "chat") is True
         await settled()
         assert session.outcome is Outcome.TAKEN_OVER
