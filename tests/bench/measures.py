@@ -94,13 +94,14 @@ def memory_kb(contender: Contender, above: Upstream, state: str, streams: int) -
     Args:
         contender: freshly started, so that nothing freed earlier is used again.
         above: its upstream.
-        state: `idle`: one token came, and then nothing; `streaming`: 50 tokens/s; `stalled`: the reader stopped
-            reading an answer of 20,000 tokens that comes as fast as it is read.
+        state: `idle`: one token came, and then nothing; `streaming`: 20 tokens/s, so that one upstream can serve
+            a thousand under TLS; `stalled`: the reader stopped reading an answer of 20,000 tokens that comes as fast as
+            it is read.
         streams: how many.
     """
     knobs: dict[str, dict[str, Any]] = {
         "idle": {"tokens": 1000, "rate": 50.0, "hold_after": 1},
-        "streaming": {"tokens": 100_000, "rate": 50.0, "hold_after": 0},
+        "streaming": {"tokens": 100_000, "rate": 20.0, "hold_after": 0},
         "stalled": {"tokens": 20_000, "rate": 0.0, "hold_after": 0},
     }
     cost(contender, above, _CONNECT_AT_ONCE, 20, 0.0)  # warm: pools and tables have grown, and stay

@@ -25,6 +25,9 @@ from app.tools.load import new_event_loop
 WORD = b" token"
 _SLOT_S = 0.0005  # 400 tokens a second are one every five slots
 _TICK_S = 0.001
+# What is made up for in one turn of the loop. One that comes later than that still owes the rest, but turns to its
+# connections in between: without a bound, an upstream that is too slow would take no handshake and no question any more.
+_MOST_SLOTS = 20
 # Under TLS a write buffer is never quite empty between two turns of the loop, so that a limit of 0 would block for good.
 _TLS_HIGH_BYTES = 2048
 _BULK_TOKENS = 64  # a write of an answer without a pace
@@ -116,7 +119,9 @@ class Upstream:
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        while self._due <= now:
+        for _ in range(_MOST_SLOTS):
+            if self._due > now:
+                break
             for connection in tuple(self._slots[self._slot]):
                 connection.pace()
             self._slot = (self._slot + 1) % len(self._slots)
