@@ -53,13 +53,15 @@ run: $(VENV)/.service ## Serve on http://127.0.0.1:8080, with a simulated Claude
 test: $(VENV)/.tests system ## Check the code and run every test (some minutes)
 	$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest $(TWO) -m rules --hypothesis-profile quick $(EVERY_BRANCH)
-	$(BIN)/python -m pytest $(TWO) -m "(not rules or hypothesis) and not soak and not clients"
+	$(BIN)/python -m pytest $(THREE) -m "(not rules or hypothesis) and not soak and not clients"
 
 unit: $(VENV)/.tests ## Run the tests that need neither socket, server, browser nor other program (seconds)
 	$(BIN)/python -m pytest $(TWO) -m unit --hypothesis-profile quick
 
 # The longest files are not all in one worker, nor last.
 TWO = -n 2 --dist worksteal
+# A test with real parts waits for half of its time, for a browser or for a second to pass.
+THREE = -n 3 --dist worksteal
 # What takes and gives nothing but values is tested at every branch, and by this lane alone. Coverage doubles a test's time,
 # so that properties are tried with few examples there, always the same, and with all of them in the lane that follows.
 EVERY_BRANCH = tests/answer tests/flow tests/wire tests/money --cov=app/answer --cov=app/flow --cov=app/wire --cov=app/money --cov-branch --cov-fail-under=100 \

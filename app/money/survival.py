@@ -152,11 +152,9 @@ class Curve:
         )
 
     def survival(self, tokens: float) -> float:
-        """The share of answers longer than this; 1 without observations."""
+        """The share of answers longer than this, or than the longest observed; 1 without observations."""
         self._derive()
-        start = self._after(tokens)
-        tail = math.exp(-self._tail_hazard * max(0.0, tokens - self._last))
-        return self._mass[start] if start < _BINS else self._mass[start] * tail
+        return self._mass[self._after(tokens)]
 
     def _position(self, j: int) -> float:
         return self._tokens[j] / self._events[j]

@@ -15,7 +15,7 @@ from ..answer.transcript import Transcript
 from ..errors import SluicewayError, UpstreamError
 from ..money.entry import Entry
 from ..money.ledger import Ledger
-from ..telemetry.prometheus import Metrics
+from ..telemetry.observer import Observer
 from .limiter import Ticket
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ Recount = Callable[[Entry, Transcript], Coroutine[Any, Any, Entry]]
 
 
 class Page:
-    """One stream's page: its account in the ledger, and what the metrics are told of it while it runs.
+    """One stream's page: its account in the ledger, and what observers are told of it while it runs.
 
     Attributes:
         account: the ledger's; read it, the page feeds it.
@@ -76,18 +76,18 @@ class Page:
             self.account.delivered(**chars)
             if self._first_token_due:
                 self._first_token_due = False
-                self._books.metrics.first_token(self._loop.time() - self.account.opened_at)
+                self._books.observer.first_token(self._loop.time() - self.account.opened_at)
 
     def batch(self, size_bytes: int) -> None:
         """A batch was written and drained."""
         now = self._loop.time()
         gap_s = None if self._last_batch_at is None else now - self._last_batch_at
-        self._books.metrics.batch(gap_s, size_bytes)
+        self._books.observer.batch(gap_s, size_bytes)
         self._last_batch_at = now
 
     def paused(self, waited_s: float) -> None:
         """The producer was held by backpressure for this long, and goes on or ended."""
-        self._books.metrics.paused(waited_s)
+        self._books.observer.paused(waited_s)
 
     def reader_changed(self) -> None:
         """Another reader reads: what the one before was away is no gap between batches."""
@@ -100,18 +100,18 @@ class Page:
     @contextmanager
     def upstream_open(self) -> Iterator[None]:
         """The connection to Claude is open within the block, and closed or given back at its end."""
-        metrics = self._books.metrics
-        with metrics.upstreams_active.track_inprogress():
-            try:
-                yield
-            finally:
-                if self._closing_since is not None:
-                    metrics.upstream_closed(self._loop.time() - self._closing_since)
+        observer = self._books.observer
+        observer.upstream_opened()
+        try:
+            yield
+        finally:
+            since = self._closing_since
+            observer.upstream_closed(None if since is None else self._loop.time() - since)
 
     def failed(self, error: SluicewayError) -> Outcome:
         """The answer failed, told to the reader as `error`; returns what that makes of the stream."""
         if isinstance(error, UpstreamError):
-            self._books.metrics.upstream_error(error.type)
+            self._books.observer.upstream_error(error.type)
         return Outcome.of(error, began=self.account.tally.phase is not Phase.BEFORE_FIRST_EVENT)
 
     def settle(self, outcome: Outcome) -> Entry | None:
@@ -142,20 +142,20 @@ class Page:
 
 
 class Books:
-    """Opens pages and adds what they come to to the metrics. Use as an async context manager.
+    """Opens pages and tells the observer what they come to. Use as an async context manager.
 
     Args:
         ledger: where accounts are opened and settled.
-        metrics: told of each settlement.
+        observer: told of all that happens to streams.
         upstream: whose prices and way of billing apply.
         recount: counts an aborted answer's text anew before it is booked; None leaves the estimate.
     """
 
     def __init__(
-        self, ledger: Ledger, metrics: Metrics, upstream: str = "anthropic", recount: Recount | None = None
+        self, ledger: Ledger, observer: Observer, upstream: str = "anthropic", recount: Recount | None = None
     ) -> None:
         self.ledger = ledger
-        self.metrics = metrics
+        self.observer = observer
         self.upstream = upstream
         self.recount = recount
         self._said: set[str] = set()  # remarks on the sums, each in the log once
@@ -171,7 +171,7 @@ class Books:
 
     def open(self, model: str, max_tokens: int, ticket: Ticket) -> Page:
         """A page for a stream that begins; whoever opens it settles it, and its ticket with it."""
-        self.metrics.opened(model)
+        self.observer.began(model)
         return Page(self, model, max_tokens, ticket)
 
     def book_later(self, recounting: Coroutine[Any, Any, Entry], entry: Entry) -> None:
@@ -187,8 +187,8 @@ class Books:
             self.book(entry)
 
     def book(self, entry: Entry) -> None:
-        """Adds a settled stream to the metrics, and says once what an operator should know of the sums."""
-        self.metrics.settled(entry)
+        """Tells of a settled stream, and says once what an operator should know of the sums."""
+        self.observer.settled(entry)
         new = [remark for remark in dict.fromkeys(entry.remarks) if remark not in self._said]
         room = min(_MOST_REMARKS_ON_ONE, _MOST_REMARKS - len(self._said))
         for remark in new[:room]:

@@ -84,7 +84,7 @@ class Streams:
 
     async def __aenter__(self) -> Streams:
         await self._tasks.__aenter__()
-        watch = Watch(self.live, self._replaying, self._books.metrics)
+        watch = Watch(self.live, self._replaying, self._books.observer)
         self._watcher = self._tasks.create_task(watch.run(), name="watch")
         return self
 
@@ -175,7 +175,7 @@ class Streams:
         ticket.begin(Running(page.account, lambda: session.channel.paused, partial(session.stop, Outcome.BUDGET)))
         self.live[terms.stream_id] = session
         self._idle.clear()
-        self._books.metrics.streams_active.inc()
+        self._books.observer.started()
         session.start(self._tasks, connection, self._ended)
         return session
 
@@ -226,7 +226,7 @@ class Streams:
 
     def unbooked_failed(self, error: UpstreamError) -> None:
         """What no page of the books was opened for, such as a request that passes, failed on Claude's side."""
-        self._books.metrics.upstream_error(error.type)
+        self._books.observer.upstream_error(error.type)
 
     @asynccontextmanager
     async def passing(self) -> AsyncIterator[None]:
@@ -360,15 +360,14 @@ class Streams:
         del self.live[terms.stream_id]
         self._room.left(session)
         session.page.ticket.leave()
-        self._books.metrics.streams_active.dec()
+        queue = session.channel.statistics()
+        self._books.observer.ended(queue.peak_bytes)
         self._check_idle()
         if terms.policy is Policy.ABORT:
             self._archive.forget(terms)
         else:
             self._archive.append(terms, session.asked.frames)
         entry = session.page.settle(outcome)
-        queue = session.channel.statistics()
-        self._books.metrics.queue_peak(queue.peak_bytes)
         if entry is not None:
             log.info(
                 "stream %s ended: %s in %s after %.2f s; %s, %d tokens (%s), %d wasted; queue peak %d bytes, %d pauses",

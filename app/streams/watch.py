@@ -7,7 +7,7 @@ import logging
 from collections.abc import Collection, Mapping
 
 from ..answer.outcome import Outcome
-from ..telemetry.prometheus import Metrics
+from ..telemetry.observer import Observer
 from .connection import Connection
 from .liveness import Finding
 from .session import Session
@@ -25,13 +25,13 @@ class Watch:
     Args:
         live: the running streams.
         replaying: connections to which an ended stream is written.
-        metrics: told how many readers are stalled, and for how long each was.
+        observer: told how many readers are stalled, and for how long each was.
     """
 
-    def __init__(self, live: Mapping[str, Session], replaying: Collection[Connection], metrics: Metrics) -> None:
+    def __init__(self, live: Mapping[str, Session], replaying: Collection[Connection], observer: Observer) -> None:
         self._live = live
         self._replaying = replaying
-        self._metrics = metrics
+        self._observer = observer
         self._stuck_s: dict[
             Connection, float
         ] = {}  # for how long each stalled reader had taken nothing at the last look
@@ -60,7 +60,7 @@ class Watch:
         for connection in list(self._replaying):
             if connection.look(now) is not None:
                 connection.abort()
-        self._metrics.readers_stalled.set(len(self._stuck_s))
+        self._observer.stalled_now(len(self._stuck_s))
         for connection, stuck_s in before.items():
             if connection not in self._stuck_s:  # it takes bytes again, or is gone
-                self._metrics.stalled(stuck_s)
+                self._observer.stalled(stuck_s)

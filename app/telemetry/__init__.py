@@ -1,4 +1,4 @@
-"""Who is told what happened: the Prometheus metrics.
+"""Who is told what happened: one protocol (`observer.py`, read it first), and the Prometheus metrics, which listen to it.
 
 Imports `answer/` and `money/`, whose words its labels are.
 """

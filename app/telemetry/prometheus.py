@@ -6,7 +6,7 @@ the tokens pays for `labels()`.
 
 `rate()` and `increase()` take a series' first value for where it began: what a series is born with, they never see. So
 whatever an alert or a sum is made of exists at zero before it is counted: without a model from the start, with one from
-the first stream that asks for it (`opened`). The rest, such as who was taken over while thinking, is born when it happens.
+the first stream that asks for it (`began`). The rest, such as who was taken over while thinking, is born when it happens.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ class Metrics:
             snapshot are one model. The first is the one that is asked where a request names none.
         simulated: a simulated Claude answers, so that no money here is real.
 
+    It is an `Observer`: what happens to streams is told by the methods of that protocol.
+
     Attributes:
         streams_active: gauge of sessions, with or without a reader.
         upstreams_active: gauge of open answers of Claude. Above `streams_active` something was orphaned.
@@ -83,7 +85,7 @@ class Metrics:
         self._make_upstream_series()
         self._make_refusal_series()
         self._simulated.set(simulated)
-        self.opened(self._models[0])
+        self.began(self._models[0])
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"sluiceway_{name}", text, labels, registry=self._registry)
@@ -185,7 +187,7 @@ class Metrics:
         """The label's value for a model: itself without its date if configured, else `other`."""
         return self._labels.get(model) or self._labels.get(undated(model), OTHER)
 
-    def opened(self, model: str) -> None:
+    def began(self, model: str) -> None:
         """A stream of this model is asked for: what its end may add to is there from now on, at zero."""
         label = self.model_label(model)
         if label in self._asked:
@@ -210,7 +212,7 @@ class Metrics:
 
     def settled(self, entry: Entry) -> None:
         """Adds one settled stream; call it once for each entry."""
-        self.opened(entry.model)
+        self.began(entry.model)
         model = self.model_label(entry.model)
         self._streams.labels(model, entry.outcome.value, entry.phase.value).inc()
         self._output.labels(model, entry.basis).inc(entry.generated)
@@ -251,9 +253,19 @@ class Metrics:
         """The first token was handed to the reader `after_s` seconds after the request came."""
         self._first_token.observe(after_s)
 
-    def upstream_closed(self, after_s: float) -> None:
-        """The upstream's connection was closed `after_s` seconds after the reader was known to be gone."""
-        self._upstream_close.observe(after_s)
+    def started(self) -> None:
+        """A stream runs."""
+        self.streams_active.inc()
+
+    def upstream_opened(self) -> None:
+        """A connection to Claude is taken for an answer."""
+        self.upstreams_active.inc()
+
+    def upstream_closed(self, after_s: float | None) -> None:
+        """It was closed, `after_s` seconds after that was decided, or given back by itself (None)."""
+        self.upstreams_active.dec()
+        if after_s is not None:
+            self._upstream_close.observe(after_s)
 
     def paused(self, seconds: float) -> None:
         """A producer was held by backpressure for this long, and goes on or ended."""
@@ -264,9 +276,14 @@ class Metrics:
         """A reader accepted nothing for this long, and goes on or was given up."""
         self._stall.observe(seconds)
 
-    def queue_peak(self, size_bytes: int) -> None:
-        """The fullest that one stream's queue was, told once at its end."""
-        self._queue_peak.observe(size_bytes)
+    def stalled_now(self, readers: int) -> None:
+        """So many readers are connected and accept nothing."""
+        self.readers_stalled.set(readers)
+
+    def ended(self, queue_peak_bytes: int) -> None:
+        """A stream runs no more; its queue was never fuller than this."""
+        self.streams_active.dec()
+        self._queue_peak.observe(queue_peak_bytes)
 
     def loop_lag(self, seconds: float) -> None:
         """The event loop ran a timer this much too late."""

@@ -229,6 +229,8 @@ def test_an_event_is_what_its_name_says_where_its_data_says_nothing() -> None:
     bare = b'{"index":1,"delta":{"type":"text_delta","text":"a"}}'
     assert decoded(wire(bare, "content_block_delta")) == [Delta(1, "text", "a")]
     assert decoded(wire(b"{}", "ping") + wire(b"no JSON", "ping")) == []
+    broken = b'event: caf\xe9\ndata: {"a": 1}\n\n'
+    assert decoded(broken) == [Event("caf\ufffd", b'{"a": 1}', {"a": 1})]
 
 
 def test_an_event_that_nothing_names_passes_in_an_answer_and_is_the_words_of_an_error_before_one() -> None:

@@ -54,6 +54,10 @@ def test_claudes_error_body_becomes_a_typed_error(
     assert refused.said == said(error)
 
 
+def test_a_type_is_bounded() -> None:
+    assert refusal(said({"type": "x" * 101, "message": "m"}), 418).type == "x" * 100
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.answer.usage import MOST, cleansed, count, merged, plain, word
@@ -175,7 +175,6 @@ values = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
 @given(values, values)
 def test_whatever_comes_every_reader_can_take_what_is_left(one: Any, two: Any) -> None:
     first, second = clean(one)[0], clean(two)[0]

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.answer.events import ClaudeEvent, Delta, End, Item
@@ -347,7 +347,6 @@ steps = st.lists(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=60)
 @given(steps, st.integers(1, 6), st.integers(64, 400), st.sampled_from([0.0, 0.1, 1.0]), st.sampled_from([0.0, 0.05, 3.0]), st.sampled_from([1, 50, 1000]))  # fmt: skip
 def test_whatever_the_clocks_do_the_reader_gets_what_claude_said(
     script: list[Step], max_items: int, max_bytes: int, window_s: float, drain_s: float, batch_bytes: int

@@ -156,7 +156,7 @@ class Worker:
         rng, metrics = self._random, self.metrics
         for _ in range(int(tokens / 60) + 1):
             metrics.batch(rng.lognormvariate(-2.2, 0.3), int(rng.lognormvariate(5, 0.6)))
-        metrics.queue_peak(int(rng.lognormvariate(7, 1)))
+        metrics.ended(int(rng.lognormvariate(7, 1)))
         if outcome is Outcome.STALLED or rng.random() < 0.08:
             seconds = rng.lognormvariate(0.5, 1)
             metrics.stalled(seconds)

@@ -434,6 +434,7 @@ def test_a_device_in_the_files_place_is_left_and_never_read(path: Path, caplog: 
     assert path.is_fifo()
     assert "is a device" in caplog.text
     assert "could not be saved" in caplog.text
+    assert f"{path} is no plain file" in caplog.text
     assert list(path.parent.iterdir()) == [path]
 
 

@@ -99,7 +99,6 @@ def test_no_single_answer_whatever_its_size_moves_an_estimate_by_a_twentieth(
 kinds_of_answer = st.sampled_from([(1, 0, 0, 0, 0), (0, 1, 0, 0, 0), (0, 0, 1, 0, 0)])
 
 
-@settings(deadline=None, max_examples=60)
 @given(rates_of_text, rates_of_text, kinds_of_answer, st.integers(60, 3000), st.integers(0, 400))
 def test_sixty_alike_are_followed_from_any_tokenizer_to_any_other(
     rate: float, before: float, shape: Features, tokens: int, known: int
@@ -274,6 +273,7 @@ def test_who_began_again_is_followed(who: str) -> None:
     joined.join(taught(*before, *theirs), taught(*before), now=0.0)
     assert joined.tokens_each[0] == pytest.approx(0.05, rel=0.05)
     assert joined.learned == 162
+    assert joined.began_again == taught(*before, *alike).began_again > taught(*before).began_again
 
 
 def test_rates_that_do_not_hold_what_all_had_change_nothing() -> None:

@@ -156,6 +156,20 @@ def test_variance_holds_the_scatter_and_the_curves_own_error() -> None:
     assert second.variance == pytest.approx(2 / 3 + 3 * 2 / 9)
 
 
+def test_variance_is_that_of_the_lengths_up_to_the_bound() -> None:
+    """Of so many answers that the curve's own error is nothing."""
+    known = curve_of([*[(10, True)] * 2000, *[(20, True)] * 2000])
+    assert known.remaining(5, 15).variance == pytest.approx(2.5**2, rel=0.01)  # they go on for 5, or for 10
+
+    longer = curve_of([*[(10, True)] * 2000, *[(20, False)] * 2000])
+    hazard, room = math.log(2) / 20, 40.0  # half of all outlive 20 tokens, and half of those 20 more
+    beyond = (1 - math.exp(-hazard * room)) / hazard
+    beyond_square = 2 * (1 - math.exp(-hazard * room) * (1 + hazard * room)) / hazard**2
+    mean, square = (10 + 20 + beyond) / 2, (10**2 + 20**2 + 2 * 20 * beyond + beyond_square) / 2
+    assert longer.remaining(0, 60).mean == pytest.approx(mean, rel=0.01)
+    assert longer.remaining(0, 60).variance == pytest.approx(square - mean**2, rel=0.01)
+
+
 def test_an_unsure_length_is_averaged_over_as_likely_as_answers_reach_it() -> None:
     """All four answers reach 70 tokens and one reaches 110: the odds are four to one."""
     answers: Answers = [(100, True), (100, True), (100, True), (2000, True)]
@@ -184,9 +198,10 @@ def test_errors_of_the_lengths_cancel_instead_of_lengthening_every_answer() -> N
     assert abs(curve.remaining(0, 4000).mean - 420) < abs(naive.remaining(0, 4000).mean - 420)
 
 
-def test_interval_of_one_answer_is_the_middle_of_the_curve() -> None:
-    remaining = curve_of([(length, True) for length in range(1, 21)]).remaining(0, 1000)
-    assert (remaining.low, remaining.high) == (1, 19)
+@pytest.mark.parametrize(("longest", "low", "high"), [(4, 1, 4), (20, 1, 19)])
+def test_interval_of_one_answer_is_the_middle_of_the_curve(longest: int, low: int, high: int) -> None:
+    remaining = curve_of([(length, True) for length in range(1, longest + 1)]).remaining(0, 1000)
+    assert (remaining.low, remaining.high) == (low, high)
 
 
 @pytest.mark.slow

@@ -53,11 +53,18 @@ async def test_every_recorded_answer_passes_the_shipped_nginx(behind_shipped: tu
             assert await told(url, f"transcript={name} chunking={chunking}", thinking=ADAPTIVE) == recorded(name), name
 
 
-async def test_every_recorded_answer_survives_nginx_one_byte_at_a_time(serve: Serve, tmp_path: Path) -> None:
+# Between them: text, thinking, tools of both sides, citations, an input that is empty, wide characters.
+FEW = ["advisor", "recorded-tool-no-args", "thinking", "tools", "web-search"]
+
+
+@pytest.mark.parametrize("names", [FEW, pytest.param(NAMES, marks=pytest.mark.soak)], ids=["few", "every"])
+async def test_recorded_answers_survive_nginx_one_byte_at_a_time(
+    names: list[str], serve: Serve, tmp_path: Path
+) -> None:
     service = await serve(unix=str(tmp_path / "s.sock"), window_s=0)
     port = free_port()
     async with nginx(tmp_path, shipped(tmp_path, service.url, port), port) as url:
-        for name in NAMES:
+        for name in names:
             assert await told(url, f"transcript={name} chunking=bytes", thinking=ADAPTIVE) == recorded(name), name
 
 

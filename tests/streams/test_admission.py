@@ -30,6 +30,7 @@ def test_no_one_comes_in_once_the_loop_has_been_late_for_a_while() -> None:
     with pytest.raises(Overloaded) as refused:
         check_room(limits, 0, SUSTAINED_S)
     assert refused.value.retryable
+    assert refused.value.retry_after_s
 
 
 class _Clock:

@@ -202,12 +202,13 @@ class StreamsUnderTest:
         grace_s: float = 30.0,
         stream_id: str = "st_1",
         caller: str = "c",
+        name: str = "",
         wire: WireFormat | None = None,
         ticket: Ticket | None = None,
     ) -> tuple[Session, ScriptedSource]:
         """A stream, of the plain protocol unless it is given another format."""
         source = ScriptedSource(list(steps))
-        terms = Terms(stream_id, caller, "claude-opus-4-8", policy, grace_s, stop_token=f"token of {stream_id}")
+        terms = Terms(stream_id, caller, "claude-opus-4-8", policy, grace_s, f"token of {stream_id}", name)
         session = self.streams.start(
             terms, source, wire or PlainFormat(thinking=False), connection, 64_000, ticket or unbounded()
         )

@@ -6,12 +6,12 @@ have been seen above zero.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,11 @@ class Seen:
         """Scrapes once more."""
         self.samples += [sample for sample in (await scrape(service)).samples if sample.value]
 
+    async def until(self, service: Running, name: str) -> None:
+        """Scrapes until this has been exposed above zero."""
+        while not any(sample.name == f"sluiceway_{name}" for sample in self.samples):
+            await self.look(service)
+
     def values(self, name: str, label: str) -> set[str]:
         return {sample.labels[label] for sample in self.samples if sample.name == f"sluiceway_{name}"}
 
@@ -165,14 +170,18 @@ async def read_to_the_end(service: Running, seen: Seen) -> None:
 
 async def left(service: Running, seen: Seen) -> None:
     """Readers who leave, before and after enough answers have finished to say what that saved."""
-    for phase in ("ttft_s=60", "thinking=60000 rate=50", "thinking=500 hidden rate=50", "tokens=0 tool=60000 rate=50"):
+
+    def stand_at(phase: Phase) -> bool:
+        return [one.page.account.tally.phase for one in service.streams.live.values()] == [phase]
+
+    for directive, phase in (
+        ("ttft_s=60", Phase.BEFORE_FIRST_EVENT), ("thinking=60000 rate=50", Phase.THINKING),
+        ("thinking=500 hidden rate=50", Phase.THINKING), ("tokens=0 tool=60000 rate=50", Phase.TOOL_USE),
+    ):  # fmt: skip
         reader = await Reader.connect(service.url)
-        await reader.ask(f"{phase} text=numbered", thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=9000)
-        if phase != "ttft_s=60":
-            await reader.head()
-            await asyncio.sleep(0.3)
-        else:
-            await eventually(lambda: bool(service.streams.live))
+        thinking = {"type": "enabled", "budget_tokens": 1024}
+        await reader.ask(f"{directive} text=numbered", thinking=thinking, max_tokens=9000)
+        await eventually(partial(stand_at, phase))
         await seen.look(service)
         reader.leave()
         await settled(service)
@@ -197,10 +206,9 @@ async def lost(serve: Serve, seen: Seen, far: Far) -> None:
     gone = await opened(service, LONG, resumable=True)
     gone.leave()
     stalled = await opened(service, "tokens=60000 text=numbered", rcvbuf_bytes=4096)
-    while service.streams.live:
-        await seen.look(service)  # for the gauge of stalled readers
-        await asyncio.sleep(0.1)
-    await asyncio.sleep(0.6)  # until the watch has looked once more
+    await seen.until(service, "readers_stalled")
+    await settled(service)
+    await seen.until(service, "stall_seconds_count")  # which the watch tells at its next look
     stalled.leave()
     await seen.look(service)
     service = await serve(host=far.host, auth="none", heartbeat_s=1.0, vanish_timeout_s=1.0)

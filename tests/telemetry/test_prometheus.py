@@ -118,7 +118,7 @@ def test_what_an_alert_or_a_sum_counts_is_at_zero_before_it_happens(
     registry: CollectorRegistry, metrics: Metrics
 ) -> None:
     """Otherwise `rate()` and `increase()` miss the first event: a series is born with it."""
-    metrics.opened("new")
+    metrics.began("new")
     before = flat(registry)
     metrics.settled(entry(model="new", outcome=Outcome.COMPLETED, phase=Phase.DONE, basis="exact", aborted=False))
     for outcome in LEFT:
@@ -147,11 +147,11 @@ def test_a_model_has_series_from_the_first_stream_that_asks_for_it_and_the_defau
 
     metrics.show_prices(load_prices(SHIPPED))
     assert models() == {MODELS[0]}
-    metrics.opened(MODELS[1])
+    metrics.began(MODELS[1])
     assert models() == set(MODELS)
     assert value(registry, "price_usd_per_mtok", model=MODELS[1], type="output") == 0.5
     lines = len(flat(registry))
-    metrics.opened(f"{MODELS[1]}-20261001")
+    metrics.began(f"{MODELS[1]}-20261001")
     assert len(flat(registry)) == lines
 
 
@@ -287,7 +287,8 @@ def test_measurements_land_in_their_histograms(registry: CollectorRegistry, metr
     metrics.first_token(0.4)
     metrics.upstream_closed(0.09)
     metrics.stalled(3.0)
-    metrics.queue_peak(2000)
+    metrics.started()
+    metrics.ended(2000)
     metrics.loop_lag(0.002)
     metrics.paused(1.5)
     metrics.upstream_error("overloaded_error")
@@ -322,7 +323,7 @@ def test_gauges_go_up_and_down(registry: CollectorRegistry, metrics: Metrics) ->
 
 def test_prices_are_shown_with_their_tiers(registry: CollectorRegistry, metrics: Metrics) -> None:
     metrics.show_prices(load_prices(SHIPPED))
-    metrics.opened(MODELS[1])
+    metrics.began(MODELS[1])
     shown = [value(registry, "price_usd_per_mtok", model=MODELS[1], type=t) for t in ("output", "output_above_100000")]
     assert shown == [0.5, 2.5]
     assert value(registry, "price_usd_per_mtok", model="other", type="output") is None
@@ -331,7 +332,7 @@ def test_prices_are_shown_with_their_tiers(registry: CollectorRegistry, metrics:
 def test_prices_that_are_read_again_take_the_place_of_the_old_ones(
     registry: CollectorRegistry, metrics: Metrics, tmp_path: Path
 ) -> None:
-    metrics.opened(MODELS[1])
+    metrics.began(MODELS[1])
     metrics.show_prices(load_prices(SHIPPED))
     table = SHIPPED.read_text("utf-8").partition("[[model.tiers]]")[0]
     (tmp_path / "prices.toml").write_text(table.replace("output = 0.5,", "output = 0.7,"))

@@ -61,7 +61,7 @@ SAMPLES = (
 )
 
 
-@given(DURATIONS, st.floats(0.01, 1))
+@given(st.lists(st.floats(1e-5, 1e4), min_size=1, max_size=30), st.floats(0.01, 1))
 def test_a_percentile_is_within_one_per_cent_of_the_true_one(seconds: list[float], share: float) -> None:
     true = sorted(seconds)[math.ceil(share * len(seconds) - 1e-9) - 1]
     found = spread(*seconds).at(share)
