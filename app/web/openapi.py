@@ -71,7 +71,7 @@ def openapi_route(settings: Settings, routes: Iterable[Route]) -> Route:
     """
 
     async def serve(_request: web.Request) -> web.Response:
-        return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-cache"})
+        return web.Response(body=body, content_type="application/json")
 
     operation = Operation("This document", answers={200: Answer("OpenAPI 3.1")})
     route = Route("GET", PATH, serve, Who.ANYONE, told=operation)
