@@ -21,6 +21,8 @@ from ..money.quote import Quote
 
 # A character outside ASCII is taken for this many: it costs more tokens.
 _WIDE = 3
+# Usage may come with these, and takes the place of an estimate.
+_BRING_USAGE = ("message_start", "message_delta")
 
 
 class Came(Protocol):
@@ -111,7 +113,7 @@ class Meter:
         """An event came. It is charged when all that came with it has been seen, and before any of it is delivered."""
         if isinstance(event, Delta):
             self._chars_left -= len(event.text) if event.text.isascii() else _WIDE * len(event.text)
-        else:
+        elif event.type in _BRING_USAGE:
             self._chars_left = 0
         if self._chars_left <= 0 and not self._due:
             self._due = True
@@ -158,9 +160,12 @@ class Meter:
         if self._settled:
             return
         self._settled = True
-        cost = self.hold.charged
+        cost = tokens = 0
+        if self.running is not None:
+            tokens = self.quote.tokens(self.running.account.tally)
+            cost = self.quote.cost(self.running.account.tally, tokens)
         if entry is None:
-            self._came(self.quote.tokens(self.running.account.tally) if self.running is not None else 0.0, ended=True)
+            self._came(tokens, ended=True)
         else:
             self._came(entry.generated, ended=True)
             cost = nano(entry.spent_usd.total) if entry.priced else cost

@@ -34,7 +34,7 @@ _BOOK_S, _RETRY_S = 1.0, 0.25
 # So much is drawn in advance, in seconds of what is being spent; and again once half a second of it is left.
 _AHEAD_S, _LOW_S = 2.0, 0.5
 # Where there is plenty, a hold has so many tokens to spare, so that not every batch need be charged.
-_SPARE_TOKENS = 128
+_SPARE_TOKENS = 256
 # Characters that a token has at least: what of the spare is counted down before the next charge.
 _CHARS_A_TOKEN = 2
 # Characters between two looks where only tokens are counted.
@@ -122,6 +122,7 @@ class Spending:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._pots: dict[tuple[str, Span], Pot] = {}
+        self._meters: dict[Meter, Sequence[Pot]] = {}  # of the answers that run, with what each is charged to
         self._pending: dict[Pot, None] = {}  # are drawn from in the next round
         self._late: list[Draft] = []  # of days and months that are over, not booked yet
         self._round: asyncio.Future[None] | None = None  # done when the next round is; set while someone waits for it
@@ -170,6 +171,7 @@ class Spending:
         if not self._has(pots, need):
             raise self._refusal(pots, max(need, 1))
         hold.fill(need)
+        self._meters[meter] = pots
         for pot in pots:
             pot.meters[meter] = None
         self._wanted.set()
@@ -194,11 +196,12 @@ class Spending:
 
     def fill(self, meter: Meter, now: float) -> int:
         """Fills a hold up again. See `Charged`."""
-        pots = [self._pots[allowance.name, allowance.span] for allowance in meter.hold.allowances]
-        if not pots:
+        if not meter.hold.allowances:
             return _COUNTED_CHARS
-        free = min(pot.allowance.free for pot in pots)
-        if any(pot.allowance.free < pot.burn * _LOW_S for pot in pots):
+        pots = self._meters[meter]
+        frees = [pot.allowance.free for pot in pots]
+        free = min(frees)
+        if any(own < pot.burn * _LOW_S for own, pot in zip(frees, pots, strict=True)):
             self._ask(pots, now)
         if self.rules.mode == "one_batch":
             for pot in pots:
@@ -206,14 +209,14 @@ class Spending:
                     self._make_room(pot, now)
             return 0 if free < meter.quote.each * _SPARE_TOKENS * len(pots) else _SPARE_TOKENS * _CHARS_A_TOKEN
         need = meter.need(now)
-        spare = min(_SPARE_TOKENS * meter.quote.each, max(0, free) // (4 * max(len(pot.meters) for pot in pots)))
+        spare = min(_SPARE_TOKENS * meter.quote.each, max(0, free) // (2 * max(len(pot.meters) for pot in pots)))
         meter.hold.fill(need + spare)
         if meter.hold.amount < need:
             self._fall_short(meter, need, pots, now)
             return 0
         return (meter.hold.amount - need) // max(1, meter.quote.each) * _CHARS_A_TOKEN
 
-    def _fall_short(self, meter: Meter, need: int, pots: list[Pot], now: float) -> None:
+    def _fall_short(self, meter: Meter, need: int, pots: Sequence[Pot], now: float) -> None:
         """There is not enough free: more is drawn, or where nothing is left somebody is cut."""
         empty = [pot for pot in pots if pot.allowance.free <= 0]
         for pot in empty:
@@ -244,11 +247,10 @@ class Spending:
 
     def settled(self, meter: Meter) -> None:
         """An answer has ended, and the rest of its hold has gone back; others may need it. See `Charged`."""
-        now = self._loop.time()
-        for allowance in meter.hold.allowances:
-            pot = self._pots[allowance.name, allowance.span]
-            pot.meters.pop(meter, None)
-            self._share(pot, now)
+        for pot in self._meters.pop(meter, ()):
+            del pot.meters[meter]
+            if pot.allowance.dry:
+                self._share(pot, self._loop.time())
         for name in dict.fromkeys(allowance.name for allowance in meter.hold.allowances):
             self._metrics.spent(name, meter.hold.charged / NANO)
         self._wanted.set()
@@ -302,7 +304,7 @@ class Spending:
 
     def _tick(self, now: float) -> None:
         """Charges answers that are held still, and sees to it that all is booked in time."""
-        for meter in {meter: None for pot in self._pots.values() for meter in pot.meters}:
+        for meter in list(self._meters):
             if meter.running is not None and not meter.is_cut and meter.running.paused():
                 meter.charge()
         for key, pot in list(self._pots.items()):
@@ -356,7 +358,8 @@ class Spending:
         if passed_s > 0:
             pot.burn += (allowance.charged / passed_s - pot.burn) * min(1.0, passed_s)
             pot.booked_at = now
-        ahead = int(pot.burn * _AHEAD_S) if pot.meters else 0
+        spare = sum(_SPARE_TOKENS * meter.quote.each for meter in pot.meters)
+        ahead = int(pot.burn * _AHEAD_S) + spare if pot.meters else 0
         asked, pot.asked = pot.asked, 0
         booked = allowance.book(keep_free=asked + ahead)
         lacks = asked + (pot.missing(now) if self.rules.mode == "never_over" else 0)

@@ -131,7 +131,7 @@ async def test_a_day_that_ends_in_the_middle_of_an_answer_takes_what_came_in_it(
         await run_out(kept, [session])
         assert session.outcome is Outcome.COMPLETED
         first, second = (kept.store.spent["acme", "day", day] / TOKEN for day in ("2026-11-25", "2026-11-26"))
-        assert first == pytest.approx(500, abs=60)
+        assert 300 < first < 510, "it is charged now and then, where there is plenty"
         assert first + second == pytest.approx(1000, abs=60)
 
 
