@@ -111,7 +111,7 @@ class Account:
         return self._ledger._settle(self, outcome, now)
 
     def so_far(self, now: float) -> Entry:
-        """The entry that settling now, as stopped, would make, but for what a curve would expect; nothing is changed.
+        """The entry that settling now, as stopped, would make, but for the errors of what a curve expects; counts nothing.
 
         Args:
             now: seconds.
@@ -180,7 +180,12 @@ class Ledger:
         entry = _with_tokens(_begun(account, Outcome.STOPPED, now), account, rates)
         if entry.aborted and self._prices.bills(account.upstream) != "whole_answer":
             upper = float(max(0, account.max_tokens - entry.generated))
-            entry = replace(entry, avoided=Avoided(upper=upper, high=upper, enough=False))
+            avoided = Avoided(upper=upper, high=upper, enough=False)
+            curve = known.curve(account.max_tokens, account.hidden_thinking) if known else None
+            if curve is not None and curve.enough:
+                left = curve.mean_left(_length(account, entry, rates), account.max_tokens)
+                avoided = replace(avoided, expected=min(left, upper), enough=True)
+            entry = replace(entry, avoided=avoided)
         return with_money(self._with_prices(entry, account.tally))
 
     def _settle(self, account: Account, outcome: Outcome, now: float) -> Entry:
@@ -205,9 +210,8 @@ class Ledger:
         """Adds the length to the curve of its kind, and asks the curve what an aborted stream would still have added."""
         if not entry.aborted and entry.phase is Phase.BEFORE_FIRST_EVENT:
             return entry  # Claude never began: neither a length nor a saving
-        hidden = account.hidden_thinking
-        length = float(_visible(account, entry, model.rates) if hidden else entry.generated)
-        curve = model.curve(account.max_tokens, hidden)
+        length = _length(account, entry, model.rates)
+        curve = model.curve(account.max_tokens, account.hidden_thinking)
         ended = entry.finished or entry.phase is Phase.DONE
         unsure = 0.0 if entry.basis == "exact" else model.rates.scatter * length
         curve.observe(length, ended and entry.stop_reason not in _CUT_BY_LIMIT, now, unsure)
@@ -364,8 +368,13 @@ def _thinking_tokens(account: Account) -> int | None:
     return tokens if account.tally.exact else None
 
 
+def _length(account: Account, entry: Entry, rates: TokenRates) -> float:
+    """The length in which answers of this kind are compared: all tokens, or those that are not hidden thinking."""
+    return _visible(account, entry, rates) if account.hidden_thinking else float(entry.generated)
+
+
 def _visible(account: Account, entry: Entry, rates: TokenRates) -> float:
-    """Tokens of an answer apart from its hidden thinking: the length in which such answers are compared."""
+    """Tokens of an answer apart from its hidden thinking."""
     thinking = _thinking_tokens(account)
     if entry.finished and thinking is not None and not account.tally.chars["thinking"]:
         return max(0, entry.generated - thinking)

@@ -151,6 +151,17 @@ class Curve:
             variance,
         )
 
+    def mean_left(self, generated: float, max_tokens: int) -> float:
+        """The mean of `remaining` for an answer that still runs; nothing is counted.
+
+        Args:
+            generated: tokens it has.
+            max_tokens: the most it can have.
+        """
+        self._derive()
+        g, cap = float(generated), float(max_tokens)
+        return self._moments(self._after(g), self._after(cap), g, cap)[0] if g < cap else 0.0
+
     def survival(self, tokens: float) -> float:
         """The share of answers longer than this, or than the longest observed; 1 without observations."""
         self._derive()

@@ -13,33 +13,34 @@ class Credits:
         shown_id: the last frame that the page has shown already.
 
     Attributes:
+        out_bytes: sent and not acknowledged.
         shown_bytes: acknowledged in all.
     """
 
-    __slots__ = ("_out", "_out_bytes", "_shown_id", "_window_bytes", "shown_bytes")
+    __slots__ = ("_out", "_shown_id", "out_bytes", "shown_bytes", "window_bytes")
 
-    def __init__(self, window_bytes: int, shown_id: int) -> None:
-        self._window_bytes = window_bytes
+    def __init__(self, window_bytes: float, shown_id: int) -> None:
+        self.window_bytes = window_bytes
         self._shown_id = shown_id
         self._out: deque[tuple[int, int]] = deque()  # (frame id, bytes), oldest first
-        self._out_bytes = 0
+        self.out_bytes = 0
         self.shown_bytes = 0
 
     @property
     def exhausted(self) -> bool:
         """Whether the page has to show more before more is sent."""
-        return self._out_bytes >= self._window_bytes
+        return self.out_bytes >= self.window_bytes
 
     def sent(self, frame_id: int, size_bytes: int) -> None:
         """Frames up to `frame_id` went out."""
         if frame_id > self._shown_id:
             self._out.append((frame_id, size_bytes))
-            self._out_bytes += size_bytes
+            self.out_bytes += size_bytes
 
     def shown(self, frame_id: int) -> None:
         """The page has shown everything up to `frame_id`; an older id than before changes nothing."""
         self._shown_id = max(self._shown_id, frame_id)
         while self._out and self._out[0][0] <= frame_id:
             size_bytes = self._out.popleft()[1]
-            self._out_bytes -= size_bytes
+            self.out_bytes -= size_bytes
             self.shown_bytes += size_bytes

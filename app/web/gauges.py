@@ -36,11 +36,15 @@ def gauge_routes(streams: Streams) -> list[Route]:
 def _gauges(session: Session) -> dict[str, Any]:
     """The figures, as of now; tokens are exact or estimated as `basis` says, dollars null where no price is known."""
     queue = session.channel.statistics()
+    connection = session.delivery.connection
+    credits = connection.credits if connection is not None else None
     entry = session.page.account.so_far(asyncio.get_running_loop().time())
     return {
         "queue_items": queue.items,
         "queue_bytes": queue.size_bytes,
         "queue_max_bytes": session.channel.max_bytes,
+        "unshown_bytes": credits.out_bytes if credits else None,
+        "credit_bytes": credits.window_bytes if credits else None,
         "paused": session.channel.paused,
         "paused_s": round(queue.paused_s, 3),
         "generated_tokens": entry.generated,
@@ -48,5 +52,7 @@ def _gauges(session: Session) -> dict[str, Any]:
         "delivered_tokens": entry.delivered,
         "basis": entry.basis,
         "cost_usd": entry.spent_usd.total if entry.priced else None,
+        # None: too few answers have finished to expect anything.
+        "saved_usd": entry.saved_usd if entry.priced and entry.avoided.enough else None,
         "saved_usd_upper": entry.saved_upper_usd if entry.priced else None,
     }

@@ -36,7 +36,7 @@ class Wanted:
         policy, grace_s: what happens when the reader is lost.
         name: the caller's own name for it; empty for none.
         preface: frames that only readers who come back need, before all others.
-        credits: the page will acknowledge what it has shown.
+        credits: the page will acknowledge what it has shown, and wants at most so many bytes out; 0: it does not.
         headers: of the response, beside those of every stream.
         as_client: the request goes to Claude as the client's own, and Claude's head comes back with the answer, so that
             nothing is sent before it; else the service asks in its own words.
@@ -51,7 +51,7 @@ class Wanted:
     grace_s: float = 0.0
     name: str = ""
     preface: Sequence[bytes] = ()
-    credits: bool = False
+    credits: float = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     as_client: bool = False
     betas: Sequence[str] = ()
@@ -121,7 +121,7 @@ class Opener:
         headers: Mapping[str, str],
         *,
         sent_id: int = 0,
-        credits: bool = False,
+        credits: float = 0,
     ) -> web.StreamResponse:
         """Serves a reader that has every frame up to `sent_id` of one of its caller's streams.
 
@@ -155,10 +155,10 @@ class Opener:
         return self.claude.pass_on(request.pop(BODY), self.claude.own_headers | up)
 
     def _connection(
-        self, request: web.Request, headers: Mapping[str, str], *, sent_id: int = 0, credits: bool = False
+        self, request: web.Request, headers: Mapping[str, str], *, sent_id: int = 0, credits: float = 0
     ) -> SseConnection:
         bounds = self.bounds
-        allowed = Credits(bounds.credit_bytes, sent_id) if credits else None
+        allowed = Credits(min(credits, bounds.credit_bytes), sent_id) if credits else None
         liveness = Liveness(bounds.stall_timeout_s, bounds.vanish_timeout_s)
         return SseConnection(request, EventStream(headers, bounds), liveness, sent_id, allowed)
 

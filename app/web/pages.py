@@ -38,12 +38,12 @@ _HEADERS = {
 }
 _ASK_AGAIN = "no-cache"
 _FOR_EVER = "public, max-age=31536000, immutable"
-# Comments on lines of their own or after two blanks' worth of code, and indentation. No string of client.js has ` // `.
-_WORDS_FOR_READERS = re.compile(rb"(?m)^ *//.*\n|^ +| +// .*$")
+# Comments on lines of their own or after two blanks' worth of code, empty lines, and indentation. No string of client.js has ` // `.
+_WORDS_FOR_READERS = re.compile(rb"(?m)^ *//.*\n|^ *\n|^ +| +// .*$")
 
 
 def trimmed(script: bytes) -> bytes:
-    """A script without its comments and its indentation: what a page needs of it, line by line as it was written."""
+    """A script without its comments, empty lines and indentation: what a page needs of it, line by line as it was written."""
     return b"// Sluiceway %b\n" % __version__.encode() + _WORDS_FOR_READERS.sub(b"", script)
 
 

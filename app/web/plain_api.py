@@ -16,7 +16,7 @@ from .bodies import decoded
 from .entrance import BODY, CALLER, STOP_TOKEN, Body, Route, Who
 from .opening import Opener, Wanted
 from .operation import Answer, Operation
-from .requests import frame_number, parse_fields, parse_question
+from .requests import credits_of, frame_number, parse_fields, parse_question
 
 _EVENTS = Answer(
     "Events, each one line of JSON after `data: `, numbered by `id: `: `text` or `thinking`, a batch of it; the last is "
@@ -102,7 +102,7 @@ class PlainApi:
             request.match_info["id"],
             {"X-Resumable": "true"},
             sent_id=_last_event_id(request),
-            credits=request.query.get("credits") == "1",
+            credits=_credits(request),
         )
 
     async def stop(self, request: web.Request) -> web.Response:
@@ -123,6 +123,14 @@ class PlainApi:
     def _steered(self, request: web.Request) -> Session | None:
         """The stream that the caller, by its key or by the stream's own stop token, may steer."""
         return self.opener.streams.find(request.match_info["id"], request[CALLER].name, request.get(STOP_TOKEN))
+
+
+def _credits(request: web.Request) -> float:
+    """As in a question's body: `1` stands for true."""
+    asked = request.query.get("credits", "0")
+    if asked in ("0", "1"):
+        return credits_of(asked == "1")
+    return credits_of(int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 12 else asked)
 
 
 def _last_event_id(request: web.Request) -> int:

@@ -7,6 +7,7 @@ judges it. So nothing here takes longer than to read the bytes once.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -36,6 +37,8 @@ _LIKE_OURS = 0.85
 _MOST_FIELDS = 200
 # A prompt above this size is taken for not blank, because decoding megabytes to see that would block the loop.
 _BLANK_BYTES = 65_536
+# A page that acknowledges may have this little out: some batches, so that there is always one on the way.
+LEAST_CREDIT_BYTES = 2048
 # A number may have this many digits, so that it is below 2**53 and the same in every language.
 _LONGEST_NUMBER = 15
 
@@ -71,7 +74,8 @@ class Question:
         max_tokens: the most output tokens of the answer.
         thinking: whether the reader asked for thinking, and so is sent it.
         policy, grace_s: what happens when the reader is lost.
-        credits: the page will acknowledge what it has shown.
+        credits: the page will acknowledge what it has shown, and wants no more than so many bytes out; infinite for as
+            many as the service allows, 0 where it does not acknowledge.
         betas: for the `anthropic-beta` header.
     """
 
@@ -80,7 +84,7 @@ class Question:
     thinking: bool
     policy: Policy
     grace_s: float
-    credits: bool
+    credits: float
     betas: tuple[str, ...]
 
 
@@ -166,7 +170,7 @@ def question_of(fields: Mapping[str, Raw], defaults: Defaults, caller: Caller) -
     policy, grace_s = _policy(own, defaults)
     check_policy(caller, policy)
     body = msgspec.json.encode(sent | {"stream": True})
-    credits, betas = own.get("credits") is True, _betas(own)
+    credits, betas = credits_of(own.get("credits", False)), _betas(own)
     return Question(model, max_tokens, shown, policy, grace_s, credits, betas), body
 
 
@@ -296,15 +300,23 @@ def _whole_number(raw: bytes, name: str, highest: int, *, lowest: int | None = N
     return number
 
 
+def credits_of(asked: object) -> float:
+    """How many bytes a page wants out at most: a number, or true for as many as the service allows. Raises BadRequest."""
+    if isinstance(asked, bool):
+        return math.inf if asked else 0
+    if not isinstance(asked, int) or asked < LEAST_CREDIT_BYTES:
+        raise BadRequest(f"credits must be true, false, or bytes from {LEAST_CREDIT_BYTES}", field="credits")
+    return asked
+
+
 def _policy(own: Mapping[str, Any], defaults: Defaults) -> tuple[Policy, float]:
     """What happens when the reader is lost: `policy`, or `resumable`, or the default."""
     try:
         policy = Policy(own.get("policy", defaults.policy))
     except ValueError:
         raise BadRequest("policy must be abort, grace or drain", field="policy") from None
-    for name in ("resumable", "credits"):
-        if not isinstance(own.get(name, False), bool):
-            raise BadRequest(f"{name} must be true or false", field=name)
+    if not isinstance(own.get("resumable", False), bool):
+        raise BadRequest("resumable must be true or false", field="resumable")
     if "policy" not in own and "resumable" in own:
         policy = Policy.GRACE if own["resumable"] else Policy.ABORT
     grace_s = own.get("grace_s", defaults.grace_s)

@@ -406,3 +406,12 @@ def test_what_a_running_stream_would_come_to_is_told_and_settles_nothing() -> No
     entry = account.settle(Outcome.STOPPED, 1.0)
     assert entry.generated == told.generated
     assert entry.avoided.upper == told.avoided.upper
+    assert told.avoided.enough
+    assert told.avoided.expected == pytest.approx(entry.avoided.expected, rel=0.05)
+    assert told.saved_usd > 0
+
+
+def test_of_a_model_that_is_new_nothing_is_expected_while_a_stream_runs() -> None:
+    told = opened(Ledger(PRICES), start(), text(400)).so_far(1.0)
+    assert (told.avoided.enough, told.avoided.expected) == (False, 0)
+    assert told.avoided.upper > 0

@@ -89,6 +89,7 @@ def test_survival_is_the_textbooks_where_bins_are_exact(answers: Answers, t: int
 def test_expected_remainder_is_the_textbooks_where_bins_are_exact(answers: Answers, g: int, room: int) -> None:
     remaining = curve_of(answers).remaining(g, g + room)
     assert remaining.mean == pytest.approx(textbook_mean(answers, g, g + room), rel=1e-6, abs=1e-6)
+    assert curve_of(answers).mean_left(g, g + room) == remaining.mean
 
 
 @settings(deadline=None)

@@ -350,6 +350,25 @@ async def test_a_page_with_credits_holds_claude_by_what_it_has_shown(service: Ru
     answered.leave()
 
 
+@pytest.mark.parametrize("way", ["asks", "comes back"])
+async def test_a_page_may_want_less_out_than_the_service_allows(
+    service: Running, simulator: Simulator, way: str
+) -> None:
+    asked = 4096 if way == "asks" else 65_536
+    reader = await ask(service.url, "tokens=60000 text=numbered", credits=asked, resumable=True)
+    book = await simulator.book()
+    if way == "comes back":
+        await reader.until(b"id: 1\n")
+        reader.leave()
+        reader = await call(service.url, "GET", f"{path_of(reader)}?credits=4096", ONE | {"Last-Event-ID": "1"})
+    arriving = asyncio.create_task(reader.rest())
+    await steady(lambda: len(reader.body))
+    assert len(reader.body) < 4096 + 4096  # and what one batch may be
+    assert not book.ended.is_set()
+    arriving.cancel()
+    reader.leave()
+
+
 async def test_upstream_faults_in_mid_stream_are_the_last_event_and_the_text_so_far_stays(service: Running) -> None:
     for fault in ("overloaded", "cut", "garbage", "no_message_stop"):
         reader = await ask(service.url, f"tokens=500 text=numbered fault={fault} after=200")

@@ -387,6 +387,25 @@ async def test_a_service_with_a_smaller_window_gets_its_word_at_its_sign_of_life
     assert site.steered == [("/api/stream/s-1/shown", {"stop_token": "t-1", "id": 2})]
 
 
+async def test_a_page_that_wants_less_out_tells_more_often_and_asks_so_again(page: Page, site: Site) -> None:
+    async def some(request: web.Request) -> web.StreamResponse:
+        response = await begun(request)
+        for number in range(1, 5):
+            await response.write(frame({"text": "x" * 600}, number))
+        await forever()
+        return response
+
+    site.script = some
+    site.resume_script = CutAnswer([])
+    await run(page, "window.handle = stream('hi', { credits: 2048, onText() {} });")
+    await asyncio.wait_for(site.told.wait(), 20)
+    path, word = site.steered[0]
+    assert (path, word["id"] <= 4) == ("/api/stream/s-1/shown", True)
+    assert site.bodies == [{"prompt": "hi", "credits": 2048}]
+    await run(page, "return (await client.resume('s-1', { credits: 2048 }).done).text")
+    assert site.resumed == [("/api/stream/s-1?credits=2048", None)]
+
+
 async def test_without_credits_nothing_is_told(page: Page, site: Site) -> None:
     site.script = long(40)
     await run(page, "for await (const event of stream('hi'));")

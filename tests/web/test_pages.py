@@ -51,9 +51,9 @@ async def test_a_page_that_is_known_is_not_sent_again(
         assert await again.read() == b""
 
 
-def test_what_is_left_out_of_the_client_is_comments_and_indentation() -> None:
+def test_what_is_left_out_of_the_client_is_comments_empty_lines_and_indentation() -> None:
     source = (STATIC / "client.js").read_bytes()
-    lines = [line.strip() for line in source.splitlines() if not line.strip().startswith(b"//")]
+    lines = [line.strip() for line in source.splitlines() if line.strip() and not line.strip().startswith(b"//")]
     for line, served in zip(lines, trimmed(source).splitlines()[1:], strict=True):
         assert line == served or line.startswith(served + b" // ")
         assert served.count(b'"') % 2 == 0, "a string was cut"
@@ -78,6 +78,8 @@ async def test_the_gauges_of_a_held_stream_add_up(
     assert told["queue_items"] > 0
     assert told["generated_tokens"] >= told["delivered_tokens"] >= 0
     assert told["generated_chars"]["text"] > 0
+    assert 0 < told["unshown_bytes"] <= told["credit_bytes"] + 4096  # what one batch may be
+    assert told["saved_usd"] is None, "no answer has finished yet"
     assert told["cost_usd"] > 0
     # What was not generated of the 64,000 tokens asked for by default, at the price of output.
     assert told["saved_usd_upper"] > 0

@@ -14,8 +14,8 @@ from .account import AccountPlan
 from .scenario import KNOB_HELP, KnobError, Scenario
 from .server import SNDBUF_BYTES, Simulator
 
-# What a newcomer's playground shows: a readable pace, and a moment's thought before it.
-PLAYGROUND = Scenario(tokens=600, rate=60, ttft_s=0.3, pings_s=5, tokens_per_delta=(1, 4))
+# What a newcomer's playground shows: a readable pace, a moment's thought before it, and time to hold it still.
+PLAYGROUND = Scenario(tokens=2400, rate=60, ttft_s=0.3, pings_s=5, tokens_per_delta=(1, 4))
 
 
 def command() -> click.Command:

@@ -78,9 +78,10 @@ export interface StreamOptions {
   /**
    * Asks the service to run ahead of what was *shown* by a bounded window only (the body's `credits`): shown is what a
    * callback has returned from, and what a loop has gone on from. A browser buffers megabytes that nobody reads;
-   * this is what holds generation back all the same. Every 16 kB of frames cost one small request.
+   * this is what holds generation back all the same. A number is how many bytes may be out, from 2,048 up to what the
+   * service allows (64 kB by default, which true stands for). Every quarter of them costs one small request.
    */
-  credits?: boolean;
+  credits?: boolean | number;
   /** Keeps where the stream is found (not its text, not the key) in sessionStorage under this name; see `restore`. */
   save?: string;
   /** The caller's key, sent as `Authorization: Bearer`. */

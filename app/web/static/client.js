@@ -292,7 +292,8 @@ class Stream {
     if (body !== null) {
       headers["Content-Type"] = "application/json";
     } else {
-      path = `/${this.id}${this.#options.credits ? "?credits=1" : ""}`;
+      const { credits } = this.#options;
+      path = `/${this.id}${credits ? `?credits=${+credits}` : ""}`;
       if (this.lastEventId) headers["Last-Event-ID"] = this.lastEventId;
     }
     let response;
@@ -417,7 +418,8 @@ class Stream {
   // Credits: every so many characters of frames the service is told what was shown.
   #mark({ id, data }) {
     this.#unmarked += data.length + 20;
-    if (this.#unmarked < SHOWN_EVERY_CHARS) return;
+    const { credits } = this.#options;
+    if (this.#unmarked < (credits > 1 ? credits / 4 : SHOWN_EVERY_CHARS)) return;
     this.#unmarked = 0;
     this.#marks.push(id);
   }
