@@ -40,6 +40,7 @@ def _gauges(session: Session) -> dict[str, Any]:
     credits = connection.credits if connection is not None else None
     entry = session.page.account.so_far(asyncio.get_running_loop().time())
     return {
+        "reader": session.lifecycle.reader.value,
         "queue_items": queue.items,
         "queue_bytes": queue.size_bytes,
         "queue_max_bytes": session.channel.max_bytes,

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..settings import Settings
 from ..streams.terms import Policy
+from .requests import LEAST_CREDIT_BYTES
 
 _TEXT = {"type": "string"}
 _COUNT = {"type": "integer", "minimum": 0}
@@ -24,8 +25,11 @@ PARAMETERS: dict[str, Any] = {
     "credits": {
         "name": "credits",
         "in": "query",
-        "description": "`1`: the page will tell what it has shown, and Claude runs no further ahead than `credit_bytes`",
-        "schema": {"type": "string", "enum": ["0", "1"]},
+        "description": "`1`: the page will tell what it has shown, and Claude runs no further ahead than `credit_bytes`; from 2048: than so many bytes",
+        "schema": {
+            "type": "string",
+            "pattern": "^(0|1|204[89]|20[5-9][0-9]|2[1-9][0-9]{2}|[3-9][0-9]{3}|[1-9][0-9]{4,10})$",
+        },
     },
 }
 HEADERS: dict[str, Any] = {
@@ -140,7 +144,11 @@ def _asked(settings: Settings) -> dict[str, Any]:
             "default": defaults.grace_s,
             "description": "for how long it is waited for, in seconds",
         },
-        "credits": {"type": "boolean", "description": "the page will tell what it has shown"},
+        "credits": {
+            "type": ["boolean", "number"],
+            "minimum": LEAST_CREDIT_BYTES,
+            "description": "the page will tell what it has shown; a number: and wants no more bytes than that out",
+        },
         "betas": {"type": "array", "items": {"type": "string", "pattern": r"^[!-+\--~]{1,100}$"}},
         "system": {"type": ["string", "array"], "description": _CLAUDES},
         "thinking": {"type": "object", "description": _CLAUDES + "; where it is asked for, the reader is sent it"},
@@ -196,6 +204,10 @@ _GAUGES: dict[str, Any] = {
     "type": "object",
     "required": ["queue_items", "queue_bytes", "queue_max_bytes", "paused", "paused_s", "generated_tokens", "basis"],
     "properties": {
+        "reader": {"type": "string", "description": "where the reader stands: `attached`, or `held` once it is lost"},
+        "unshown_bytes": {"type": ["integer", "null"], "description": "sent, and not yet told to be shown"},
+        "credit_bytes": {"type": ["number", "null"], "description": "how many may be; null without credits"},
+        "saved_usd": {"type": ["number", "null"], "description": "what a stop likely saves; null where nobody knows"},
         "queue_items": _COUNT,
         "queue_bytes": _COUNT,
         "queue_max_bytes": _COUNT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from aiohttp import web
@@ -130,7 +131,7 @@ def _credits(request: web.Request) -> float:
     asked = request.query.get("credits", "0")
     if asked in ("0", "1"):
         return credits_of(asked == "1")
-    return credits_of(int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 12 else asked)
+    return credits_of(int(asked) if re.fullmatch("[1-9][0-9]{0,10}", asked) else asked)
 
 
 def _last_event_id(request: web.Request) -> int:

@@ -304,7 +304,7 @@ def credits_of(asked: object) -> float:
     """How many bytes a page wants out at most: a number, or true for as many as the service allows. Raises BadRequest."""
     if isinstance(asked, bool):
         return math.inf if asked else 0
-    if not isinstance(asked, int) or asked < LEAST_CREDIT_BYTES:
+    if not isinstance(asked, int | float) or asked < LEAST_CREDIT_BYTES:
         raise BadRequest(f"credits must be true, false, or bytes from {LEAST_CREDIT_BYTES}", field="credits")
     return asked
 

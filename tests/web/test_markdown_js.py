@@ -24,15 +24,21 @@ RENDER = """async ([text, cuts]) => {
   paper.close();
   root.normalize();
   return root.innerHTML.replaceAll(' target="_blank" rel="noopener noreferrer nofollow"', "")
-    .replaceAll(/ (tabindex|role|aria-label)="[^"]*"/g, "");
+    .replaceAll(/ (tabindex|role|aria-label|dir)="[^"]*"/g, "")
+    .replaceAll(/<button type="button" class="copy-code">Copy<.button>/g, "<button>");
 }"""
+
+
+def code(name: str, text: str) -> str:
+    return f'<div class="code"><span>{name}</span><button><pre><code><span>{text}</span></code></pre></div>'
+
 
 CASES = {
     "A *b* **c** `d*e` _f_ ~~g~~": "<p>A <em>b</em> <strong>c</strong> <code>d*e</code> <em>f</em> <s>g</s></p>",
     "# One\n\ntwo\nthree\n\nfour": "<h1>One</h1><p>two\nthree</p><p>four</p>",
     "- a\n- b\n  - c\n- d": "<ul><li>a</li><li>b<ul><li>c</li></ul></li><li>d</li></ul>",
     "3. a\n4. b\n\n   more": '<ol start="3"><li>a</li><li>b<p>more</p></li></ol>',
-    "```py\na *b*\n\n<i>\n```\nz": '<pre data-language="py"><code><span>a *b*\n\n&lt;i&gt;</span></code></pre><p>z</p>',
+    "```py\na *b*\n\n<i>\n```\nz": code("py", "a *b*\n\n&lt;i&gt;") + "<p>z</p>",
     "> a\n> b\n\nc": "<blockquote><p>a\nb</p></blockquote><p>c</p>",
     "| a | b |\n|---|---|\n| 1 | *2* |\n\nx": (
         '<div class="wide"><table><thead><tr><th>a</th><th>b</th></tr></thead>'
@@ -61,7 +67,13 @@ CASES = {
         '<p>[here](README.md) <a href="https://a.example/" title="T t">x</a> '
         '<a href="https://c.example/">https://b.example</a></p>'
     ),
-    "```py title=a\nx\n```": '<pre data-language="py title=a"><code><span>x</span></code></pre>',
+    "```py title=a\nx\n```": code("py title=a", "x"),
+    "- a\n  > b\n  > *c*\n  >\n  > d\n  - e\n- f": (
+        "<ul><li>a<blockquote><p>b\n<em>c</em></p><p>d</p></blockquote><ul><li>e</li></ul></li><li>f</li></ul>"
+    ),
+    "> a\n> > b\n> - c\n>   - d\n\ne": (
+        "<blockquote><p>a</p><blockquote><p>b</p></blockquote><ul><li>c<ul><li>d</li></ul></li></ul></blockquote><p>e</p>"
+    ),
 }
 
 
@@ -72,6 +84,25 @@ async def test_markdown_means_the_same_however_it_is_cut(page: Page) -> None:
         cuttings += [sorted(dice.sample(range(len(text)), min(len(text) - 1, 5))) for _ in range(12)]
         for cuts in cuttings:
             assert await page.evaluate(RENDER, [text, cuts]) == wanted, (text, cuts)
+
+
+async def test_each_block_runs_as_its_first_letter_does_and_code_always_to_the_right(page: Page) -> None:
+    text = "مرحبا hello\n\nhello مرحبا\n\n- عنصر\n  - item\n\n> اقتباس\n\n```\nشيء\n```\n\n| خلية | cell |\n|---|---|\n| a | b |\n"
+    found = await page.evaluate(
+        """async (text) => {
+          const { Markdown } = await import("/markdown.js");
+          const root = document.body.appendChild(document.createElement("div"));
+          const paper = new Markdown(root);
+          for (const char of text) { paper.add(char); paper.draw(); }
+          paper.close();
+          return [...root.querySelectorAll("p, ul, li, blockquote, pre, th")]
+            .map((block) => block.localName + " " + getComputedStyle(block).direction);
+        }""",
+        text,
+    )
+    assert found == [
+        "p rtl", "p ltr", "ul rtl", "li rtl", "ul rtl", "li rtl", "blockquote rtl", "p rtl", "pre ltr", "th rtl", "th ltr"
+    ]  # fmt: skip
 
 
 EVIL = [
@@ -103,7 +134,7 @@ async def test_claude_s_text_is_never_html_and_links_go_only_where_links_may(pag
         }""",
         EVIL,
     )
-    allowed = {"p", "a", "code", "pre", "span", "table", "thead", "tbody", "tr", "th", "td", "div"}
+    allowed = {"p", "a", "code", "pre", "span", "button", "table", "thead", "tbody", "tr", "th", "td", "div"}
     assert {name for name, _, _ in found} <= allowed
     assert {protocol for _, protocol, _ in found} <= {"", "https:"}
     assert not any(handlers for _, _, handlers in found)

@@ -14,6 +14,7 @@ from app.tools.simulator.server import Simulator
 from app.web.runner import Running
 from tests.conftest import Serve
 from tests.support.browser import blameless
+from tests.support.link import link
 
 pytestmark = pytest.mark.browser
 
@@ -147,6 +148,103 @@ async def test_a_reader_held_still_takes_nothing_and_then_everything(
     await drag(page, 100)
     await state(page, "done")
     assert await page.locator("#text").text_content() == "".join(f" token{n:04d}" for n in range(1, 401))
+
+
+async def test_a_reader_held_still_holds_claude_still_and_one_look_tells_them_apart(
+    page: Page, service: Running, simulator: Simulator
+) -> None:
+    """At the pace of the simulated answer, well within its first minute."""
+    await send(page, service, "{{tokens=2400 rate=60 tokens_per_delta=1-4}}")
+    await begun(page)
+    await expect(page.locator("#claude-station")).to_have_attribute("data-flow", "flowing")
+    await expect(page.locator("#you")).to_have_text("reading all")
+    await drag(page, 0)
+    await expect(page.locator("#you")).to_have_text("holding still")
+    await expect(page.locator("#claude")).to_have_text("held still", timeout=60_000)
+    book = await simulator.book()
+    assert book.live
+    assert book.tokens < 2400
+    await expect(page.locator("#state")).to_have_text("Claude held still")
+    await expect(page.locator("#hint")).to_have_text(
+        "The way is full, so Claude is held still. Read on, and it goes on."
+    )
+    await expect(page.get_by_role("status")).to_have_text("Claude is held still.")
+    await expect(page.locator("#saved")).to_have_text("not known yet")
+    await expect(page.locator("#saved-note")).to_contain_text("At most $1.5")
+    await drag(page, 100)
+    await expect(page.locator("#claude-station")).to_have_attribute("data-flow", "flowing")
+    await expect(page.get_by_role("status")).to_have_text("Claude goes on.")
+
+
+async def test_figures_that_are_old_are_called_so_and_what_is_lost_and_comes_back_is_said(
+    page: Page, service: Running, simulator: Simulator
+) -> None:
+    async with link(service.url) as way:
+        await page.goto(way.url)
+        await page.get_by_label("Your prompt").fill(LONG)
+        await page.keyboard.press("Control+Enter")
+        await expect(page.locator("#claude")).to_have_text("generating")
+        await expect(page.locator("#claude-note")).to_contain_text("tokens")
+        way.up = False
+        way.cut()
+        await state(page, "reconnecting")
+        await expect(page.get_by_role("status")).to_have_text("The connection is lost. Coming back.")
+        await expect(page.locator("#claude")).to_have_text("not known")
+        await expect(page.locator("#ahead")).to_have_text("not known")
+        await expect(page.locator("#way")).to_have_attribute("data-stale", "true")
+        await expect(page.locator("#you")).to_have_text("disconnected")
+        way.up = True
+        await state(page, "open")
+        await expect(page.get_by_role("status")).to_have_text("Back. The answer goes on.")
+        await expect(page.locator("#claude")).to_have_text("generating")
+        await page.keyboard.press("Escape")
+
+
+async def test_focus_stays_where_the_person_is(page: Page, service: Running) -> None:
+    await page.goto(service.url)
+    await page.get_by_label("Your prompt").fill(LONG)
+    send_button = page.get_by_role("button", name="Send")
+    await send_button.focus()
+    await page.keyboard.press("Enter")
+    await begun(page)
+    await expect(send_button).to_be_focused()
+    await expect(send_button).to_be_disabled()
+    await page.get_by_role("button", name="Cut").press("Enter")
+    await expect(page.get_by_role("button", name="Resume")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("button", name="Cut")).to_be_focused()
+    await page.get_by_role("button", name="Stop").press("Enter")
+    await expect(page.get_by_role("button", name="Copy", exact=True)).to_be_focused()
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["finished", "running"])
+async def test_after_a_reload_the_question_its_times_and_the_answer_are_the_old_ones(
+    page: Page, service: Running, simulator: Simulator, ends: bool
+) -> None:
+    prompt = "{{tokens=40 thinking=5 tool=5 text=numbered}}" if ends else LONG
+    await send(page, service, prompt)
+    await state(page, "done" if ends else "open")
+    await begun(page)
+    shown = ["#first", "#shown", "#received", "#text", "#rate"] if ends else ["#first"]
+    before = [await page.locator(name).text_content() for name in shown]
+    await page.reload()
+    await expect(page.get_by_label("Your prompt")).to_have_value(prompt)
+    await state(page, "done" if ends else "open")
+    await begun(page)
+    assert [await page.locator(name).text_content() for name in shown] == before
+    assert len(simulator.books) == 1
+    await page.keyboard.press("Escape")
+
+
+async def test_code_is_copied_by_its_own_button(page: Page, service: Running) -> None:
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await send(page, service, "{{tokens=200}}")
+    await state(page, "done")
+    await page.get_by_role("button", name="Copy the code, python").first.click()
+    await expect(page.get_by_role("status")).to_have_text("Copied.")
+    copied = await page.evaluate("navigator.clipboard.readText()")
+    assert copied.startswith("async for batch in channel:\n")
+    assert copied.endswith(")")
 
 
 async def test_a_slow_reader_gets_the_text_at_its_own_speed(page: Page, service: Running) -> None:

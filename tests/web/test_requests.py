@@ -130,7 +130,7 @@ def test_what_happens_when_the_reader_is_lost_is_as_asked_or_as_configured(
 
 
 def test_credits_are_given_only_to_a_page_that_asks_for_them() -> None:
-    asked = [{}, {"credits": False}, {"credits": True}, {"credits": 4096}]
+    asked: list[dict[str, Any]] = [{}, {"credits": False}, {"credits": True}, {"credits": 4096}]
     assert [parsed({"prompt": "a"} | own).credits for own in asked] == [0, 0, math.inf, 4096]
 
 
@@ -199,7 +199,6 @@ def test_a_body_that_is_no_json_object_is_refused_as_such(raw: bytes, told: str)
         ({"prompt": "a", "resumable": "yes"}, "resumable", "true or false"),
         ({"prompt": "a", "resumable": 1}, "resumable", "true or false"),
         ({"prompt": "a", "credits": 2047}, "credits", "bytes from 2048"),
-        ({"prompt": "a", "credits": 1e9}, "credits", "bytes from 2048"),
         ({"prompt": "a", "credits": "1"}, "credits", "true, false"),
         ({"prompt": "a", "grace_s": -1}, "grace_s", "from 0 to 600 seconds"),
         ({"prompt": "a", "grace_s": 600.1}, "grace_s", "from 0 to 600 seconds"),

@@ -42,11 +42,11 @@ _ENDS = [
     " until the gauge is still",
     ", one drop at a time",
     " and nothing is lost",
-    " 🌊",
-    " （水門）",
+    " → and on",
+    " (Schleuse)",
     " — naïvely",
 ]
-_CODE = '```python\nasync for batch in channel:\n    await writer.write(batch)  # waits here\n    print("délivré ✅", len(batch))\n```'
+_CODE = '```python\nasync for batch in channel:\n    await writer.write(batch)  # waits here\n    print("délivré ✓", len(batch))\n```'
 _TOKEN = re.compile(r"\s?\S{1,6}|\s")
 
 
@@ -56,7 +56,7 @@ def prose(seed: int, markdown: bool) -> tuple[str, ...]:
 
     Args:
         seed: the same seed gives the same prose.
-        markdown: with headings, lists, a code block, emoji and a little Chinese.
+        markdown: with headings, lists, a code block, and characters of two and three bytes that every font has.
     """
     rng = random.Random(f"{seed} {markdown}")
 
@@ -70,7 +70,7 @@ def prose(seed: int, markdown: bool) -> tuple[str, ...]:
     def section(number: int) -> Iterator[str]:
         yield paragraph()
         if markdown:
-            yield f"## {number}. {rng.choice(_SUBJECTS).capitalize()} 水"
+            yield f"## {number}. {rng.choice(_SUBJECTS).capitalize()} ½"
             yield paragraph()
             yield "\n".join(f"- **{rng.choice(_OBJECTS)}**: {sentence()}" for _ in range(rng.randint(2, 4)))
             if number % 3 == 1:

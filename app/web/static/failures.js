@@ -2,21 +2,21 @@
 
 // The service's and the network's own words.
 const OURS = {
-  authentication_error: ["The key was not accepted", "Look at the access key, and send again."],
+  authentication_error: ["The key was not accepted", "Enter a key or token of this service, and send again. Whoever runs it hands them out."],
   permission_error: ["This is not allowed", "The access key does not open this."],
   invalid_request_error: ["The request was not accepted", ""],
   request_too_large: ["The request is too large", ""],
   rate_limit_error: ["Too many requests at once", "A limit of this service was reached."],
-  overloaded_error: ["The service is busy just now", "This passes, mostly within a minute."],
-  api_error: ["The service failed", "Its log has the cause."],
-  interrupted: ["The connection broke off", "What had come by then is kept above."],
+  overloaded_error: ["The service is busy just now", "It takes no new answer until others have ended. That passes, mostly within a minute."],
+  api_error: ["The service failed", "Its log has the cause, for whoever runs it."],
+  interrupted: ["The connection broke off", "The network between this page and the service failed. What had come by then is kept above."],
   taken_over: ["Another tab reads this answer now", "It goes on there, from its beginning. This tab keeps what it has."],
   stopped: ["The answer was stopped elsewhere", "What had come by then is kept above."],
-  expired: ["The answer is no longer kept", "This page was away for longer than the service waits."],
+  expired: ["The answer is no longer kept", "This page was away, or took nothing, for longer than the service waits."],
   not_found_error: ["The answer is no longer kept", "The service does not know it any more."],
   shutdown: ["The service is restarting", "What had come by then is kept above. Send again in a moment."],
-  connect_error: ["The service cannot be reached", "Is it running, and is there a network?"],
-  http_error: ["The service cannot be reached", "Something on the way to it answered instead."],
+  connect_error: ["The service cannot be reached", "Look at this device’s network. If that is well, whoever runs the service can mend it."],
+  http_error: ["The service cannot be reached", "Something on the way to it answered instead: whoever runs it can mend that."],
 };
 const OPERATOR = "Only whoever runs this service can mend this.";
 // Claude's: the same code asks other people to act.

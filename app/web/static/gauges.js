@@ -1,24 +1,24 @@
-// The live figures of a running stream, asked for once a second and only while it runs.
-const EVERY_MS = 1000;
+// The live figures of a running stream: asked for while it runs, put into words, and called stale once they are.
+const EVERY_MS = 700;
+const STALE_MS = 3000;
 
-// Calls `show(figures)` until the returned function is called; figures are null where there are none.
+// Calls `show(figures)` until the returned function is called: figures with `at`, the page's time; null where the
+// service has no such stream any more.
 export function watch(handle, { url, key, show }) {
   let over = false;
   let timer = 0;
   async function ask() {
-    let figures = null;
     try {
       if (handle.id && handle.state === "open") {
         const headers = key ? { Authorization: `Bearer ${key}` } : {};
         const response = await fetch(`${url}/${handle.id}/gauges`, { headers, cache: "no-store" });
-        if (response.status === 200) figures = await response.json();
+        const figures = response.status === 200 ? { ...(await response.json()), at: performance.now() } : null;
+        if (!over && (figures || response.status === 204)) show(figures);
       }
     } catch {
       // The stream itself says what is wrong with the network.
     }
-    if (over) return;
-    if (figures) show(figures);
-    timer = setTimeout(ask, EVERY_MS);
+    if (!over) timer = setTimeout(ask, EVERY_MS);
   }
   timer = setTimeout(ask, 300);
   return () => {
@@ -27,8 +27,26 @@ export function watch(handle, { url, key, show }) {
   };
 }
 
+export const isStale = (figures, now) => now - figures.at > STALE_MS;
+
+// How much of the time between two looks Claude was held still, from 0 to 1.
+export function heldShare(figures, before) {
+  if (!before || figures.at <= before.at) return figures.paused ? 1 : 0;
+  return Math.min(1, (1000 * (figures.paused_s - before.paused_s)) / (figures.at - before.at));
+}
+
+// One unit for all of them, so that they can be compared by a look.
 export function dollars(usd) {
   if (usd === null || usd === undefined) return "–";
-  if (usd === 0) return "$0";
-  return usd < 0.01 ? `${(usd * 100).toFixed(3)} ¢` : `$${usd.toFixed(usd < 1 ? 4 : 2)}`;
+  if (usd > 0 && usd < 0.0001) return "< $0.0001";
+  return `$${usd.toFixed(usd > 0 && usd < 0.1 ? 4 : 2)}`;
+}
+
+// What stopping now saves: the figure, and what stands behind it.
+export function saving({ saved_usd: likely, saved_usd_upper: most }) {
+  if (most === null) return ["no price", "This model is in no price table."];
+  if (most === 0) return [dollars(0), "Nothing: this answer is billed as a whole, or is as long as it may be."];
+  const bound = `At most ${dollars(most)}, should it grow to its longest.`;
+  if (likely === null) return ["not known yet", `Too few answers have finished to estimate it. ${bound}`];
+  return [`≈ ${dollars(likely)}`, `An estimate, from the lengths of answers that finished. ${bound}`];
 }

@@ -8,6 +8,7 @@ const BLOCK_CHARS = 4000; // then the browser lays out only the next block again
 const DEEPEST = 16; // quotations, and lists within lists; deeper ones are text, or stand beside
 const BULLET = /^(\s*)([-*+]|\d{1,9}[.)])(\s+|$)/;
 const QUOTES = new RegExp(`^(?: {0,3}> ?){0,${DEEPEST}}`);
+const IN_ITEM = /^ *> ?/; // a quotation within a list
 const FENCE = /^(`{3,}|~{3,})[ \t]*([^`]*)$/;
 const HEADING = /^(#{1,6})[ \t]+/;
 const RULE = /^([-*_])[ \t]*(?:\1[ \t]*){2,}$/;
@@ -96,6 +97,7 @@ class Words {
     this.#chars = 0;
     const next = document.createElement("p");
     next.className = "on";
+    next.dir = this.#parent.dir;
     this.#parent.after(next);
     this.#parent = next;
   }
@@ -127,6 +129,14 @@ class Code {
   close() {}
 }
 
+// A block whose direction is that of its first letter, for all that is in it: what has a direction of its own would not
+// count for the block around it, and a list's marks and a quotation's line would stand on the wrong side.
+function block(name, parent) {
+  const made = make(name, parent);
+  if (!parent.closest("[dir]")) made.dir = "auto";
+  return made;
+}
+
 export class Markdown {
   counts = { parsed: 0 }; // characters that went through the parser, those again included
   #root;
@@ -135,6 +145,7 @@ export class Markdown {
   #leaf = null; // what takes text: Words or Code
   #kind = ""; // of the leaf: text, code, heading, row
   #fence = null; // what closes the code block
+  #quoted = null; // the open quotation within a list's item
   #quotes = []; // open quotations, outermost first
   #lists = []; // open lists: { box, item, indent, ordered }
   #blank = false; // the line before was blank
@@ -211,6 +222,11 @@ export class Markdown {
   }
 
   #line(line, whole) {
+    const aside = IN_ITEM.exec(line)?.[0] ?? "";
+    if (this.#lists.length && !this.#quotes.length && aside.indexOf(">") >= this.#lists.at(-1).indent + 2) {
+      this.#aside(line.slice(aside.length), aside.indexOf(">"), whole);
+      return;
+    }
     const marks = QUOTES.exec(line)[0];
     this.#quote(marks.split(">").length - 1);
     const rest = line.slice(marks.length);
@@ -239,6 +255,22 @@ export class Markdown {
     this.#blank = false;
   }
 
+  // A quotation within a list's item holds text; whatever else is in it is text too.
+  #aside(text, indent, whole) {
+    const goesOn = this.#kind === "aside";
+    if (goesOn && this.#leaf && text.trim()) {
+      this.#leaf.add(`\n${text}`);
+      return;
+    }
+    this.#leave();
+    this.#kind = "aside";
+    if (goesOn && whole && !text.trim()) return;
+    this.#outdent(indent);
+    if (!goesOn) this.#quoted = block("blockquote", this.#box());
+    this.#leaf = new Words(block("p", this.#quoted), this.counts);
+    this.#leaf.add(text);
+  }
+
   #say(text) {
     if (this.#leaf) this.#leaf.add(text);
     else this.#openWords("p", text, "text", 0);
@@ -260,7 +292,7 @@ export class Markdown {
     this.#lists = [];
     this.#table = this.#header = null;
     this.#quotes.length = Math.min(depth, this.#quotes.length);
-    while (this.#quotes.length < depth) this.#quotes.push(make("blockquote", this.#box()));
+    while (this.#quotes.length < depth) this.#quotes.push(block("blockquote", this.#box()));
   }
 
   // Closes the lists that a block so far to the left is not part of.
@@ -274,10 +306,10 @@ export class Markdown {
     while (this.#lists.length === DEEPEST || indent < this.#lists.at(-1)?.indent + 2) list = this.#lists.pop();
     const ordered = /\d/.test(mark);
     if (!list || list.ordered !== ordered || indent < list.indent - 1) {
-      list = { box: make(ordered ? "ol" : "ul", this.#box()), indent, ordered };
+      list = { box: block(ordered ? "ol" : "ul", this.#box()), indent, ordered };
       if (ordered && parseInt(mark, 10) !== 1) list.box.start = parseInt(mark, 10);
     }
-    list.item = make("li", list.box);
+    list.item = block("li", list.box);
     this.#lists.push(list);
     this.#table = null;
     const task = /^\[([ xX])\]\s/.exec(text);
@@ -290,7 +322,7 @@ export class Markdown {
   #openWords(name, text, kind, indent) {
     this.#leave();
     this.#outdent(indent);
-    this.#leaf = new Words(make(name, this.#box()), this.counts);
+    this.#leaf = new Words(block(name, this.#box()), this.counts);
     this.#kind = kind;
     this.#leaf.add(text);
   }
@@ -298,10 +330,17 @@ export class Markdown {
   #openCode([, mark, language], indent) {
     this.#leave();
     this.#outdent(indent);
-    const box = make("pre", this.#box());
-    box.tabIndex = 0; // it scrolls, and must do so without a mouse
+    const frame = make("div", this.#box());
+    frame.className = "code";
+    frame.dir = "ltr";
     const name = language.trim(); // and whatever else is said there
-    if (name) box.dataset.language = name;
+    const title = make("span", frame);
+    title.textContent = name;
+    const button = make("button", frame);
+    Object.assign(button, { type: "button", className: "copy-code", textContent: "Copy" });
+    button.setAttribute("aria-label", name ? `Copy the code, ${name}` : "Copy the code");
+    const box = make("pre", frame);
+    box.tabIndex = 0; // it scrolls, and must do so without a mouse
     box.setAttribute("aria-label", name ? `Code, ${name}` : "Code");
     box.setAttribute("role", "group");
     this.#leaf = new Code(make("code", box));
@@ -340,7 +379,7 @@ export class Markdown {
 
   #cells(row, cells, name) {
     for (const cell of cells) {
-      inline(make(name, row), cell);
+      inline(block(name, row), cell);
       this.counts.parsed += cell.length;
     }
   }

@@ -41,6 +41,11 @@ export class Paper {
     this.#begin(this.#text.constructor, element);
   }
 
+  toStart() {
+    this.following = false;
+    this.#scroll.scrollTop = 0;
+  }
+
   toEnd() {
     this.#scroll.scrollTop = this.#scroll.scrollHeight;
   }

@@ -1,18 +1,20 @@
 // The playground: one prompt, one answer, and a reader whose speed is a slider.
 import { restore, stream } from "./client.js";
+import { copy } from "./copy.js";
 import { inWords } from "./failures.js";
-import { dollars, watch } from "./gauges.js";
+import { watch } from "./gauges.js";
+import { keepKey, keepRun, keptKey, keptRun } from "./kept.js";
+import { heldStill, showPanel, take } from "./panel.js";
 import { Paper, tick } from "./paper.js";
+import { read, speed, speedInWords } from "./reader.js";
 
 const at = (path) => new URL(path, import.meta.url);
 const $ = (id) => document.getElementById(id);
 
-const CHARS_PER_TOKEN = 4; // a rule of thumb; the exact count comes with the end of the answer
-const RATE_WINDOW_MS = 2000;
-const SLOWEST_CHARS_S = 5;
-const FASTEST_CHARS_S = 2000;
-const KEY = "sluiceway.key";
 const SAVED = "playground";
+// Little, so that a minute of reading pace fills it: what a page of yours wants is `credits: true`.
+const CREDIT_BYTES = 4096;
+const SLICE_CHARS = 8000; // of a kept answer, drawn in one frame
 
 const answer = new Paper($("text"), $("scroll"));
 const thoughts = new Paper($("thinking-text"), $("thinking-text"));
@@ -47,41 +49,9 @@ class Tool {
   }
 }
 
-// --- the reader ------------------------------------------------------------------------------------------------------
-
-// Characters a second: 0 holds still, Infinity takes what comes. Between them the slider is logarithmic.
-function speed() {
-  const value = Number($("speed").value);
-  if (value === 0) return 0;
-  if (value === 100) return Infinity;
-  const rate = SLOWEST_CHARS_S * (FASTEST_CHARS_S / SLOWEST_CHARS_S) ** ((value - 1) / 98);
-  return rate < 100 ? Math.round(rate) : Math.round(rate / 10) * 10;
-}
-
-// Puts a text on the paper at the reader's speed. While this is pending nothing is pulled from the stream.
-async function read(text, paper, handle) {
-  let from = 0;
-  let allowance = 0;
-  let before = performance.now();
-  while (from < text.length && handle.state !== "aborted") {
-    if (speed() === Infinity) {
-      paper.add(text.slice(from));
-      return;
-    }
-    const now = await tick();
-    allowance += (Math.min(speed(), FASTEST_CHARS_S) * (now - before)) / 1000;
-    before = now;
-    let to = Math.min(text.length, from + Math.floor(allowance));
-    if (to < text.length && to > from && /[\uD800-\uDBFF]/.test(text[to - 1])) to -= 1; // never half a code point
-    allowance -= to - from;
-    if (to > from && handle.state !== "aborted") paper.add(text.slice(from, to));
-    from = to;
-  }
-}
-
 // --- one run ---------------------------------------------------------------------------------------------------------
 
-let current = null; // the run on the page: see run()
+let current = null; // the run on the page
 
 function request() {
   const body = { prompt: $("prompt").value };
@@ -90,39 +60,91 @@ function request() {
   return body;
 }
 
-const options = () => ({ url: at("api/stream"), key: $("key").value || undefined, credits: $("credits").checked, onState: show });
+const options = () => ({
+  url: at("api/stream"),
+  key: $("key").value || undefined,
+  credits: $("credits").checked && CREDIT_BYTES,
+  onState: show,
+});
 
 function send(body) {
   current?.handle.abort();
-  run(stream(body, { ...options(), resumable: $("resumable").checked, save: SAVED }), body);
+  run(stream(body, { ...options(), resumable: $("resumable").checked, save: SAVED }), { body, sentAt: Date.now() });
 }
 
-async function run(handle, body = null) {
-  const mine = { handle, body, sentAt: performance.now(), firstAt: null, endAt: null, seen: [], tools: [], ended: null };
-  mine.figures = null;
+// A run: the question and its times, which outlive a reload; what came; and how the service says that it stands.
+const begun = (handle, kept) => ({
+  firstAt: null, endAt: null, ended: null, failure: null, parts: [], figures: null, share: 0, gone: false,
+  ...kept, handle, tools: [], seen: [], still: false, credits: $("credits").checked,
+});
+
+async function run(handle, kept) {
+  const mine = begun(handle, kept);
   current = mine;
   begin();
+  keep(mine);
   const meters = setInterval(show, 200);
   const { url, key } = options();
-  const unwatch = watch(handle, { url, key, show: (figures) => current === mine && gauge(figures) });
-  let failure = null;
+  const unwatch = watch(handle, { url, key, show: (figures) => take(mine, figures) });
   try {
     for await (const event of handle) {
-      mine.firstAt ??= performance.now();
-      await take(event, mine);
+      if (mine.firstAt === null) {
+        mine.firstAt = Date.now();
+        keep(mine);
+      }
+      note(mine.parts, event);
+      await put(event, mine);
     }
   } catch (error) {
-    failure = error;
+    mine.failure = error;
   }
   clearInterval(meters);
   unwatch();
   if (current !== mine) return;
-  mine.endAt = performance.now();
-  mine.ended = failure ? "failed" : handle.state;
-  end(failure);
+  mine.endAt = Date.now();
+  mine.ended = mine.failure ? "failed" : handle.state;
+  keep(mine);
+  end();
 }
 
-async function take(event, { handle, tools }) {
+// What the tab shows again after a reload. While it runs, the answer itself comes again from the service.
+function keep({ body, sentAt, firstAt, endAt, ended, parts, figures, failure, handle }) {
+  const { type, source, message, retryable, field, status } = failure ?? {};
+  const over = ended && {
+    endAt, ended, parts, figures,
+    usage: handle.result.usage, bytes: handle.bytes,
+    failure: failure && { type, source, message, retryable, field, status },
+  };
+  keepRun({ body, sentAt, firstAt, ...over });
+}
+
+// An answer that had ended when the page was loaded anew.
+async function showAgain({ bytes, usage, ...kept }) {
+  const { ended: state, parts } = kept;
+  const mine = begun({ state, bytes, resumable: false, result: { usage }, abort() {} }, kept);
+  current = mine;
+  begin();
+  for (const part of parts) {
+    const text = part.text ?? "";
+    for (let from = 0; from === 0 || from < text.length; from += SLICE_CHARS) {
+      await put({ ...part, ...(text && { text: text.slice(from, from + SLICE_CHARS) }) }, mine);
+      await tick();
+      if (current !== mine) return;
+    }
+  }
+  answer.toStart();
+  end();
+}
+
+function note(parts, { type, index, name, text, partialJson }) {
+  const last = parts.at(-1);
+  if (type === "done") return;
+  if (last?.type === type && text !== undefined) last.text += text;
+  else if (last?.type === type && last.index === index && name === null) last.partialJson += partialJson;
+  else parts.push({ type, index, name, text, partialJson });
+}
+
+async function put(event, { handle, tools }) {
   if (event.type === "thinking") $("thinking-box").hidden = false;
   if (event.type === "text" || event.type === "thinking") {
     await read(event.text, event.type === "text" ? answer : thoughts, handle);
@@ -132,22 +154,26 @@ async function take(event, { handle, tools }) {
   }
 }
 
+const textOf = ({ parts }) => parts.filter(({ type }) => type === "text").map(({ text }) => text).join("");
+
 function begin() {
   answer.clear();
   thoughts.clear();
+  const focused = document.activeElement;
   for (const id of ["empty", "error", "thinking-box"]) $(id).hidden = true;
-  gauge(null);
-  if ([$("send"), $("again")].includes(document.activeElement)) $("stop").focus();
-  $("send").disabled = true;
+  $("send").setAttribute("aria-disabled", current.ended === null);
   $("scroll").hidden = false;
+  show();
+  if (focused === $("again")) $("stop").focus();
+  if (current.ended !== null) return;
   $("answer").setAttribute("aria-busy", "true");
   // On a narrow page the answer is below the form.
   if ($("answer").getBoundingClientRect().top > innerHeight / 2) $("answer").scrollIntoView({ block: "start" });
-  $("spoken").textContent = "Sent. Waiting for the answer.";
-  show();
+  say("Sent. Waiting for the answer.");
 }
 
 // While an answer runs it can be stopped, and cut off where it can be resumed; afterwards, if there is one, copied.
+// Whose button goes is led to the one that takes its place.
 function swap() {
   const { handle, ended } = current;
   const focused = document.activeElement;
@@ -155,33 +181,25 @@ function swap() {
   $("copy").hidden = ended === null || answer.chars === 0;
   $("cut").hidden = ended !== null || !handle.resumable || handle.state === "detached";
   $("resume").hidden = ended !== null || handle.state !== "detached";
-  if (focused === $("cut") && $("cut").hidden && ended === null) $("resume").focus();
-  if (focused === $("resume") && $("resume").hidden && ended === null) $("cut").focus();
+  if (!focused?.hidden || !focused.closest(".answer-top")) return;
+  const heir = ["resume", "cut", "copy"].map($).find((button) => !button.hidden) ?? $("scroll");
+  heir.focus({ preventScroll: true });
 }
 
-// The gauges of a stream that is over: only its cost stays.
-function settle() {
-  $("queue-bar").value = 0;
-  $("claude").dataset.paused = false;
-  $("claude").textContent = "at rest";
-  for (const id of ["queue", "ahead", "saved"]) $(id).textContent = "–";
-}
-
-function end(failure) {
+function end() {
   for (const part of [answer, thoughts, ...Object.values(current.tools)]) part.end();
   $("answer").removeAttribute("aria-busy");
-  settle();
-  $("send").disabled = false;
-  if ([$("stop"), $("cut"), $("resume")].includes(document.activeElement)) $("prompt").focus({ preventScroll: true });
+  $("send").setAttribute("aria-disabled", "false");
+  const { failure, ended } = current;
+  $("scroll").hidden = failure !== null && answer.chars === 0;
   if (failure) {
     fail(failure);
-  } else if (current.ended === "aborted") {
-    $("spoken").textContent = "Stopped.";
+  } else if (ended === "aborted") {
+    say("Stopped.");
   } else {
-    const words = current.handle.result.text.split(/\s+/).filter(Boolean).length;
-    $("spoken").textContent = `The answer is complete: ${words} words.`;
+    const words = textOf(current).split(/\s+/).filter(Boolean).length;
+    say(`The answer is complete: ${words} words.`);
   }
-  $("scroll").hidden = failure !== null && answer.chars === 0;
   if (answer.following) answer.toEnd(); // the message below may have taken some of its room
   show();
 }
@@ -197,25 +215,32 @@ function fail(error) {
     .join(" · ");
   $("again").hidden = !error.retryable || !current.body;
   $("error").hidden = false;
-  $("spoken").textContent = `${title}. ${$("error-text").textContent}`;
+  say(`${title}. ${$("error-text").textContent}`);
   if (wantsKey) {
     $("key-field").hidden = false;
     $("key").focus();
   }
 }
 
-// --- the figures -----------------------------------------------------------------------------------------------------
+// --- what is shown, and said aloud -----------------------------------------------------------------------------------
 
 const WORDS = {
   waiting: "Waiting",
   open: "Streaming",
-  held: "Held still",
+  held: "You hold still",
+  still: "Claude held still",
   reconnecting: "Coming back",
   detached: "Cut off",
   done: "Complete",
   failed: "Failed",
   aborted: "Stopped",
 };
+const SAID = {
+  reconnecting: "The connection is lost. Coming back.",
+  detached: "Cut off. The service holds the answer still.",
+};
+
+const say = (text) => ($("spoken").textContent = text);
 
 function stateOf({ handle, ended, firstAt }) {
   if (ended) return ended;
@@ -226,86 +251,52 @@ function stateOf({ handle, ended, firstAt }) {
 
 const onPage = () => answer.chars + thoughts.chars + Object.values(current.tools).reduce((sum, tool) => sum + tool.chars, 0);
 
-// What the service said last; after the end, what the answer came to.
-function gauge(figures) {
-  current.figures = figures;
-  const set = (id, text) => ($(id).textContent = text);
-  $("queue-bar").value = figures ? figures.queue_bytes / figures.queue_max_bytes : 0;
-  if (!figures) {
-    for (const id of ["claude", "queue", "ahead", "cost", "saved"]) set(id, "–");
-    return;
-  }
-  $("claude").dataset.paused = figures.paused;
-  set("claude", figures.paused ? `held, ${figures.paused_s.toFixed(1)} s` : "generating");
-  set("queue", size(figures.queue_bytes));
-  const { text, thinking, input_json: tool } = figures.generated_chars;
-  const all = text + thinking + tool;
-  const missing = Math.max(0, all - ($("thinking-box").hidden ? thinking : 0) - onPage());
-  set("ahead", `${Math.round(all ? (figures.generated_tokens * missing) / all : 0).toLocaleString("en")} tokens`);
-  const about = figures.basis === "exact" ? "" : "≈ ";
-  set("cost", figures.cost_usd === null ? "no price" : about + dollars(figures.cost_usd));
-  set("saved", figures.saved_usd_upper === null ? "no price" : `≤ ${dollars(figures.saved_usd_upper)}`);
-}
-
 function show() {
   if (!current) return;
   swap();
-  const { handle, sentAt, firstAt, endAt, seen } = current;
   const state = stateOf(current);
-  if ($("state").dataset.state !== state) {
-    $("state").dataset.state = state;
-    $("state").textContent = WORDS[state];
-    if (state === "reconnecting") $("spoken").textContent = "The connection is lost. Coming back.";
-    if (state === "detached") $("spoken").textContent = "Cut off. The service holds the answer still.";
+  const still = heldStill(current) && (state === "open" || state === "held");
+  const chip = $("state");
+  const before = chip.dataset.state;
+  if (before !== state) {
+    chip.dataset.state = state;
+    if (SAID[state]) say(SAID[state]);
+    else if (SAID[before] && !current.ended) say("Back. The answer goes on.");
   }
-  const now = endAt ?? performance.now();
-  $("first").textContent = firstAt === null ? "–" : duration(firstAt - sentAt);
-  $("received").textContent = handle.bytes ? size(handle.bytes) : "–";
-  const chars = onPage();
-  const tokens = endAt === null ? null : handle.result.usage?.output_tokens;
-  $("tokens-name").textContent = tokens ? "Tokens" : "On screen";
-  $("shown").textContent = tokens ? tokens.toLocaleString("en") : chars ? `${chars.toLocaleString("en")} chars` : "–";
+  const words = WORDS[still ? "still" : state];
+  if (chip.textContent !== words) chip.textContent = words;
+  if (still !== current.still && !current.ended && !SAID[state]) say(still ? "Claude is held still." : "Claude goes on.");
+  current.still = still;
   $("thinking-size").textContent = thoughts.chars ? `${thoughts.chars.toLocaleString("en")} characters` : "";
-  seen.push([now, chars]);
-  while (seen.length > 2 && now - seen[0][0] > RATE_WINDOW_MS) seen.shift();
-  // While it runs, the last two seconds; afterwards, the whole answer.
-  const [since, already] = endAt === null ? seen[0] : [firstAt, 0];
-  const seconds = (now - since) / 1000;
-  if (firstAt === null || seconds < 0.1) $("rate").textContent = "–";
-  else if (tokens) $("rate").textContent = `${rate(tokens / seconds)} tokens/s`;
-  else $("rate").textContent = `≈ ${rate((chars - already) / CHARS_PER_TOKEN / seconds)} tokens/s`;
+  showPanel({ ...current, thinkingShown: !$("thinking-box").hidden }, state, onPage());
 }
-
-const rate = (value) => (value < 10 ? value.toFixed(1) : Math.round(value).toLocaleString("en"));
-const duration = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
-const size = (bytes) =>
-  bytes < 1000 ? `${bytes} B` : bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(2)} MB`;
 
 // --- hands on the page -----------------------------------------------------------------------------------------------
 
 function showSpeed() {
-  const value = speed();
-  const text = value === 0 ? "hold still" : value === Infinity ? "no limit" : `${value.toLocaleString("en")} characters/s`;
-  $("speed-text").textContent = text;
-  $("speed").setAttribute("aria-valuetext", text);
-  if (current) show();
+  $("speed-text").textContent = speedInWords();
+  $("speed").setAttribute("aria-valuetext", speedInWords());
+  show();
+}
+
+async function copied(text) {
+  say((await copy(text)) ? "Copied." : "The browser did not allow copying.");
 }
 
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (!$("send").disabled && $("prompt").value.trim()) send(request());
+  if ($("send").getAttribute("aria-disabled") !== "true" && $("prompt").value.trim()) send(request());
 });
 $("stop").addEventListener("click", () => current?.handle.abort());
 $("again").addEventListener("click", () => send(current.body));
 $("cut").addEventListener("click", () => (current.handle.detach(), show()));
 $("resume").addEventListener("click", () => (current.handle.attach(), show()));
 $("speed").addEventListener("input", showSpeed);
-$("key").addEventListener("input", () => sessionStorage.setItem(KEY, $("key").value));
-$("copy").addEventListener("click", async () => {
-  await navigator.clipboard?.writeText(current.handle.result.text).then(
-    () => ($("spoken").textContent = "Copied."),
-    () => ($("spoken").textContent = "The browser did not allow copying."),
-  );
+$("key").addEventListener("input", () => keepKey($("key").value));
+$("copy").addEventListener("click", () => copied(textOf(current)));
+$("text").addEventListener("click", ({ target }) => {
+  const button = target.closest("button.copy-code");
+  if (button) copied(button.closest(".code").querySelector("code").textContent);
 });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") current?.handle.abort();
@@ -321,9 +312,12 @@ async function configure() {
   $("about").textContent = [config.model, config.version && `v${config.version}`].filter(Boolean).join("\n");
 }
 
-$("key").value = sessionStorage.getItem(KEY) ?? "";
+$("key").value = keptKey();
 showSpeed();
+const kept = keptRun();
+if (kept?.body) $("prompt").value = kept.body.prompt;
 const left = restore(SAVED, options()); // the tab was loaded anew in the middle of an answer
-if (left) run(left);
+if (left) run(left, { body: kept?.body, sentAt: kept?.sentAt ?? Date.now(), firstAt: kept?.firstAt ?? null });
+else if (kept?.ended) showAgain(kept);
 configure().catch(() => {}); // without it the page works as well, it only says less
 $("prompt").focus({ preventScroll: true });
