@@ -128,3 +128,9 @@ def test_whatever_comes_the_hold_has_bounds(steps: list[tuple[float, int, bool]]
             ahead.pause(now)
         assert 0 <= ahead.unseen(now) <= RUN_AHEAD_TOKENS
         assert SOME_TOKENS <= ahead.tokens(now) <= RUN_AHEAD_TOKENS + SOME_TOKENS + 18_432
+
+
+def test_a_rate_that_is_known_is_not_guessed_anew() -> None:
+    ahead = Ahead(0.2, most=1000, rate=200.0)
+    ahead.seen(5, 5, 20, 1.0)
+    assert ahead.tokens(1.0) == pytest.approx(SOME_TOKENS + 40, abs=1)
