@@ -108,7 +108,10 @@ def readme_table(results: Results) -> str:
     for name in sorted(peers):
         streams, one = _smallest(results, TLS, name)
         lines.append(f"| {name}: CPU a token, × nginx, {streams} streams | | {one.ratio or '–'} | – |")
-    return "\n".join([*lines, "", f"{results.about} {results.date[:10]}; medians, and from where to where.", ""])
+    lacking = f" Not measured: {'; '.join(results.missing)}." if results.missing else ""
+    return "\n".join(
+        [*lines, "", f"{results.about} {results.date[:10]}; medians, and from where to where.{lacking}", ""]
+    )
 
 
 def _smallest(results: Results, way: str, name: str) -> tuple[int, Summary]:

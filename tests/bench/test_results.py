@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.bench import README, RESULTS
 from tests.bench.far import text_of
 from tests.bench.picture import draw
 from tests.bench.processes import BARE, TLS
-from tests.bench.promises import BEGIN, END, FAR, NEAR, broken_promises, placed
+from tests.bench.promises import BEGIN, END, FAR, NEAR, broken_promises, placed, readme_table
 from tests.bench.ratios import Answer, Cost, Middle, Round, Summary, believable, summarise, summarise_far
 from tests.bench.results import Results
 
@@ -157,6 +158,15 @@ def test_the_readme_has_the_promises_peers_and_the_picture() -> None:
     assert "| Peer: CPU a token, × nginx, 100 streams | | 10 | – |" in page
     assert page.startswith("before\n")
     assert page.endswith("![The bench's figures](folder/stem.png)\n<!-- /bench -->\nafter")
+
+
+def test_the_readme_says_what_the_newest_results_say() -> None:
+    newest = max(path for path in RESULTS.glob("20*.json") if not path.stem.endswith("-quick"))
+    results = Results.from_json(json.loads(newest.read_text("utf-8")))
+    page = README.read_text("utf-8")
+    assert placed(page, results, str(newest.with_suffix("").relative_to(README.parent))) == page
+    assert readme_table(results) in page
+    assert newest.with_suffix(".png").exists()
 
 
 def test_the_text_of_both_protocols_is_read() -> None:
