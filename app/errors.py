@@ -14,6 +14,7 @@
     │   ├── BudgetCut 402 ── BudgetExhausted 402, where nothing was started
     │   └── ShuttingDown 503 ── Draining 503, where nothing was started
     ├── Overloaded 503          ours: no room for one more ── Lagging 503, since the event loop is late
+    │                           └── KeysUnreachable 503, of a browser token's issuer
     ├── RateLimited 429         ours: the caller asks too much ── NoPlace 429, or at once
     ├── BudgetHeld 429          ours: what is left of a budget is held for streams that run
     ├── BudgetAway 503          ours: nobody knows what is left of a budget
@@ -292,6 +293,12 @@ class Lagging(Overloaded):
     """The event loop is late: one more stream would slow down all the others."""
 
     refusal = Refusal.LAG
+
+
+class KeysUnreachable(Overloaded):
+    """The published keys of a token's issuer cannot be had."""
+
+    refusal = Refusal.AUTH
 
 
 class RateLimited(SluicewayError):

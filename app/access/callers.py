@@ -3,6 +3,7 @@
     [limits]               all callers together
     [default]              what a caller's own table does not say
     [callers.acme]         a caller; its name is what streams, budgets, logs and metrics know it by
+    [issuers."https://…"]  who may make browser tokens, see `issuers.py`
 
 A caller is a name, not a key: keys come and go, its streams and what it spent stay. What a table leaves out is unbounded,
 but for two: `drain`, which lets a caller spend without reading, is only where it is named, and requests that are not
@@ -15,16 +16,19 @@ import difflib
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from .issuers import Issuer, IssuerTable
+
 # A name goes into metrics, logs and file names, so it holds nothing that means something there.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # Callers are looked at one after another nowhere, but the file is read at once: 10,000 tables take some 0.3 s.
 _MOST_CALLERS = 10_000
+_MOST_ISSUERS = 100
 _NANO = 1_000_000_000
 
 
@@ -52,6 +56,23 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Token:
+    """The browser token that a request came with, where it came with one.
+
+    Attributes:
+        token_id: tells it from others, and gives nothing away.
+        subject: whom it stands for: tokens of the same subject have the same streams.
+        models: patterns of the models that it may ask, beside the caller's own; None for all of those.
+        expired: only the running streams that it began itself are still its own.
+    """
+
+    token_id: str
+    subject: str
+    models: tuple[str, ...] | None = None
+    expired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Caller(Limits):
     """Who asks, and what that caller may.
 
@@ -62,6 +83,7 @@ class Caller(Limits):
         policies: what it may choose to happen when its reader is lost; `abort` is always there.
         grace_max_s: the longest grace that it may ask, in seconds; None for the service's own bound alone.
         upstream_passthrough: it may use Claude's other paths, which are not booked.
+        token: the browser token that it came with; None where it came with a key.
     """
 
     name: str = ""
@@ -70,6 +92,13 @@ class Caller(Limits):
     policies: frozenset[str] = frozenset({"abort", "grace", "drain"})
     grace_max_s: float | None = None
     upstream_passthrough: bool = True
+    token: Token | None = None
+
+    @property
+    def model_lists(self) -> list[tuple[str, ...]]:
+        """Lists of patterns: a model must be in each of them."""
+        of_token = self.token.models if self.token is not None else None
+        return [patterns for patterns in (self.models, of_token) if patterns is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +109,17 @@ class Roster:
         callers: by name.
         default: what a caller without a table may, such as one of `api_keys`; it has no name.
         limits: of all callers together.
+        issuers: of browser tokens, by name.
     """
 
     callers: Mapping[str, Caller] = field(default_factory=dict)
     default: Caller = Caller()
     limits: Limits = Limits()
+    issuers: Mapping[str, Issuer] = field(default_factory=dict)
+
+    def caller(self, name: str) -> Caller:
+        """The caller of this name: as its table says, or as the default does."""
+        return self.callers.get(name) or replace(self.default, name=name)
 
 
 def is_name(name: str) -> bool:
@@ -118,10 +153,26 @@ def parse_callers(text: str) -> Roster:
             )
         own = _table(tables, name, f"callers.{name}")
         callers[name] = _checked(_Caller, f"[callers.{name}]", default | own).caller(name, limits)
-    return Roster(callers, told.caller("", limits), limits)
+    return Roster(callers, told.caller("", limits), limits, _issuers(_table(document, "issuers"), callers))
 
 
-_TABLES = ("limits", "default", "callers")
+_TABLES = ("limits", "default", "callers", "issuers")
+
+
+def _issuers(tables: Mapping[str, Any], callers: Mapping[str, Caller]) -> dict[str, Issuer]:
+    if len(tables) > _MOST_ISSUERS:
+        raise ValueError(f"[issuers]: it has {len(tables)} tables, and at most {_MOST_ISSUERS} can be")
+    found = {}
+    for name in tables:
+        told = f'[issuers."{name[:80]}"]'
+        table = _checked(IssuerTable, told, _table(tables, name, told[1:-1]))
+        try:
+            if not 1 <= len(name) <= 200 or name == "sluiceway":
+                raise ValueError("an issuer's name has 1 to 200 characters, and is not sluiceway, which signs its own")
+            found[name] = table.issuer(name, callers)
+        except ValueError as error:
+            raise ValueError(f"{told} {error}") from None
+    return found
 
 
 def _as_decimal(value: object) -> object:
@@ -181,7 +232,7 @@ def _nano(usd: Decimal | None) -> int | None:
     return int(usd * _NANO) if usd is not None else None
 
 
-_Table = TypeVar("_Table", bound=_Limits)
+_Table = TypeVar("_Table", bound=BaseModel)
 
 
 def _checked(kind: type[_Table], told: str, table: dict[str, Any]) -> _Table:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from ..errors import Unauthorized
 from .callers import Caller, Roster
@@ -25,6 +26,13 @@ class Known:
     ring: KeyRing = field(default_factory=KeyRing)
 
 
+class KnowsTokens(Protocol):
+    """Who knows whose a browser token is: `Tokens`."""
+
+    def caller(self, text: str, roster: Roster, ring: KeyRing, now: float) -> Caller:
+        """The token's caller, narrowed."""
+
+
 class Guard:
     """Knows who calls. With neither keys nor a callers file, anyone may.
 
@@ -32,6 +40,7 @@ class Guard:
         keys: as configured in `api_keys`; never logged, never shown.
         known: the callers file and its keys; None where there is none.
         used: told of each key that was taken, and when.
+        tokens: knows browser tokens; None where none are taken.
 
     Attributes:
         known: the callers file and its keys, or what stands for none: nobody is bounded.
@@ -42,8 +51,10 @@ class Guard:
         keys: Iterable[str] = (),
         known: Known | None = None,
         used: Callable[[KeyRecord, float], None] = lambda _record, _now: None,
+        tokens: KnowsTokens | None = None,
     ) -> None:
         self._used = used
+        self._tokens = tokens
         self.replace(keys)
         self._has_file = known is not None
         self.known = known if known is not None else Known()
@@ -69,24 +80,26 @@ class Guard:
     def identify(self, headers: Mapping[str, str], now: float) -> Caller:
         """Who calls; one without a name where anyone may.
 
-        Takes `Authorization: Bearer KEY` and `x-api-key: KEY`, since Anthropic's SDKs have sent both.
+        Takes `Authorization: Bearer KEY` and `x-api-key: KEY`, a key or a browser token, since Anthropic's SDKs have sent both.
 
         Args:
             headers: of the request.
             now: seconds since 1970.
 
         Raises:
-            Unauthorized: no key, or one that is unknown, revoked or has expired.
+            Unauthorized: no key, or one that is unknown, revoked or has expired, or a token that is not to be believed.
+            KeysNeeded, KeysUnreachable: as `Tokens.caller` does.
         """
         if not self.demands_keys:
             return Caller()
-        scheme, _, token = headers.get("Authorization", "").partition(" ")
-        given = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        given = given_key(headers)
         if not given:
             raise Unauthorized("a key is needed: send Authorization: Bearer KEY, or x-api-key: KEY")
         name = self._keys.caller_of(given)
         if name is not None:
-            return self.roster.callers.get(name) or replace(self.roster.default, name=name)
+            return self.roster.caller(name)
+        if self._tokens is not None and is_token(given):
+            return self._tokens.caller(given, self.known.roster, self.known.ring, now)
         caller = self._by_made_key(given, now)
         if caller is None:
             raise Unauthorized("this key is not known here")
@@ -100,3 +113,14 @@ class Guard:
         if record is not None and caller is not None:
             self._used(record, now)
         return caller
+
+
+def given_key(headers: Mapping[str, str]) -> str:
+    """The key or the token that a request's head holds; empty for none."""
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+
+
+def is_token(text: str) -> bool:
+    """Whether it looks like a browser token, and not like a key: a JWT begins with a brace, in base 64."""
+    return text.startswith("eyJ") and text.count(".") == 2

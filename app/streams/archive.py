@@ -39,7 +39,7 @@ class Archive:
     def __init__(self, bounds: ReplayBounds) -> None:
         self._bounds = bounds
         self._kept: dict[str, Kept] = {}  # oldest first
-        self._named: dict[tuple[str, str], Terms] = {}  # the newest stream of each caller's name
+        self._named: dict[tuple[str, str, str], Terms] = {}  # the newest stream of each name: caller, subject, name
         self.budget = ReplayBudget(bounds.replay_total_bytes)
         self.budget.relieve = self._relieve
 
@@ -69,26 +69,26 @@ class Archive:
 
     def claim(self, terms: Terms) -> Terms | None:
         """Gives the caller's name to this stream; returns the one that had it."""
-        key = terms.caller, terms.name
+        key = terms.caller, terms.subject, terms.name
         older = self._named.get(key)
         self._named[key] = terms
         return older
 
-    def release(self, caller: str, name: str) -> Terms | None:
+    def release(self, caller: str, subject: str, name: str) -> Terms | None:
         """Takes the name from the caller's stream that has it, and returns that one."""
-        return self._named.pop((caller, name), None)
+        return self._named.pop((caller, subject, name), None)
 
-    def named(self, caller: str, name: str) -> Terms | None:
+    def named(self, caller: str, subject: str, name: str) -> Terms | None:
         """The caller's newest stream of this name, while it runs or can be read again."""
-        return self._named.get((caller, name))
+        return self._named.get((caller, subject, name))
 
     def forget(self, terms: Terms) -> None:
         """Lets go of a stream and of its name, if it has that still. Idempotent."""
         kept = self._kept.pop(terms.stream_id, None)
         if kept is not None:
             kept.frames.replay.clear()
-        if self._named.get((terms.caller, terms.name)) is terms:
-            del self._named[terms.caller, terms.name]
+        if self._named.get((terms.caller, terms.subject, terms.name)) is terms:
+            del self._named[terms.caller, terms.subject, terms.name]
 
     def _relieve(self) -> bool:
         """Frees the replay of the stream that ended longest ago; tells whether there was one."""

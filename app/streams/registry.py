@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from types import TracebackType
 
+from ..access.callers import Caller
 from ..answer.outcome import Outcome
 from ..answer.sse import numbered
 from ..errors import (
@@ -38,7 +38,7 @@ from .meter import Running
 from .replay import Replay
 from .room import Room
 from .session import Asked, Session
-from .terms import Policy, Terms, new_stream_id
+from .terms import Policy, Terms, is_of, new_stream_id, same
 from .watch import Watch
 
 log = logging.getLogger(__name__)
@@ -108,9 +108,10 @@ class Streams:
         """Whether a new stream may be resumable."""
         return self._archive.has_room
 
-    def named(self, caller: str, name: str) -> Terms | None:
+    def named(self, caller: Caller, name: str) -> Terms | None:
         """The caller's newest stream of this name, while it runs or can be read again."""
-        return self._archive.named(caller, name)
+        terms = self._archive.named(*_owner(caller), name)
+        return terms if terms is not None and is_of(caller, terms, runs=terms.stream_id in self.live) else None
 
     def check_room(self) -> None:
         """Whether a stream could be started now; one that nobody reads makes room for it.
@@ -129,13 +130,13 @@ class Streams:
         """Ends a stream so that another one, or a reader, has its place. See `Room`."""
         return self._room.give_way(caller, name)
 
-    def overtake(self, caller: str, name: str) -> bool:
+    def overtake(self, caller: Caller, name: str) -> bool:
         """Ends the caller's stream of this name here, because a newer one begins elsewhere.
 
         Returns:
             Whether there was one.
         """
-        older = self._archive.release(caller, name)
+        older = self._archive.release(*_owner(caller), name)
         self._room.end_older(older)
         return older is not None
 
@@ -252,7 +253,7 @@ class Streams:
             self._check_idle()
 
     async def resume(
-        self, stream_id: str, caller: str, connection: Connection, admit: Callable[[], Awaitable[Ticket]]
+        self, stream_id: str, caller: Caller, connection: Connection, admit: Callable[[], Awaitable[Ticket]]
     ) -> Session | None:
         """Gives the reader on `connection` every frame after its `sent_id`, then what is still to come.
 
@@ -281,14 +282,14 @@ class Streams:
             connection.release(None)
         return None
 
-    def readable(self, stream_id: str, caller: str, sent_id: int) -> tuple[Session | None, Kept]:
+    def readable(self, stream_id: str, caller: Caller, sent_id: int) -> tuple[Session | None, Kept]:
         """What `resume` would give a reader that has every frame up to `sent_id`: the running stream, or what is kept.
 
         Raises:
             NotFound, Expired, BadRequest: as `resume` does.
         """
         session, kept = self._found(stream_id)
-        if kept is None or not _same(kept.terms.caller, caller):
+        if kept is None or not is_of(caller, kept.terms, runs=session is not None):
             raise NotFound("no stream has this id")
         if not kept.frames.replay.keeps:
             raise Expired("this stream keeps nothing to resume from")
@@ -299,7 +300,7 @@ class Streams:
         _check_place(kept.frames.replay, sent_id)
         return session, kept
 
-    def find(self, stream_id: str, caller: str, stop_token: str | None) -> Session | None:
+    def find(self, stream_id: str, caller: Caller, stop_token: str | None) -> Session | None:
         """A stream that this caller, or this stop token, may stop or steer; None if it has ended already.
 
         Raises:
@@ -308,11 +309,11 @@ class Streams:
         session, kept = self._found(stream_id)
         if kept is None:
             raise NotFound("no stream has this id")
-        if stop_token and _same(kept.terms.stop_token, stop_token):
+        if stop_token and same(kept.terms.stop_token, stop_token):
             return session
-        if not caller:
+        if not caller.name:
             raise Forbidden("the stream's own X-Stop-Token is needed")
-        if not _same(kept.terms.caller, caller):
+        if not is_of(caller, kept.terms, runs=session is not None):
             raise NotFound("no stream has this id")
         return session
 
@@ -376,9 +377,9 @@ class Streams:
             )  # fmt: skip
 
 
-def _same(secret: str, given: str) -> bool:
-    # Compared as bytes, because a token from outside may hold any characters, and in constant time.
-    return hmac.compare_digest(secret.encode("utf-8", "surrogatepass"), given.encode("utf-8", "surrogatepass"))
+def _owner(caller: Caller) -> tuple[str, str]:
+    """To whom a name belongs: users of one caller may call their chats the same."""
+    return caller.name, caller.token.subject if caller.token is not None else ""
 
 
 def _check_place(replay: Replay, frame_id: int) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hmac
 import secrets
 from dataclasses import dataclass
 from enum import Enum
+
+from ..access.callers import Caller
 
 # Bytes of chance in an id or a token, 144 bits: nobody guesses one, and no two streams ever meet.
 _CHANCE_BYTES = 18
@@ -30,6 +33,8 @@ class Terms:
         grace_s: the grace period in seconds, for that policy.
         stop_token: whoever has it may stop the stream.
         name: the caller's own name for it, by which it is found again; empty for none.
+        subject: whom it is for, of the caller's own users; empty for the caller itself.
+        token_id: of the browser token that it was asked for with; empty for none.
         commits_early: silence before Claude's first event is broken by a sign of life, which commits the status.
     """
 
@@ -40,7 +45,35 @@ class Terms:
     grace_s: float = 0.0
     stop_token: str = ""
     name: str = ""
+    subject: str = ""
+    token_id: str = ""
     commits_early: bool = True
+
+
+def is_of(caller: Caller, terms: Terms, *, runs: bool) -> bool:
+    """Whether a stream is its caller's to read and to steer.
+
+    A key has all streams of its caller. A browser token has those of its subject, and once it has expired only those that
+    it began itself, while they run.
+
+    Args:
+        caller: who asks.
+        terms: of the stream.
+        runs: it has not ended.
+    """
+    if not same(terms.caller, caller.name):
+        return False
+    token = caller.token
+    if token is None:
+        return True
+    if token.expired:
+        return runs and terms.token_id == token.token_id
+    return terms.subject == token.subject
+
+
+def same(secret: str, given: str) -> bool:
+    """Whether two texts are the same, in constant time; one from outside may hold any characters."""
+    return hmac.compare_digest(secret.encode("utf-8", "surrogatepass"), given.encode("utf-8", "surrogatepass"))
 
 
 def new_stream_id(worker: int = 0) -> str:

@@ -65,7 +65,7 @@ def check_asked(caller: Caller, model: str, max_tokens: int, fields: Mapping[str
     Raises:
         Forbidden: it may not ask the model. BadRequest: it asks for too much, or what is named beside cannot be read.
     """
-    if caller.models is None and caller.max_tokens is None:
+    if not caller.model_lists and caller.max_tokens is None:
         return
     _check_model(caller, "model", model)
     _check_max_tokens(caller, "max_tokens", max_tokens)
@@ -80,11 +80,11 @@ def check_asked(caller: Caller, model: str, max_tokens: int, fields: Mapping[str
 
 
 def _check_model(caller: Caller, name: str, model: object) -> None:
-    if caller.models is None:
-        return
     asked = model if isinstance(model, str) else ""
-    if not any(fnmatchcase(asked, pattern) for pattern in caller.models):
-        may = ", ".join(caller.models)
+    for patterns in caller.model_lists:
+        if any(fnmatchcase(asked, pattern) for pattern in patterns):
+            continue
+        may = ", ".join(patterns)
         raise Forbidden(f"{name}: caller {caller.name} may not ask {asked[:80]!r}; its models are {may}", field=name)
 
 
@@ -105,6 +105,8 @@ def _beside(fields: Mapping[str, Any], name: str) -> list[_Named]:
 
 def check_passing(caller: Caller, method: str, path: str) -> None:
     """Whether a request may pass to Claude unread and unbooked. Raises Forbidden."""
+    if caller.token is not None:
+        raise Forbidden("a browser token may not use Claude's other paths, which show the whole workspace's")
     if not caller.upstream_passthrough:
         raise Forbidden(
             f"caller {caller.name} may not use Claude's other paths: upstream_passthrough is false",

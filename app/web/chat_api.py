@@ -80,8 +80,8 @@ class ChatApi:
         """The paths of a chat."""
         return [
             Route("POST", "/api/chat", self.chat, body=Body.QUESTION, told=_CHAT),
-            Route("GET", "/api/chat/{id}/stream", self.resume, told=_RESUME),
-            Route("POST", "/api/chat/{id}/stop", self.stop, told=_STOP),
+            Route("GET", "/api/chat/{id}/stream", self.resume, told=_RESUME, of_a_stream=True),
+            Route("POST", "/api/chat/{id}/stop", self.stop, told=_STOP, of_a_stream=True),
         ]
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
@@ -107,7 +107,7 @@ class ChatApi:
 
     async def resume(self, request: web.Request) -> web.StreamResponse:
         """`GET /api/chat/{id}/stream`: the chat's newest answer from its start; 204 where there is nothing."""
-        terms = self.opener.streams.named(request[CALLER].name, request.match_info["id"])
+        terms = self.opener.streams.named(request[CALLER], request.match_info["id"])
         if terms is None:
             return web.Response(status=204)
         try:
@@ -118,11 +118,11 @@ class ChatApi:
     async def stop(self, request: web.Request) -> web.Response:
         """`POST /api/chat/{id}/stop`: stop now, whoever reads."""
         name = request.match_info["id"]
-        terms = self.opener.streams.named(request[CALLER].name, name)
+        terms = self.opener.streams.named(request[CALLER], name)
         if terms is None:
             raise NotFound("no chat of yours has this id")
         if NEWER in request.headers:
-            return web.json_response({"stopped": self.opener.streams.overtake(request[CALLER].name, name)})
+            return web.json_response({"stopped": self.opener.streams.overtake(request[CALLER], name)})
         session = self.opener.streams.live.get(terms.stream_id)
         if session is not None:
             session.stop(Outcome.STOPPED, Stopped("the stream was stopped"))

@@ -55,9 +55,21 @@ def read_known(files: KeyFiles) -> Known:
     except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(f"callers_file {path!r}: {_reason(error)}") from None
     try:
+        _check_issuers(roster)
         return Known(roster, files.read())
     except (OSError, ValueError) as error:
-        raise SettingsError(f"callers_file {path!r}: its keys: {_reason(error)}") from None
+        raise SettingsError(f"callers_file {path!r}: {_reason(error)}") from None
+
+
+def _check_issuers(roster: Roster) -> None:
+    """Looks whether the issuers' keys are any. Raises ValueError: one is not."""
+    if not roster.issuers:
+        return
+    from ..access.tokens import imported  # here, because its library takes a second that other services do not need
+
+    for issuer in roster.issuers.values():
+        if issuer.key:
+            imported(issuer)
 
 
 def _check_exposure(settings: Settings) -> None:

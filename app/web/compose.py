@@ -41,7 +41,6 @@ from ..upstream.recount import Reconciler
 from . import descriptors
 from .admin_api import admin_routes
 from .bodies import Bodies, BodyBound
-from .callers_watch import CallersWatch
 from .chat_api import ChatApi
 from .checks import check
 from .credentials import Credentials
@@ -50,6 +49,7 @@ from .entrance import Body, Entrance, Route
 from .errors import errors_as_json
 from .forwarding import Forwarder
 from .gauges import gauge_routes
+from .known_callers import KnownCallers
 from .limits import limiting
 from .messages_api import MessagesApi
 from .openapi import openapi_route
@@ -94,8 +94,7 @@ class Service:
     streams: Streams
     refusals: Refusals
     crowd: Crowd
-    _guard: Guard
-    _callers: CallersWatch | None
+    _callers: KnownCallers
     _prices: Prices
     _metrics: Metrics
     _page: dict[str, Any]
@@ -108,13 +107,11 @@ class Service:
         """
         new, old = settings.flat(), self.settings.flat()
         taken = Settings.model_validate(old | {name: new[name] for name in REREAD})
-        prices, known = check(taken), self._callers.read() if self._callers is not None else None
+        prices = check(taken)
+        self._callers.read_again(taken.callers)
         self._prices.replace(prices)
         self._metrics.show_prices(self._prices)
-        self._guard.replace(_keys_of(taken.callers))
-        if self._callers is not None and known is not None:
-            self._callers.take(self._guard, known)
-        self._page["auth"] = self._guard.demands_keys
+        self._page["auth"] = self._callers.guard.demands_keys
         others = [name for name in new if name not in REREAD and new[name] != old[name]]
         self.settings = taken
         told = f"; {', '.join(others)} changed: that takes a restart" if others else ""
@@ -145,14 +142,15 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
         stack.push_async_callback(claude.close)
         if settings.claude.warm_connections:
             await stack.enter_async_context(beside(claude.keep_warm(settings.claude.warm_connections)))
-        guard, callers = await _guard(stack, settings.callers)
+        callers = await _known_callers(stack, settings.callers)
+        guard = callers.guard
         ledger = Ledger(prices)
         limiter = await stack.enter_async_context(limiting(settings, guard, registry, prices, ledger, spec.count))
         streams = limiter.streams = await _streams(stack, settings, claude, metrics, ledger, spec.number)
         page = _page(settings, credentials, guard)
         opener = Opener(claude, streams, limiter, settings.readers, HeadersUp(settings.passing.forward_headers))
         passed = await _pass_through(stack, settings, opener)
-        entrance = _entrance(settings, guard)
+        entrance = _entrance(settings, callers.identity)
         cors = Cors(settings.callers.cors_origins)
         forwarder = Forwarder(spec, settings.readers)
         stack.push_async_callback(forwarder.close)
@@ -161,12 +159,12 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
         crowd = _crowd(settings.connections)
         before = [part.middleware for part in (refusals, crowd, entrance)]
         app = web.Application(middlewares=[*cors.middlewares, errors_as_json, *before, *forwarder.middlewares])
-        routes = [*_routes(opener, settings, prices, page, forwarder), *passed.routes()]
+        routes = [*_routes(opener, settings, prices, page, forwarder), *callers.routes(), *passed.routes()]
         entrance.install(app, [*routes, openapi_route(settings, routes)])
         cors.install(app)
         admin = _admin(streams, registry)
         app.on_response_prepare.append(guard_response)
-        yield Service(settings, app, admin, claude, streams, refusals, crowd, guard, callers, prices, metrics, page)
+        yield Service(settings, app, admin, claude, streams, refusals, crowd, callers, prices, metrics, page)
 
 
 def _admin(streams: Streams, registry: CollectorRegistry) -> web.Application:
@@ -176,14 +174,12 @@ def _admin(streams: Streams, registry: CollectorRegistry) -> web.Application:
     return admin
 
 
-async def _guard(stack: AsyncExitStack, callers: Callers) -> tuple[Guard, CallersWatch | None]:
-    """Who knows the callers, and what keeps that in step with their file, if there is one."""
-    watch = CallersWatch.of(callers)
-    if watch is None:
-        return Guard(_keys_of(callers)), None
-    guard = Guard(_keys_of(callers), watch.read(), watch.audit.used)
-    await stack.enter_async_context(beside(watch.run(guard)))
-    return guard, watch
+async def _known_callers(stack: AsyncExitStack, settings: Callers) -> KnownCallers:
+    """What is known of callers, kept in step with their file."""
+    callers = KnownCallers.of(settings)
+    if callers.watch is not None:
+        await stack.enter_async_context(beside(callers.watch.run(callers.guard)))
+    return callers
 
 
 async def _streams(
@@ -267,10 +263,6 @@ def _routes(
     ]
 
 
-def _keys_of(callers: Callers) -> tuple[str, ...]:
-    return () if callers.auth == "none" else callers.api_keys
-
-
 def _hosts(settings: Settings) -> frozenset[str] | None:
     """The names that the service answers to without keys; None where any page may call anyway."""
     callers = settings.callers
@@ -296,13 +288,15 @@ def _reconcile(settings: Settings, claude: Claude) -> Callable[[Entry, Transcrip
     return Reconciler(claude, ReconcileLimit(settings.costs.reconcile_per_minute)).reconcile
 
 
-def _entrance(settings: Settings, guard: Guard) -> Entrance:
+def _entrance(settings: Settings, identity: Identity) -> Entrance:
     limits = settings.bodies
     bounds = {
         Body.QUESTION: _bound(limits, limits.max_body_bytes, "max_body_bytes", _MOST_VALUES_OF_A_QUESTION),
         Body.MESSAGES: _bound(limits, limits.max_messages_bytes, "max_messages_bytes", _MOST_VALUES),
     }
-    return Entrance(guard, Bodies(limits.max_arriving_bytes), bounds, settings.callers.cors_origins, _hosts(settings))
+    return Entrance(
+        identity, Bodies(limits.max_arriving_bytes), bounds, settings.callers.cors_origins, _hosts(settings)
+    )
 
 
 def _bound(limits: BodyLimits, max_bytes: int, setting: str, max_values: int = 0) -> BodyBound:

@@ -8,7 +8,6 @@ request's head alone.
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -16,11 +15,11 @@ from enum import Enum
 from aiohttp import hdrs, web
 
 from ..access.callers import Caller
-from ..access.guard import Guard
 from ..access.sites import check_content_type, check_host, check_site
 from ..errors import BadRequest, Unauthorized
 from .bodies import Bodies, BodyBound
 from .errors import Handler
+from .identity import Identity
 from .operation import Operation
 from .requests import parse_object
 from .slashes import DoubledSlashes
@@ -59,6 +58,7 @@ class Route:
         who: may ask.
         body: is taken.
         told: what `/openapi.json` says of it.
+        of_a_stream: it concerns one stream, whose own browser token may have expired meanwhile.
     """
 
     method: str
@@ -67,6 +67,7 @@ class Route:
     who: Who = Who.CALLER
     body: Body = Body.NONE
     told: Operation = field(default_factory=Operation)
+    of_a_stream: bool = False
 
 
 # Who asks, and what that caller may; without a name where nobody is known.
@@ -81,7 +82,7 @@ class Entrance:
     """Lets requests in.
 
     Args:
-        guard: knows who calls.
+        identity: says who asks.
         bodies: reads them.
         bounds: of the bodies, by kind; of those of a control request it knows itself.
         origins: of other sites' pages that may call.
@@ -90,13 +91,13 @@ class Entrance:
 
     def __init__(
         self,
-        guard: Guard,
+        identity: Identity,
         bodies: Bodies,
         bounds: Mapping[Body, BodyBound],
         origins: Iterable[str] = (),
         hosts: Collection[str] | None = None,
     ) -> None:
-        self._guard, self._bodies = guard, bodies
+        self._identity, self._bodies = identity, bodies
         self._bounds = {Body.CONTROL: BodyBound(_CONTROL_BYTES, _CONTROL_S), **bounds}
         self._origins = frozenset(origins)
         self._hosts = hosts
@@ -119,16 +120,17 @@ class Entrance:
         """
         if request.match_info.http_exception is not None:
             return await handler(request)  # no route: there is nothing to guard
-        if self._hosts is not None and not self._guard.demands_keys and not _is_unix(request):
+        if self._hosts is not None and not self._identity.demands_keys and not _is_unix(request):
             check_host(request.headers.get(hdrs.HOST, ""), self._hosts)
         route = self._routes.get(request.match_info.route) or Route("", "", handler)
         if route.who is Who.STEERER:
             await self._let_steer(request)
         else:
-            request[CALLER] = (
-                self._guard.identify(request.headers, time.time()) if route.who is Who.CALLER else Caller()
-            )
-        if route.body in (Body.QUESTION, Body.MESSAGES):
+            request[CALLER] = await self._identity.of(request.headers) if route.who is Who.CALLER else Caller()
+        token = request[CALLER].token
+        if token is not None and token.expired and not route.of_a_stream:
+            raise Unauthorized("this token has expired")
+        if route.body in (Body.QUESTION, Body.MESSAGES) or (route.body is Body.CONTROL and route.who is Who.CALLER):
             check_content_type(request.headers)
             request[BODY] = await self._bodies.read(request, self._bounds[route.body])
         elif STOP_TOKEN not in request:
@@ -139,7 +141,7 @@ class Entrance:
         """Where there are no keys, a request proves nothing: it must not be one that any site's page can send."""
         changes = request.method not in (hdrs.METH_GET, hdrs.METH_HEAD)
         allowed = "*" in self._origins or request.headers.get(hdrs.ORIGIN) in self._origins
-        if changes and not self._guard.demands_keys and not allowed:
+        if changes and not self._identity.demands_keys and not allowed:
             check_site(request.headers)
 
     async def _let_steer(self, request: web.Request) -> None:
@@ -152,7 +154,7 @@ class Entrance:
             return
         refusal: Unauthorized | None = None
         try:
-            request[CALLER] = self._guard.identify(request.headers, time.time())
+            request[CALLER] = await self._identity.of(request.headers)
         except Unauthorized as error:
             refusal = error
         request[BODY] = await self._bodies.read(request, bound)

@@ -10,6 +10,7 @@ from aiohttp import web
 from ..errors import WorkerLost
 from ..streams.registry import Streams
 from ..streams.session import Session
+from ..streams.terms import is_of
 from .entrance import CALLER, Route
 from .operation import Answer, Operation
 
@@ -25,12 +26,12 @@ def gauge_routes(streams: Streams) -> list[Route]:
 
     async def gauges(request: web.Request) -> web.Response:
         session = streams.live.get(request.match_info["id"])
-        if session is None or session.terms.caller != request[CALLER].name:
+        if session is None or not is_of(request[CALLER], session.terms, runs=True):
             # The same for another caller's stream, so that nobody learns that it exists.
             return web.Response(status=204)
         return web.json_response(_gauges(session))
 
-    return [Route("GET", "/api/stream/{id}/gauges", gauges, told=_TOLD)]
+    return [Route("GET", "/api/stream/{id}/gauges", gauges, told=_TOLD, of_a_stream=True)]
 
 
 def _gauges(session: Session) -> dict[str, Any]:

@@ -103,15 +103,18 @@ class Opener:
         return await self._serve(connection, session)
 
     def _terms(self, request: web.Request, wanted: Wanted) -> Terms:
+        caller = request[CALLER]
         return Terms(
             self.streams.new_id(),
-            request[CALLER].name,
+            caller.name,
             wanted.model,
             wanted.policy,
             wanted.grace_s,
             stop_token=new_stop_token(),
             name=wanted.name,
             commits_early=not wanted.as_client,
+            subject=caller.token.subject if caller.token is not None else "",
+            token_id=caller.token.token_id if caller.token is not None else "",
         )
 
     async def resume(
@@ -132,11 +135,11 @@ class Opener:
         told = {"X-Stream-Id": stream_id, **headers}
         connection = self._connection(request, told, sent_id=sent_id, credits=credits)
         if request.method == hdrs.METH_HEAD:  # a HEAD request must not take the stream over from its reader
-            self.streams.readable(stream_id, request[CALLER].name, sent_id)
+            self.streams.readable(stream_id, request[CALLER], sent_id)
             return web.Response(headers=connection.response.headers)
         try:
             session = await self.streams.resume(
-                stream_id, request[CALLER].name, connection, lambda: self.limiter.admit_reader(request[CALLER])
+                stream_id, request[CALLER], connection, lambda: self.limiter.admit_reader(request[CALLER])
             )
         except SluicewayError:
             if connection.committed:  # the rest is no longer kept; an end without a last event says so

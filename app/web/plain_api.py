@@ -72,10 +72,10 @@ class PlainApi:
         """The paths of the plain protocol."""
         return [
             Route("POST", "/api/stream", self.stream, body=Body.QUESTION, told=_STREAM),
-            Route("GET", "/api/stream/{id}", self.resume, told=_RESUME),
-            Route("DELETE", "/api/stream/{id}", self.stop, Who.STEERER, Body.CONTROL, _STOP),
-            Route("POST", "/api/stream/{id}/stop", self.stop, Who.STEERER, Body.CONTROL, _STOP),
-            Route("POST", "/api/stream/{id}/shown", self.shown, Who.STEERER, Body.CONTROL, _SHOWN),
+            Route("GET", "/api/stream/{id}", self.resume, told=_RESUME, of_a_stream=True),
+            Route("DELETE", "/api/stream/{id}", self.stop, Who.STEERER, Body.CONTROL, _STOP, of_a_stream=True),
+            Route("POST", "/api/stream/{id}/stop", self.stop, Who.STEERER, Body.CONTROL, _STOP, of_a_stream=True),
+            Route("POST", "/api/stream/{id}/shown", self.shown, Who.STEERER, Body.CONTROL, _SHOWN, of_a_stream=True),
         ]
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
@@ -123,7 +123,7 @@ class PlainApi:
 
     def _steered(self, request: web.Request) -> Session | None:
         """The stream that the caller, by its key or by the stream's own stop token, may steer."""
-        return self.opener.streams.find(request.match_info["id"], request[CALLER].name, request.get(STOP_TOKEN))
+        return self.opener.streams.find(request.match_info["id"], request[CALLER], request.get(STOP_TOKEN))
 
 
 def _credits(request: web.Request) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from app.access.callers import Caller
 from app.money.prices import SHIPPED, load_prices
 from app.streams.lifecycle import ReaderState
 from app.tools.simulator.answer import numbered_text
@@ -82,7 +83,7 @@ async def test_a_chat_is_replayed_from_its_start_while_it_runs_and_for_a_while_a
 
     assert text_of(live) == numbered_text(60)
     assert ended == live
-    await eventually(lambda: service.streams.named("", "c1") is None)
+    await eventually(lambda: service.streams.named(Caller(), "c1") is None)
     async with client.get(f"{service.url}/api/chat/c1/stream") as response:
         assert (response.status, await response.read()) == (204, b"")
 
@@ -115,7 +116,7 @@ async def test_a_lost_page_stops_claude_unless_it_asked_to_come_back(
     assert book.gone_at is not None
     assert book.gone_at - reader.left_at <= AT_ONCE_S
     reader.leave()
-    await eventually(lambda: service.streams.named("", "c1") is None)
+    await eventually(lambda: service.streams.named(Caller(), "c1") is None)
 
 
 async def test_a_page_that_is_lost_before_the_first_word_comes_back_too(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from app.access.callers import Caller
 from app.answer.outcome import Outcome
 from app.streams.session import Session
 from tests.support.clock import jumping, settled
@@ -31,7 +32,7 @@ async def test_a_newer_stream_of_a_name_ends_the_older_one_and_has_the_name() ->
         assert older.outcome is Outcome.TAKEN_OVER
         assert b"a newer question has taken this one's place" in reader.received
         assert newer.outcome is None
-        found = opened.streams.named("c", "chat")
+        found = opened.streams.named(Caller(name="c"), "chat")
         assert found is not None
         assert found.stream_id == "st_2"
 
@@ -48,7 +49,7 @@ async def test_a_name_is_its_callers_own_and_none_is_none() -> None:
         assert [session.outcome for session in sessions] == [None] * 5
         found = [opened.streams.named(caller, name) for caller, name in (("c", "chat"), ("d", "chat"), ("c", "other"))]
         assert [terms.stream_id for terms in found if terms is not None] == ["st_1", "st_2", "st_3"]
-        assert opened.streams.named("c", "") is None
+        assert opened.streams.named(Caller(name="c"), "") is None
         assert opened.streams.named("d", "other") is None
 
 
@@ -58,11 +59,11 @@ async def test_a_newer_question_elsewhere_ends_the_one_here_and_its_name_is_gone
         session, _ = named(opened, "st_1")
         await settled()
         assert opened.streams.overtake("d", "chat") is False
-        assert opened.streams.named("c", "chat") is session.terms
+        assert opened.streams.named(Caller(name="c"), "chat") is session.terms
         assert opened.streams.overtake("c", "chat") is True
         await settled()
         assert session.outcome is Outcome.TAKEN_OVER
-        assert opened.streams.named("c", "chat") is None
+        assert opened.streams.named(Caller(name="c"), "chat") is None
         assert opened.streams.overtake("c", "chat") is False
 
 
@@ -72,11 +73,11 @@ async def test_an_ended_stream_has_its_name_for_as_long_as_it_can_be_read_again(
         _, connection = named(opened, "st_1", steps=SHORT)
         await connection.over.wait()
         await asyncio.sleep(59.0)
-        found = opened.streams.named("c", "chat")
+        found = opened.streams.named(Caller(name="c"), "chat")
         assert found is not None
         assert found.stream_id == "st_1"
         await asyncio.sleep(2.0)
-        assert opened.streams.named("c", "chat") is None
+        assert opened.streams.named(Caller(name="c"), "chat") is None
 
 
 @jumping
@@ -87,6 +88,6 @@ async def test_a_name_that_a_newer_stream_has_is_not_taken_from_it_when_the_olde
         await asyncio.sleep(59.0)
         named(opened, "st_2")
         await asyncio.sleep(2.0)
-        found = opened.streams.named("c", "chat")
+        found = opened.streams.named(Caller(name="c"), "chat")
         assert found is not None
         assert found.stream_id == "st_2"

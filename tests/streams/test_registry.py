@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from app.access.callers import Caller
 from app.answer.outcome import Outcome
 from app.errors import BadRequest, Expired, Forbidden, NotFound, ShuttingDown
 from app.streams.lifecycle import ReaderState
@@ -52,7 +53,7 @@ async def test_only_the_same_caller_finds_a_stream_living_or_ended() -> None:
             with pytest.raises(NotFound):
                 await opened.resume(stream_id, "another", FakeConnection())
             with pytest.raises(NotFound):
-                opened.streams.find(stream_id, "another", None)
+                opened.streams.find(stream_id, Caller(name="another"), None)
 
 
 @dataclass
@@ -80,10 +81,10 @@ def test_a_stream_is_steered_by_its_caller_or_its_token(steering: Steering) -> N
             session, _ = opened.start(ENDLESS, FakeConnection(stalls_at=0))
             await settled()
             if steering.error is None:
-                assert opened.streams.find("st_1", steering.caller, steering.token) is session
+                assert opened.streams.find("st_1", Caller(name=steering.caller), steering.token) is session
             else:
                 with pytest.raises(steering.error):
-                    opened.streams.find("st_1", steering.caller, steering.token)
+                    opened.streams.find("st_1", Caller(name=steering.caller), steering.token)
 
     run(scene())
 

@@ -9,6 +9,7 @@ import weakref
 
 import pytest
 
+from app.access.callers import Caller
 from app.answer.events import ClaudeEvent, Delta
 from app.answer.outcome import Outcome
 from app.errors import ShuttingDown, SluicewayError, Stopped, UpstreamCut, UpstreamTimeout
@@ -83,12 +84,12 @@ class Visitor:
             if rng.random() < 0.9:
                 await asyncio.sleep(rng.choice([0.0, 0.001, 0.2, self.grace_s * 0.9]))
             connection = self.connection()
-            coming = asyncio.create_task(streams.resume(self.stream_id, "c", connection, admitted))
+            coming = asyncio.create_task(streams.resume(self.stream_id, Caller(name="c"), connection, admitted))
         if connection.committed:
             assert self.page.text == whole
             assert "done" in self.page.last
             again = Page()
-            await streams.resume(self.stream_id, "c", (second := FakeConnection()), admitted)
+            await streams.resume(self.stream_id, Caller(name="c"), (second := FakeConnection()), admitted)
             await second.over.wait()
             again.take(second.received)
             assert again == self.page, "a finished stream is read again, the same"
@@ -125,7 +126,7 @@ class Visitor:
                 connection.finding = self.rng.choice(list(Finding))  # the next look finds it
             case _ if session is not None:  # a second tab, which is closed after a while
                 other = FakeConnection(self.rng.randrange(session.replay.last_id + 1))
-                await self.under_test.streams.resume(self.stream_id, "c", other, admitted)
+                await self.under_test.streams.resume(self.stream_id, Caller(name="c"), other, admitted)
                 await asyncio.sleep(self.rng.choice([0.0, 0.1]))
                 session.lost(other)
                 other.break_off()

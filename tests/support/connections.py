@@ -13,6 +13,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from app.access.callers import Caller
 from app.errors import SluicewayError
 from app.money.ledger import Account, Ledger
 from app.money.prices import Prices, load_prices
@@ -218,7 +219,7 @@ class StreamsUnderTest:
 
     async def resume(self, stream_id: str, caller: str, connection: FakeConnection) -> Session | None:
         """A reader comes back, and is handled as on the path for it."""
-        session = await self.streams.resume(stream_id, caller, connection, admitted)
+        session = await self.streams.resume(stream_id, Caller(name=caller), connection, admitted)
         if session is not None:
             connection.handled = lambda: session.lost(connection)
         return session

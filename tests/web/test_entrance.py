@@ -58,7 +58,7 @@ async def bare(client: aiohttp.ClientSession) -> AsyncIterator[str]:
     async def handler(request: web.Request) -> web.Response:
         return web.json_response({"caller": request[CALLER].name, "body": request.get(BODY, b"").decode()})
 
-    entrance = Entrance(Guard([KEY]), Bodies(1000), {Body.QUESTION: BodyBound(10, 5.0, "some_setting")})
+    entrance = Entrance(Identity(Guard([KEY])), Bodies(1000), {Body.QUESTION: BodyBound(10, 5.0, "some_setting")})
     app = web.Application(middlewares=[errors_as_json, entrance.middleware])
     app.router.add_post("/undeclared", handler)
     entrance.install(app, [Route("POST", "/declared", handler, Who.ANYONE, Body.QUESTION)])

@@ -1,0 +1,59 @@
+"""What the service knows of callers, put together: their keys and files, and the browser tokens that stand for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..access.guard import Guard
+from ..access.key_sets import KeySets
+from ..settings.sections import Callers
+from .callers_watch import CallersWatch
+from .entrance import Route
+from .identity import Identity
+from .token_api import Sign, TokenApi
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCallers:
+    """What the service knows of callers.
+
+    Attributes:
+        guard: knows them.
+        identity: says who asks.
+        watch: keeps the guard in step with the callers file; None where there is none.
+        sign: signs browser tokens; None where there is no callers file.
+    """
+
+    guard: Guard
+    identity: Identity
+    watch: CallersWatch | None = None
+    sign: Sign | None = None
+
+    @classmethod
+    def of(cls, callers: Callers) -> KnownCallers:
+        """Those that the settings name. Raises SettingsError."""
+        watch = CallersWatch.of(callers)
+        if watch is None:
+            guard = Guard(configured_keys(callers))
+            return cls(guard, Identity(guard))
+        from ..access import tokens  # here, because its library takes a second that other services do not need
+
+        key_sets = KeySets()
+        guard = Guard(configured_keys(callers), watch.read(), watch.audit.used, tokens.Tokens(key_sets))
+        return cls(guard, Identity(guard, key_sets, tokens.import_set), watch, tokens.sign)
+
+    def routes(self) -> list[Route]:
+        """The path on which browser tokens are made."""
+        return TokenApi(self.guard, self.sign).routes()
+
+    def read_again(self, callers: Callers) -> None:
+        """Takes keys and files that were read again. Raises SettingsError: something is wrong; nothing has changed."""
+        known = self.watch.read() if self.watch is not None else None
+        self.guard.replace(configured_keys(callers))
+        if self.watch is not None and known is not None:
+            self.watch.take(self.guard, known)
+
+
+def configured_keys(callers: Callers) -> tuple[str, ...]:
+    """The keys that the settings themselves name."""
+    return () if callers.auth == "none" else callers.api_keys
