@@ -49,6 +49,7 @@ from .entrance import Body, Entrance, Route
 from .errors import errors_as_json
 from .forwarding import Forwarder
 from .gauges import gauge_routes
+from .identity import Identity
 from .known_callers import KnownCallers
 from .limits import limiting
 from .messages_api import MessagesApi

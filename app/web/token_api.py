@@ -15,11 +15,21 @@ from ..access.guard import Guard, given_key
 from ..access.key_form import parse_key
 from ..access.key_ring import KeyRing
 from ..access.narrowing import parse_wanted
-from ..errors import Forbidden
+from ..errors import BadRequest, Forbidden
 from .entrance import BODY, CALLER, Body, Route
+from .operation import Answer, Operation
 
 # Signs a token: the caller's name, its key's id, the claims, the keys with their pepper, and the time.
 Sign = Callable[[str, str, Mapping[str, Any], KeyRing, float], str]
+
+
+_TOLD = Operation(
+    "Make a short-lived browser token",
+    "For whoever has a caller's key. `ttl_s`, at most 900; `sub`, the user whom it stands for; `models` and `max_tokens` narrow "
+    "what the caller may.",
+    {200: Answer("The token, and until when it is taken")},
+    errors=(BadRequest, Forbidden),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +46,7 @@ class TokenApi:
 
     def routes(self) -> list[Route]:
         """The path of tokens."""
-        return [Route("POST", "/v1/tokens", self.make, body=Body.CONTROL)]
+        return [Route("POST", "/v1/tokens", self.make, body=Body.CONTROL, told=_TOLD)]
 
     async def make(self, request: web.Request) -> web.Response:
         """`POST /v1/tokens`: a token that narrows the caller as the body says.

@@ -20,6 +20,7 @@ from app.tools.simulator.server import Simulator
 from app.web.bodies import Bodies, BodyBound
 from app.web.entrance import BODY, CALLER, Body, Entrance, Route, Who
 from app.web.errors import errors_as_json
+from app.web.identity import Identity
 from app.web.pages import Pages
 from app.web.runner import Running
 from tests.conftest import Serve
