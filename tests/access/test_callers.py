@@ -165,6 +165,7 @@ def test_the_shipped_example_can_be_read_as_it_is_and_with_all_its_comments_take
     text = (ROOT / "config" / "callers.toml").read_text("utf-8")
     assert parse_callers(text).callers["acme"].models == ("claude-haiku-*",)
     lines = [
-        line.removeprefix("# ") if " = " in line and "callers_file" not in line else line for line in text.splitlines()
+        line.removeprefix("# ") if (" = " in line and "callers_file" not in line) or line.startswith("# [") else line
+        for line in text.splitlines()
     ]
     assert parse_callers("\n".join(lines)).limits.streams == 1000
