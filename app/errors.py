@@ -7,14 +7,12 @@
     │   └── TooManyConnections 429 · HeadTooLarge 431
     ├── UpstreamError           Claude's side; keeps the status it came with
     │   ├── UpstreamRefused     an error status, or an `error` event in mid-stream
-    │   ├── UpstreamUnreachable 502 · UpstreamCut 502 · UpstreamGarbled 502
-    │   └── UpstreamTimeout 504
+    │   └── UpstreamUnreachable 502 · UpstreamCut 502 · UpstreamGarbled 502 · UpstreamTimeout 504
     ├── EndedError              ours, on purpose: the last event of a stream that a rule ended
     │   ├── TakenOver 409 · Stopped 410 · Expired 410
     │   ├── BudgetCut 402 ── BudgetExhausted 402, where nothing was started
     │   └── ShuttingDown 503 ── Draining 503, where nothing was started
-    ├── Overloaded 503          ours: no room for one more ── Lagging 503, since the event loop is late
-    │                           └── KeysUnreachable 503, of a browser token's issuer
+    ├── Overloaded 503          ours: no room for one more ── Lagging 503 · KeysUnreachable 503
     ├── RateLimited 429         ours: the caller asks too much ── NoPlace 429, or at once
     ├── BudgetHeld 429          ours: what is left of a budget is held for streams that run
     ├── BudgetAway 503          ours: nobody knows what is left of a budget

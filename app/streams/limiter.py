@@ -64,7 +64,7 @@ class Asking:
 class GivesWay(Protocol):
     """Who has the streams: `Streams`."""
 
-    def give_way(self, caller: str | None, name: str = "") -> bool:
+    def give_way(self, caller: Caller | None, name: str = "") -> bool:
         """Ends a stream that makes room for another one; tells whether there was one."""
 
 
@@ -271,9 +271,9 @@ class Limiter:
     def _makes_room(self, lacking: str, caller: Caller, name: str) -> bool:
         if self.streams is None:
             return False
-        if name and self.streams.give_way(caller.name, name):
+        if name and self.streams.give_way(caller, name):
             return True
-        return self.streams.give_way(caller.name if lacking == "streams" else None)
+        return self.streams.give_way(caller if lacking == "streams" else None)
 
     def _left(self, caller: Caller) -> None:
         """A place is free again: other processes are told."""

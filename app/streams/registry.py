@@ -38,7 +38,7 @@ from .meter import Running
 from .replay import Replay
 from .room import Room
 from .session import Asked, Session
-from .terms import Policy, Terms, is_of, new_stream_id, same
+from .terms import Policy, Terms, is_of, new_stream_id, owner, same
 from .watch import Watch
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class Streams:
 
     def named(self, caller: Caller, name: str) -> Terms | None:
         """The caller's newest stream of this name, while it runs or can be read again."""
-        terms = self._archive.named(*_owner(caller), name)
+        terms = self._archive.named(*owner(caller), name)
         return terms if terms is not None and is_of(caller, terms, runs=terms.stream_id in self.live) else None
 
     def check_room(self) -> None:
@@ -126,7 +126,7 @@ class Streams:
     def _check_places(self) -> None:
         self._room.check(len(self.live) + len(self._whole) + len(self._replaying))
 
-    def give_way(self, caller: str | None, name: str = "") -> bool:
+    def give_way(self, caller: Caller | None, name: str = "") -> bool:
         """Ends a stream so that another one, or a reader, has its place. See `Room`."""
         return self._room.give_way(caller, name)
 
@@ -136,7 +136,7 @@ class Streams:
         Returns:
             Whether there was one.
         """
-        older = self._archive.release(*_owner(caller), name)
+        older = self._archive.release(*owner(caller), name)
         self._room.end_older(older)
         return older is not None
 
@@ -375,11 +375,6 @@ class Streams:
                 terms.stream_id, outcome.value, entry.phase.value, entry.duration_s, ascii(terms.model),
                 entry.generated, entry.basis, entry.wasted, queue.peak_bytes, queue.pauses,
             )  # fmt: skip
-
-
-def _owner(caller: Caller) -> tuple[str, str]:
-    """To whom a name belongs: users of one caller may call their chats the same."""
-    return caller.name, caller.token.subject if caller.token is not None else ""
 
 
 def _check_place(replay: Replay, frame_id: int) -> None:

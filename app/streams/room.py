@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
+from ..access.callers import Caller
 from ..answer.outcome import Outcome
 from ..errors import Expired, Lagging, Overloaded, TakenOver
 from .archive import Archive
 from .session import Session
-from .terms import Terms
+from .terms import Terms, owner
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class Room:
             if not self.give_way(None):
                 raise
 
-    def give_way(self, caller: str | None, name: str = "") -> bool:
+    def give_way(self, caller: Caller | None, name: str = "") -> bool:
         """Ends a stream so that another one, or a reader, has its place, which is free at once for its caller.
 
         Args:
@@ -50,14 +51,15 @@ class Room:
         Returns:
             Whether there was one.
         """
-        if name:
-            older = self._archive.named(caller or "", name)
+        if caller is not None and name:
+            older = self._archive.named(*owner(caller), name)
             session = self._live.get(older.stream_id) if older is not None else None
             if session is None or session.page.ticket.place.released:
                 return False
             self.end_older(older)
         else:
-            mine = [session for session in self._live.values() if caller in (None, session.terms.caller)]
+            sessions = self._live.values()
+            mine = [one for one in sessions if caller is None or one.terms.caller == caller.name]
             held = [(until, session) for session in mine if (until := session.held_until) is not None]
             if not held:
                 return False

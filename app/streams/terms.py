@@ -71,6 +71,11 @@ def is_of(caller: Caller, terms: Terms, *, runs: bool) -> bool:
     return terms.subject == token.subject
 
 
+def owner(caller: Caller) -> tuple[str, str]:
+    """To whom a caller's names for streams belong: users of one caller may call their chats the same."""
+    return caller.name, caller.token.subject if caller.token is not None else ""
+
+
 def same(secret: str, given: str) -> bool:
     """Whether two texts are the same, in constant time; one from outside may hold any characters."""
     return hmac.compare_digest(secret.encode("utf-8", "surrogatepass"), given.encode("utf-8", "surrogatepass"))

@@ -85,8 +85,9 @@ class Opener:
             SluicewayError: it failed before a status was sent. Cancelling is how aiohttp tells that the reader left.
         """
         self.streams.check_room()  # first, so that what is refused for want of room holds no money meanwhile
-        asking = Asking(request[CALLER], wanted.model, wanted.max_tokens, request[BODY], wanted.name)
-        ticket = await self.limiter.admit(asking)
+        ticket = await self.limiter.admit(  # without a name for what is asked, which holds the body
+            Asking(request[CALLER], wanted.model, wanted.max_tokens, request[BODY], wanted.name)
+        )
         try:
             if wanted.when_admitted is not None:
                 await wanted.when_admitted()

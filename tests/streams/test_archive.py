@@ -47,10 +47,13 @@ async def test_a_name_is_its_callers_own_and_none_is_none() -> None:
         ]  # fmt: skip
         await settled()
         assert [session.outcome for session in sessions] == [None] * 5
-        found = [opened.streams.named(caller, name) for caller, name in (("c", "chat"), ("d", "chat"), ("c", "other"))]
+        found = [
+            opened.streams.named(Caller(name=caller), name)
+            for caller, name in (("c", "chat"), ("d", "chat"), ("c", "other"))
+        ]
         assert [terms.stream_id for terms in found if terms is not None] == ["st_1", "st_2", "st_3"]
         assert opened.streams.named(Caller(name="c"), "") is None
-        assert opened.streams.named("d", "other") is None
+        assert opened.streams.named(Caller(name="d"), "other") is None
 
 
 @jumping
@@ -58,13 +61,13 @@ async def test_a_newer_question_elsewhere_ends_the_one_here_and_its_name_is_gone
     async with streams_under_test() as opened:
         session, _ = named(opened, "st_1")
         await settled()
-        assert opened.streams.overtake("d", "chat") is False
+        assert opened.streams.overtake(Caller(name="d"), "chat") is False
         assert opened.streams.named(Caller(name="c"), "chat") is session.terms
-        assert opened.streams.overtake("c", "chat") is True
+        assert opened.streams.overtake(Caller(name="c"), "chat") is True
         await settled()
         assert session.outcome is Outcome.TAKEN_OVER
         assert opened.streams.named(Caller(name="c"), "chat") is None
-        assert opened.streams.overtake("c", "chat") is False
+        assert opened.streams.overtake(Caller(name="c"), "chat") is False
 
 
 @jumping

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from tests.conftest import Serve
 from tests.support.jwts import EC, OTHER_EC, claims, table, token
 from tests.support.ways import CHAT
 
-FILE = '[callers.acme]\nmodels = ["claude-*"]\nmax_tokens = 5000\n[callers.other]\n'
-LONG = "tokens=4000 rate=50"
+FILE = '[callers.acme]\nmodels = ["claude-*"]\nmax_tokens = 5000\nstreams = 2\n[callers.other]\n'
+LONG = "{{tokens=4000 rate=50}}"
 
 
 @dataclass
@@ -45,6 +46,17 @@ async def serving(serve: Serve, folder: Path, more: str = "") -> Running:
     return await serve(callers_file=str(path), api_keys=("acme:key", "other:other"))
 
 
+# Responses that are read no further; they are closed at a test's end, and not by the collector.
+READS: list[aiohttp.ClientResponse] = []
+
+
+@pytest.fixture(autouse=True)
+def closed_reads(client: aiohttp.ClientSession) -> Iterator[None]:
+    yield
+    while READS:
+        READS.pop().close()
+
+
 @dataclass
 class Page:
     """Asks with one token or key."""
@@ -67,11 +79,12 @@ class Page:
         return Page(self.client, self.url, told["token"])
 
     async def begin(self) -> str:
-        """Begins a stream, and stays its reader until the client is closed."""
+        """Begins a stream, and stays its reader until the test's end."""
         body = {"prompt": LONG, "max_tokens": 4000, "resumable": True}
         headers = {"Authorization": f"Bearer {self.key}"}
         response = await self.client.post(f"{self.url}/api/stream", json=body, headers=headers)
         assert response.status == 200
+        READS.append(response)
         return response.headers["X-Stream-Id"]
 
     async def sees(self, stream_id: str) -> tuple[int, int, int]:
@@ -157,7 +170,10 @@ async def test_two_subjects_may_call_their_chats_the_same(
     assert (await bob.ask("POST", "/api/chat/c/stop"))[0] == 404
     assert (await bob.ask("POST", "/api/chat", json=chat))[0] == 200
     assert len(service.streams.live) == 2
+    # There is no place for a third: the one of the same name makes room, and it is not the other subject's.
+    assert (await ann.ask("POST", "/api/chat", json=chat))[0] == 200
     assert (await ann.ask("POST", "/api/chat/c/stop"))[2] == {"stopped": True}
+    assert (await bob.ask("POST", "/api/chat/c/stop"))[2] == {"stopped": True}
 
 
 async def test_a_token_that_expired_finds_only_the_running_stream_that_it_began(
