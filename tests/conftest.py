@@ -110,6 +110,8 @@ async def serve(simulator: Simulator) -> AsyncIterator[Serve]:
     async with AsyncExitStack() as stack:
 
         async def start(**given: object) -> Running:
+            if "unix" in given and not given.keys() & {"api_keys", "callers_file"}:
+                given.setdefault("auth", "none")  # a unix socket demands that somebody says who may call
             settings = Settings.model_validate(_DEFAULTS | given)
             credentials = Credentials(api_key="sk-ant-secret-of-the-service", base_url=simulator.url, simulated=True)
             return await stack.enter_async_context(running(settings, credentials))

@@ -47,28 +47,36 @@ def check_host(host: str, known: Collection[str]) -> None:
 
     Args:
         host: the header's value; empty where there was none, which no browser sends.
-        known: further names, in lower case.
+        known: the names, as `host_name` gives them.
 
     Raises:
-        Forbidden: neither a name of this machine's own nor a known one.
+        Forbidden: it is none of them.
     """
-    try:
-        name = (urlsplit(f"//{host}").hostname or "").removesuffix(".")
-    except ValueError:
-        name = "?"
-    if host and not (is_loopback(name) or name.endswith(".localhost") or name in known):
+    if host and host_name(host) not in known:
         raise Forbidden(
-            "without callers' keys this service answers to names of its own machine only, not to the Host that was sent: "
-            'set api_keys, or name the site in cors_origins, or set auth = "none" to serve anyone'
+            "where no key is asked for, only known names are answered to, not the Host that was sent: set api_keys or "
+            'callers_file, or name it in allowed_hosts or the site in cors_origins, or set auth = "none" to serve anyone'
         )
+
+
+def host_name(host: str) -> str:
+    """The name or the address in a `Host`, without its port and in lower case; empty where there is none."""
+    if host.count(":") > 1 and not host.startswith("["):
+        host = f"[{host}]"  # an address of IPv6 as settings have it
+    try:
+        return (urlsplit(f"//{host}").hostname or "").removesuffix(".")
+    except ValueError:
+        return ""
 
 
 def is_loopback(host: str) -> bool:
     """By what it says, not by what it resolves to: a name may lead elsewhere tomorrow."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         return host == "localhost"
+    mapped = getattr(address, "ipv4_mapped", None)  # ::ffff:127.0.0.1
+    return (mapped or address).is_loopback
 
 
 def _is_json(headers: Mapping[str, str]) -> bool:

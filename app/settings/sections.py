@@ -72,7 +72,17 @@ class Callers:
             description="secret of 32 characters or more, which digests of keys need; empty keeps one beside callers_file"
         ),
     ] = field(default="", repr=False)
-    auth: Annotated[Literal["", "none"], Field(description='"none" serves anyone, also beyond loopback')] = ""
+    auth: Annotated[
+        Literal["", "none"], Field(description='"none" serves anyone, also beyond loopback and on a unix socket')
+    ] = ""
+    admin_auth: Annotated[
+        Literal["", "none"],
+        Field(description='"none" shows the admin port to anyone, where admin_host is not loopback'),
+    ] = ""
+    allowed_hosts: Annotated[
+        Names,
+        Field(description="the names in Host that are answered to on loopback where no key is asked for, any port"),
+    ] = ("localhost", "127.0.0.1", "[::1]")
     cors_origins: Annotated[
         Names, Field(description='sites whose pages may call, such as "https://chat.example"; "*" for any')
     ] = ()

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from aiohttp import web
+from collections.abc import Collection
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Middleware
 from prometheus_client import CollectorRegistry
 from prometheus_client.aiohttp import make_aiohttp_handler
 
+from ..access.sites import check_host
 from ..streams.registry import Streams
+from .errors import Handler
+
+
+def answering_to(names: Collection[str]) -> Middleware:
+    """Refuses requests for any other host: a page that led its own name here would read which streams run."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        check_host(request.headers.get(hdrs.HOST, ""), names)
+        return await handler(request)
+
+    return middleware
 
 
 def admin_routes(streams: Streams, registry: CollectorRegistry) -> list[web.RouteDef]:

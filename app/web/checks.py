@@ -13,11 +13,11 @@ from ..access.callers_file import read_callers
 from ..access.guard import Known
 from ..access.key_files import KeyFiles
 from ..access.proxies import Proxies
-from ..access.sites import is_loopback
 from ..money.prices import SHIPPED, Prices, load_prices
 from ..settings import Settings, SettingsError
 from ..settings.sections import OWN_FIELDS
 from ..upstream.headers import HELD_BACK_UP
+from .exposure import check_exposure
 
 _PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[\w.-]+|[0-9a-f:]+", re.ASCII)
@@ -33,7 +33,7 @@ def check(settings: Settings) -> Prices:
     Raises:
         SettingsError: naming the setting.
     """
-    _check_exposure(settings)
+    check_exposure(settings)
     if settings.callers.callers_file:
         known = read_known(KeyFiles(Path(settings.callers.callers_file), settings.callers.key_pepper))
         _check_state_dir(settings, known.roster)
@@ -70,25 +70,6 @@ def _check_issuers(roster: Roster) -> None:
     for issuer in roster.issuers.values():
         if issuer.key:
             imported(issuer)
-
-
-def _check_exposure(settings: Settings) -> None:
-    """Refuses to serve anyone beyond this machine by mistake."""
-    listening, callers = settings.listening, settings.callers
-    if callers.callers_file and callers.auth == "none":
-        raise SettingsError('callers_file: with auth = "none" nobody would be asked for a key; leave one of them out')
-    if (
-        listening.unix
-        or callers.api_keys
-        or callers.callers_file
-        or callers.auth == "none"
-        or is_loopback(listening.host)
-    ):
-        return
-    raise SettingsError(
-        f"host {listening.host} is reachable from elsewhere: set callers' keys (SLUICEWAY_CALLERS_FILE=callers.toml, or SLUICEWAY_API_KEYS=key,…), "
-        "or say SLUICEWAY_AUTH=none to spend for anyone"
-    )
 
 
 def _check_lists(settings: Settings) -> None:

@@ -6,12 +6,11 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -38,8 +37,8 @@ from ..upstream.headers import HeadersUp
 from ..upstream.identity import IdentityError
 from ..upstream.passing import Passing
 from ..upstream.recount import Reconciler
-from . import descriptors
-from .admin_api import admin_routes
+from . import descriptors, exposure
+from .admin_api import admin_routes, answering_to
 from .bodies import Bodies, BodyBound
 from .chat_api import ChatApi
 from .checks import check
@@ -163,13 +162,13 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
         routes = [*_routes(opener, settings, prices, page, forwarder), *callers.routes(), *passed.routes()]
         entrance.install(app, [*routes, openapi_route(settings, routes)])
         cors.install(app)
-        admin = _admin(streams, registry)
+        admin = _admin(streams, registry, exposure.admin_names(settings))
         app.on_response_prepare.append(guard_response)
         yield Service(settings, app, admin, claude, streams, refusals, crowd, callers, prices, metrics, page)
 
 
-def _admin(streams: Streams, registry: CollectorRegistry) -> web.Application:
-    admin = web.Application()
+def _admin(streams: Streams, registry: CollectorRegistry, names: Collection[str] | None) -> web.Application:
+    admin = web.Application(middlewares=[errors_as_json, answering_to(names)] if names is not None else ())
     admin.add_routes(admin_routes(streams, registry))
     admin.on_response_prepare.append(guard_response)
     return admin
@@ -264,15 +263,6 @@ def _routes(
     ]
 
 
-def _hosts(settings: Settings) -> frozenset[str] | None:
-    """The names that the service answers to without keys; None where any page may call anyway."""
-    callers = settings.callers
-    if callers.auth == "none" or "*" in callers.cors_origins:
-        return None
-    named = (urlsplit(origin).hostname for origin in callers.cors_origins)
-    return frozenset(name for name in (settings.listening.host.lower(), *named) if name)
-
-
 def _page(settings: Settings, credentials: Credentials, guard: Guard) -> dict[str, Any]:
     return {
         "version": __version__,
@@ -296,7 +286,7 @@ def _entrance(settings: Settings, identity: Identity) -> Entrance:
         Body.MESSAGES: _bound(limits, limits.max_messages_bytes, "max_messages_bytes", _MOST_VALUES),
     }
     return Entrance(
-        identity, Bodies(limits.max_arriving_bytes), bounds, settings.callers.cors_origins, _hosts(settings)
+        identity, Bodies(limits.max_arriving_bytes), bounds, settings.callers.cors_origins, exposure.names(settings)
     )
 
 

@@ -26,6 +26,7 @@ from .connection import Runner
 from .credentials import Credentials
 from .crowd import Crowd
 from .descriptors import ADMIN_CONNECTIONS
+from .exposure import who_may_call
 from .tasks import beside
 
 log = logging.getLogger(__name__)
@@ -159,6 +160,8 @@ async def serve_until_signal(
                 if not await tie.ready():
                     ends.at_once()
                 tie.when_cut(ends.at_once)
+            if spec is None or spec.number == 0:
+                log.info("%s", who_may_call(settings))
             # One write: with PYTHONUNBUFFERED, as containers have it, `print` writes a line's end apart, and the lines of two
             # workers become one.
             print(f"Sluiceway {__version__} on {service.url} (admin on {service.admin_url})\n", end="", flush=True)

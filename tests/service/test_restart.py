@@ -103,6 +103,7 @@ async def test_a_restart_under_load_cuts_no_one_short_and_answers_everyone(
     """A hundred streams run, and twenty begin each second, while a second instance takes over and the first one ends."""
     listen = ("--unix", str(path), "--admin-port", "0")
     environ = {"ANTHROPIC_BASE_URL": simulator.url, "SLUICEWAY_DRAIN_S": "200", "SLUICEWAY_STALL_TIMEOUT_S": "600"}
+    environ["SLUICEWAY_AUTH"] = "none"
     port, enough = free_port(), asyncio.Event()
     old = await start(*listen, environ=environ)
     async with nginx(tmp_path, shipped(tmp_path, old.url, port), port) as url, asyncio.TaskGroup() as tasks:
@@ -142,7 +143,7 @@ async def instance(
     simulator: Simulator, path: Path, spec: WorkerSpec | None = None, **given: Any
 ) -> AsyncIterator[Running]:
     take_over = given.pop("take_over", False)
-    settings = Settings.model_validate({"unix": str(path), "admin_port": 0, "max_lag_s": 60.0} | given)
+    settings = Settings.model_validate({"unix": str(path), "admin_port": 0, "max_lag_s": 60.0, "auth": "none"} | given)
     async with running(settings, Credentials("k", simulator.url, True), spec, take_over=take_over) as service:
         yield service
 

@@ -38,7 +38,8 @@ async def test_it_serves_on_a_unix_socket(start: Start, simulator: Simulator, tm
     path = tmp_path / "s.sock"
     with socket.socket(socket.AF_UNIX) as crashed:
         crashed.bind(str(path))  # what a crash left behind does not stand in the way
-    service = await start(*FREE, "--unix", str(path), environ={"ANTHROPIC_BASE_URL": simulator.url})
+    environ = {"ANTHROPIC_BASE_URL": simulator.url, "SLUICEWAY_AUTH": "none"}
+    service = await start(*FREE, "--unix", str(path), environ=environ)
 
     assert service.url == f"unix:{path}"
     assert (await asked(service.url, "tokens=20 text=numbered")).text == numbered_text(20)
@@ -104,12 +105,15 @@ async def test_an_admin_port_that_others_reach_is_warned_of_once(
     for host, warnings in (("0.0.0.0", 1), ("127.0.0.1", 0)):
         service = await start(
             "--port=0", "--admin-port=0", f"--workers={workers}",
-            environ={"ANTHROPIC_BASE_URL": simulator.url, "SLUICEWAY_ADMIN_HOST": host},
+            environ={
+                "ANTHROPIC_BASE_URL": simulator.url, "SLUICEWAY_ADMIN_HOST": host, "SLUICEWAY_ADMIN_AUTH": "none",
+            },
         )  # fmt: skip
         await service.ready(workers)
         service.process.terminate()
         code, said = await service.ended()
         assert (code, said.count(f"admin_host {host} is reachable from elsewhere")) == (0, warnings)
+        assert said.count("who may call: anyone on this machine, as 127.0.0.1, ::1, localhost, without a key") == 1
 
 
 async def test_an_unknown_key_of_a_file_is_refused_by_name(start: Start, tmp_path: Path) -> None:

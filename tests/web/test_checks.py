@@ -41,7 +41,6 @@ def test_anyone_else_is_not(host: str) -> None:
     assert refused(host=host).startswith(f"host {host} is reachable from elsewhere")
     check(settings(host=host, api_keys=("a-key",)))
     check(settings(host=host, auth="none"))
-    check(settings(host=host, unix="/run/s.sock"))
 
 
 def callers_file(folder: Path, text: str, mode: int = 0o600) -> str:
