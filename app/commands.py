@@ -1,4 +1,4 @@
-"""The command line: `serve`, `simulate`, `load`, `keys`, `prove`, each imported when it is asked for."""
+"""The command line: `serve`, `simulate`, `load`, `doctor`, `keys`, `prove`, each imported when it is asked for."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from . import __version__
 ELSEWHERE = {
     "simulate": (".tools.simulator.command", "Run a simulated Claude that streams made-up answers."),
     "load": (".tools.load", "Send many readers to a running service, and report what they met."),
+    "doctor": (".tools.doctor", "Look for what on the way to a deployment breaks streaming."),
     "keys": (".tools.keys", "Make, list, revoke and rotate callers' keys."),
     "prove": (".tools.prove", "Find out what an aborted or unread answer costs, with your own key."),
 }

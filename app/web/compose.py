@@ -58,6 +58,7 @@ from .origins import Cors
 from .pages import Pages
 from .passthrough import PassThrough
 from .plain_api import PlainApi
+from .probe import Probes
 from .refusals import Refusals
 from .response_headers import guard_response
 from .tasks import beside
@@ -150,7 +151,8 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
         page = _page(settings, credentials, guard)
         opener = Opener(claude, streams, limiter, settings.readers, HeadersUp(settings.passing.forward_headers))
         passed = await _pass_through(stack, settings, opener)
-        entrance = _entrance(settings, callers.identity)
+        bodies = Bodies(settings.bodies.max_arriving_bytes)
+        entrance = _entrance(settings, callers.identity, bodies)
         cors = Cors(settings.callers.cors_origins)
         forwarder = Forwarder(spec, settings.readers)
         stack.push_async_callback(forwarder.close)
@@ -159,7 +161,8 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
         crowd = _crowd(settings.connections)
         before = [part.middleware for part in (refusals, crowd, entrance)]
         app = web.Application(middlewares=[*cors.middlewares, errors_as_json, *before, *forwarder.middlewares])
-        routes = [*_routes(opener, settings, prices, page, forwarder), *callers.routes(), *passed.routes()]
+        answering = [*_routes(opener, settings, prices, page, forwarder), *callers.routes(), *passed.routes()]
+        routes = [*answering, *Probes(settings, bodies, spec.number).routes()]
         entrance.install(app, [*routes, openapi_route(settings, routes)])
         cors.install(app)
         admin = _admin(streams, registry, exposure.admin_names(settings))
@@ -279,15 +282,13 @@ def _reconcile(settings: Settings, claude: Claude) -> Callable[[Entry, Transcrip
     return Reconciler(claude, ReconcileLimit(settings.costs.reconcile_per_minute)).reconcile
 
 
-def _entrance(settings: Settings, identity: Identity) -> Entrance:
+def _entrance(settings: Settings, identity: Identity, bodies: Bodies) -> Entrance:
     limits = settings.bodies
     bounds = {
         Body.QUESTION: _bound(limits, limits.max_body_bytes, "max_body_bytes", _MOST_VALUES_OF_A_QUESTION),
         Body.MESSAGES: _bound(limits, limits.max_messages_bytes, "max_messages_bytes", _MOST_VALUES),
     }
-    return Entrance(
-        identity, Bodies(limits.max_arriving_bytes), bounds, settings.callers.cors_origins, exposure.names(settings)
-    )
+    return Entrance(identity, bodies, bounds, settings.callers.cors_origins, exposure.names(settings))
 
 
 def _bound(limits: BodyLimits, max_bytes: int, setting: str, max_values: int = 0) -> BodyBound:

@@ -32,6 +32,27 @@ PARAMETERS: dict[str, Any] = {
         },
     },
 }
+PARAMETERS |= {
+    name: {"name": name, "in": "query", "description": told, "schema": schema}
+    for name, told, schema in (
+        ("events", "how many", {"type": "integer", "minimum": 0, "maximum": 1200, "default": 10}),
+        (
+            "every_ms",
+            "between two; all within a minute",
+            {"type": "integer", "minimum": 0, "maximum": 60_000, "default": 0},
+        ),
+        (
+            "size",
+            "bytes of padding in each; 16 MB in all",
+            {"type": "integer", "minimum": 0, "maximum": 65_536, "default": 0},
+        ),
+        ("accel", "`0`: without `X-Accel-Buffering: no`", {"enum": ["0", "1"], "default": "1"}),
+        ("cut", "`1`: it breaks off", {"enum": ["0", "1"], "default": "0"}),
+        ("fail", "a name; the first request of this name fails", _TEXT),
+        ("on", "the instance that fails it", _TEXT),
+        ("as", "`cut`: without an answer, else with 503", _TEXT),
+    )
+}
 HEADERS: dict[str, Any] = {
     "X-Stream-Id": {"description": "names the stream, to come back to it or to stop it", "schema": _TEXT},
     "X-Stop-Token": {"description": "steers this stream without a key", "schema": _TEXT},
@@ -78,6 +99,8 @@ def schemas(settings: Settings) -> dict[str, Any]:
         "MessagesError": _MESSAGES_ERROR,
         "Config": _CONFIG,
         "Gauges": _GAUGES,
+        "Probe": _PROBE,
+        "ProbePost": _PROBE_POST,
         "Message": {"type": "object", "description": f"a message: {_CLAUDES}"},
         "TokenCount": {"type": "object", "properties": {"input_tokens": _COUNT}},
     }
@@ -220,4 +243,22 @@ _GAUGES: dict[str, Any] = {
         "cost_usd": _MONEY,
         "saved_usd_upper": _MONEY,
     },
+}
+_PROBE: dict[str, Any] = {
+    "type": "object",
+    "required": ["instance", "sent", "taken_bytes", "over", "left", "sha256", "nonce"],
+    "properties": {
+        "instance": {"type": "string", "description": "the process that sends it"},
+        "sent": {"type": "integer", "minimum": 0, "description": "events that were written"},
+        "taken_bytes": {"type": "integer", "minimum": 0, "description": "of its body, what has left this process"},
+        "over": {"type": "boolean"},
+        "left": {"type": "boolean", "description": "its reader left before the last event"},
+        "sha256": {"type": "string", "description": "of its body"},
+        "nonce": {"type": "string", "description": "another one in each answer, by which a cache is known"},
+    },
+}
+_PROBE_POST: dict[str, Any] = {
+    "type": "object",
+    "required": ["instance", "attempts", "bytes", "nonce"],
+    "properties": {"instance": _TEXT, "attempts": _COUNT, "bytes": _COUNT, "nonce": _TEXT},
 }
