@@ -6,7 +6,9 @@ Its own few lines over httptools, not an HTTP client: nothing here may hold back
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
@@ -202,7 +204,10 @@ def clock() -> float:
 
 def _reason(error: OSError) -> str:
     # A certificate's error has its words in another place; those of many addresses are joined.
-    said = getattr(error, "verify_message", "") or error.strerror or str(error) or type(error).__name__
+    named = (
+        os.strerror(error.errno) if (error.errno or 0) > 0 and not isinstance(error, ssl.SSLError) else error.strerror
+    )
+    said = getattr(error, "verify_message", "") or named or str(error) or type(error).__name__
     if hasattr(error, "verify_message"):
         return f"its certificate is not trusted: {said} (SSL_CERT_FILE names a certificate to trust)"
     return " ".join(said.split()).lower()
