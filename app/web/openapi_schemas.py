@@ -99,8 +99,7 @@ def schemas(settings: Settings) -> dict[str, Any]:
         "MessagesError": _MESSAGES_ERROR,
         "Config": _CONFIG,
         "Gauges": _GAUGES,
-        "Probe": _PROBE,
-        "ProbePost": _PROBE_POST,
+        **_PROBES,
         "Message": {"type": "object", "description": f"a message: {_CLAUDES}"},
         "TokenCount": {"type": "object", "properties": {"input_tokens": _COUNT}},
     }
@@ -244,21 +243,23 @@ _GAUGES: dict[str, Any] = {
         "saved_usd_upper": _MONEY,
     },
 }
-_PROBE: dict[str, Any] = {
-    "type": "object",
-    "required": ["instance", "sent", "taken_bytes", "over", "left", "sha256", "nonce"],
-    "properties": {
-        "instance": {"type": "string", "description": "the process that sends it"},
-        "sent": {"type": "integer", "minimum": 0, "description": "events that were written"},
-        "taken_bytes": {"type": "integer", "minimum": 0, "description": "of its body, what has left this process"},
-        "over": {"type": "boolean"},
-        "left": {"type": "boolean", "description": "its reader left before the last event"},
-        "sha256": {"type": "string", "description": "of its body"},
-        "nonce": {"type": "string", "description": "another one in each answer, by which a cache is known"},
+_PROBES: dict[str, Any] = {
+    "Probe": {
+        "type": "object",
+        "required": ["instance", "sent", "taken_bytes", "over", "left", "sha256", "nonce"],
+        "properties": {
+            "instance": {"type": "string", "description": "the process that sends it"},
+            "sent": {"type": "integer", "minimum": 0, "description": "events that were written"},
+            "taken_bytes": {"type": "integer", "minimum": 0, "description": "of its body, what has left this process"},
+            "over": {"type": "boolean"},
+            "left": {"type": "boolean", "description": "its reader left before the last event"},
+            "sha256": {"type": "string", "description": "of its body"},
+            "nonce": {"type": "string", "description": "another one in each answer, by which a cache is known"},
+        },
     },
-}
-_PROBE_POST: dict[str, Any] = {
-    "type": "object",
-    "required": ["instance", "attempts", "bytes", "nonce"],
-    "properties": {"instance": _TEXT, "attempts": _COUNT, "bytes": _COUNT, "nonce": _TEXT},
+    "ProbePost": {
+        "type": "object",
+        "required": ["instance", "attempts", "bytes", "nonce"],
+        "properties": {"instance": _TEXT, "attempts": _COUNT, "bytes": _COUNT, "nonce": _TEXT},
+    },
 }
