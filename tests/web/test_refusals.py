@@ -49,6 +49,7 @@ async def test_each_reason_has_its_own_lines_and_ours_are_warnings(log: pytest.L
         counted.refusals.refused(refusal)
     assert log.messages == [f"turned a request away: {refusal.value}" for refusal in Refusal]
     assert {record.getMessage().rpartition(" ")[2] for record in log.records if record.levelno == logging.WARNING} == {
+        "budget_away",
         "full",
         "lag",
         "failed",

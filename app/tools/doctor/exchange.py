@@ -204,9 +204,8 @@ def clock() -> float:
 
 def _reason(error: OSError) -> str:
     # A certificate's error has its words in another place; those of many addresses are joined.
-    named = (
-        os.strerror(error.errno) if (error.errno or 0) > 0 and not isinstance(error, ssl.SSLError) else error.strerror
-    )
+    number = error.errno or 0
+    named = os.strerror(number) if number > 0 and not isinstance(error, ssl.SSLError) else error.strerror
     said = getattr(error, "verify_message", "") or named or str(error) or type(error).__name__
     if hasattr(error, "verify_message"):
         return f"its certificate is not trusted: {said} (SSL_CERT_FILE names a certificate to trust)"
