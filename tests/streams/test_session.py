@@ -231,6 +231,35 @@ async def test_who_leaves_before_the_status_was_sent_cannot_come_back_so_nothing
         assert opened.settled() == {"disconnected": 1}
 
 
+@pytest.mark.parametrize(
+    ("steps", "connection", "after_s"),
+    [
+        pytest.param([5.0, [START]], {}, 1.0, id="before the first token"),
+        pytest.param(PACED, {}, 2.5, id="between two tokens"),
+        pytest.param(ENDLESS, {"stalls_at": 20}, 5.0, id="while the reader takes nothing"),
+        pytest.param(PACED, {"drain_s": 10.0}, 5.0, id="while a batch drains"),
+        pytest.param([[START], 60.0], {}, 15.0, id="after a sign of life"),
+    ],
+)
+def test_claude_is_let_go_in_the_moment_in_which_the_readers_end_is_known(
+    steps: list[Step], connection: dict[str, float], after_s: float
+) -> None:
+    """The mark of what is promised within 0.1 s: not a moment of the clock passes in between."""
+
+    async def scene() -> None:
+        async with streams_under_test() as opened:
+            reader = FakeConnection(**connection)  # type: ignore[arg-type]
+            session, source = opened.start(steps, reader, policy=Policy.ABORT)
+            await asyncio.sleep(after_s)
+            left_at = loop().time()
+            session.lost(reader)
+            await settled()
+            assert (source.closed, loop().time()) == (1, left_at)
+            assert opened.settled() == {"disconnected": 1}
+
+    run(scene())
+
+
 @jumping
 async def test_drain_goes_on_without_a_reader_and_stays_readable() -> None:
     async with streams_under_test() as opened:

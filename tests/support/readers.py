@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 JSON = {"Content-Type": "application/json"}
 
 # What is promised at once takes milliseconds; a busy machine is given more, and who forgets the promise needs longer yet.
+# That no moment passes is shown without a clock (`tests/streams/test_session.py`), and how long it takes by the bench.
 AT_ONCE_S = 3.0
 
 
