@@ -106,7 +106,7 @@ async def planted(plants: Iterable[Fault], **settings: object) -> AsyncIterator[
 
 @asynccontextmanager
 async def _service(path: str, **settings: object) -> AsyncIterator[Running]:
-    given = {"admin_port": 0, "max_lag_s": 60.0, "warm_connections": 0, "unix": path}
+    given = {"admin_port": 0, "max_lag_s": 60.0, "warm_connections": 0, "unix": path, "auth": "none"}
     credentials = Credentials(api_key="none", base_url="http://127.0.0.1:1", simulated=True)
     async with running(Settings.model_validate(given | settings), credentials) as service:
         yield service
