@@ -63,12 +63,20 @@ class Token:
         token_id: tells it from others, and gives nothing away.
         subject: whom it stands for: tokens of the same subject have the same streams.
         models: patterns of the models that it may ask, beside the caller's own; None for all of those.
+        streams: that its subject may have at once, of those asked for with such tokens; None for no such bound.
+        budget_nano_usd: what all that is asked for with it may cost; None for no such bound.
+        budget_id: by which that is counted; begins with the day on which it expires.
+        expires_at: seconds since 1970.
         expired: only the running streams that it began itself are still its own.
     """
 
     token_id: str
     subject: str
     models: tuple[str, ...] | None = None
+    streams: int | None = None
+    budget_nano_usd: int | None = None
+    budget_id: str = ""
+    expires_at: float = 0.0
     expired: bool = False
 
 
@@ -93,6 +101,13 @@ class Caller(Limits):
     grace_max_s: float | None = None
     upstream_passthrough: bool = True
     token: Token | None = None
+
+    @property
+    def subject_streams(self) -> tuple[str, int] | None:
+        """A name for whom its token stands for, which no caller has, and how many streams that one may have at once."""
+        if self.token is None or self.token.streams is None:
+            return None
+        return f"{self.name}\n{self.token.subject}", self.token.streams
 
     @property
     def model_lists(self) -> list[tuple[str, ...]]:

@@ -122,25 +122,46 @@ class Places:
         """How many this caller has."""
         return self._of.get(name, 0)
 
-    def lacking(self, name: str, most: int | None, most_in_all: int | None) -> Literal["streams", "all streams"] | None:
-        """Which bound one more place of this caller would pass; None if there is room."""
+    def lacking(
+        self,
+        name: str,
+        most: int | None,
+        most_in_all: int | None,
+        of_subject: tuple[str, int] | None = None,
+    ) -> Literal["streams", "all streams", "token streams"] | None:
+        """Which bound one more place of this caller would pass; None if there is room.
+
+        Args:
+            name: the caller's.
+            most, most_in_all: the bounds; None for none.
+            of_subject: whom the caller's browser token stands for, and that one's bound.
+        """
+        if of_subject is not None and self.of(of_subject[0]) >= of_subject[1]:
+            return "token streams"
         if most is not None and self.of(name) >= most:
             return "streams"
         if most_in_all is not None and self.taken >= most_in_all:
             return "all streams"
         return None
 
-    def take(self, name: str) -> Place:
-        """Takes one, whatever the bounds; whoever takes it releases it."""
-        self._of[name] = self.of(name) + 1
-        self.taken += 1
-        return Place(self, name)
+    def take(self, name: str, subject: str = "") -> Place:
+        """Takes one, whatever the bounds; whoever takes it releases it.
 
-    def _release(self, name: str) -> None:
+        Args:
+            name: the caller's.
+            subject: under which it is counted too; empty for none.
+        """
+        for counted in (name, subject) if subject else (name,):
+            self._of[counted] = self.of(counted) + 1
+        self.taken += 1
+        return Place(self, name, subject)
+
+    def _release(self, place: Place) -> None:
         self.taken -= 1
-        self._of[name] -= 1
-        if not self._of[name]:
-            del self._of[name]
+        for counted in (place.name, place.subject) if place.subject else (place.name,):
+            self._of[counted] -= 1
+            if not self._of[counted]:
+                del self._of[counted]
 
 
 class Place:
@@ -148,18 +169,20 @@ class Place:
 
     Attributes:
         name: whose.
+        subject: under which it is counted too; empty for none.
         released: it was given back.
     """
 
-    __slots__ = ("_places", "name", "released")
+    __slots__ = ("_places", "name", "released", "subject")
 
-    def __init__(self, places: Places, name: str) -> None:
+    def __init__(self, places: Places, name: str, subject: str = "") -> None:
         self._places = places
         self.name = name
+        self.subject = subject
         self.released = False
 
     def release(self) -> None:
         """Gives it back. Idempotent."""
         if not self.released:
             self.released = True
-            self._places._release(self.name)
+            self._places._release(self)

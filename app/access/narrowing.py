@@ -17,6 +17,8 @@ LONGEST_S = 900
 _USUAL_S = 300
 
 Pattern = Annotated[str, Meta(min_length=1, max_length=200)]
+Streams = Annotated[int, Meta(ge=1, le=1_000_000)]
+Usd = Annotated[float, Meta(gt=0, le=100_000_000)]
 Subject = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
@@ -25,6 +27,8 @@ class Narrowing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     models: Annotated[tuple[Pattern, ...], Meta(min_length=1, max_length=20)] | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    streams: Streams | None = None
+    budget_usd: Usd | None = None
 
 
 class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,11 +38,13 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sub: Subject | None = None
     models: Annotated[tuple[Pattern, ...], Meta(min_length=1, max_length=20)] | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    streams: Streams | None = None
+    budget_usd: Usd | None = None
 
     @property
     def narrowing(self) -> Narrowing:
         """The part that narrows."""
-        return Narrowing(self.models, self.max_tokens)
+        return Narrowing(self.models, self.max_tokens, self.streams, self.budget_usd)
 
 
 _wanted = msgspec.json.Decoder(Wanted).decode
@@ -59,9 +65,10 @@ def parse_wanted(body: bytes, caller: Caller) -> Wanted:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         told = str(error) if isinstance(error, msgspec.MsgspecError) else "it is no JSON"
         raise BadRequest(f"the body is not what a token is asked for with: {told[:300]}") from None
-    most = caller.max_tokens
-    if wanted.max_tokens is not None and most is not None and wanted.max_tokens > most:
-        raise BadRequest(f"max_tokens must be at most {most}, as caller {caller.name} has it", field="max_tokens")
+    for name in ("max_tokens", "streams"):
+        asked, most = getattr(wanted, name), getattr(caller, name)
+        if asked is not None and most is not None and asked > most:
+            raise BadRequest(f"{name} must be at most {most}, as caller {caller.name} has it", field=name)
     for model in wanted.models or ():
         # A pattern that one of the caller's own matches as if it were a name is narrower than that one.
         if caller.models is not None and not any(fnmatchcase(model, pattern) for pattern in caller.models):

@@ -16,10 +16,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from joserfc import jws
@@ -27,6 +28,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
 from ..errors import Unauthorized
+from ..money.allowance import nano, period
 from .callers import Caller, Roster, Token
 from .issuers import Issuer
 from .key_ring import KeyRing
@@ -46,10 +48,11 @@ _SHORTEST_RSA_BITS = 2048
 class _Claims(msgspec.Struct):
     iss: str
     aud: str | list[str]
-    exp: float
+    exp: Annotated[float, msgspec.Meta(ge=0)]
     nbf: float = 0.0
     iat: float = 0.0
     sub: Subject | None = None
+    jti: Annotated[str, msgspec.Meta(max_length=200)] = ""
     slw: Narrowing = Narrowing()
     # Of our own tokens: whose they are, and which key they were made with.
     caller: str = ""
@@ -118,7 +121,15 @@ def sign(caller: str, key_id: str, claims: Mapping[str, Any], ring: KeyRing, now
         ring: whose pepper signs it.
         now: seconds since 1970.
     """
-    told = {"iss": _OWN, "aud": _OWN, "iat": int(now), "caller": caller, "key": key_id, **claims}
+    told = {
+        "iss": _OWN,
+        "aud": _OWN,
+        "iat": int(now),
+        "jti": secrets.token_urlsafe(12),
+        "caller": caller,
+        "key": key_id,
+        **claims,
+    }
     return jws.serialize_compact({"alg": "HS256", "typ": "JWT"}, msgspec.json.encode(told), imported(_own_issuer(ring)))
 
 
@@ -225,5 +236,15 @@ def _narrowed(caller: Caller, claims: _Claims, text: str, now: float) -> Caller:
     token_id = hashlib.sha256(text.rpartition(".")[0].encode()).hexdigest()[:32]
     subject = f"{claims.iss}\n{claims.sub}" if claims.sub is not None else f"\n{token_id}"
     bounds = [most for most in (caller.max_tokens, claims.slw.max_tokens) if most is not None]
-    token = Token(token_id, subject, claims.slw.models, expired=claims.exp <= now)
+    slw = claims.slw
+    token = Token(
+        token_id, subject, slw.models, slw.streams, nano(slw.budget_usd) if slw.budget_usd is not None else None,
+        _budget_id(claims, subject), claims.exp, expired=claims.exp <= now,
+    )  # fmt: skip
     return replace(caller, max_tokens=min(bounds, default=None), token=token)
+
+
+def _budget_id(claims: _Claims, subject: str) -> str:
+    """By which a token's budget is counted: its `jti`, or its subject and `exp` where it has none."""
+    told = f"{claims.iss}\n{claims.jti}" if claims.jti else f"{subject}\n{claims.exp}\n"
+    return f"{period('day', claims.exp)} {hashlib.sha256(told.encode()).hexdigest()[:32]}"

@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 from typing import Literal
 
 NANO = 1_000_000_000  # nano-dollars in a dollar
-Span = Literal["day", "month"]
+Calendar = Literal["day", "month"]
+Span = Calendar | Literal["token"]
 
 
 def nano(usd: float) -> int:
@@ -25,7 +26,7 @@ def nano(usd: float) -> int:
     return round(usd * NANO)
 
 
-def period(span: Span, now: float) -> str:
+def period(span: Calendar, now: float) -> str:
     """The day or the month of a time, in UTC, as it is kept: `2026-11-26`, `2026-11`.
 
     Args:
@@ -34,7 +35,7 @@ def period(span: Span, now: float) -> str:
     return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d" if span == "day" else "%Y-%m")
 
 
-def resets_at(span: Span, now: float) -> float:
+def resets_at(span: Calendar, now: float) -> float:
     """When the next day or month begins, in seconds since the epoch."""
     at = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     if span == "day":
@@ -49,7 +50,7 @@ class Allowance:
     Args:
         name: the caller's; nothing for all callers together.
         span: what the budget is for.
-        period: which day or month.
+        period: which day, month or browser token.
         limit: of the budget.
 
     Attributes:

@@ -12,7 +12,7 @@ from ..money.allowance import NANO, Allowance, Span, resets_at
 
 # What is held comes back with any answer's end, so that asking again soon makes sense.
 _RETRY_S = 1.0
-_WORDS: dict[Span, str] = {"day": "budget_usd_per_day", "month": "budget_usd_per_month"}
+_WORDS: dict[Span, str] = {"day": "budget_usd_per_day", "month": "budget_usd_per_month", "token": "budget_usd"}
 
 
 def exhausted(allowance: Allowance, now: float) -> BudgetExhausted:
@@ -43,7 +43,8 @@ def warning(allowances: Iterable[Allowance], share: float, now: float) -> str:
         if allowance.used >= allowance.limit * share:
             used = allowance.used / allowance.limit if allowance.limit else 1.0
             facts = _facts(allowance, now)
-            told.append(f"{facts['limit']}; of={facts['of']}; used={used:.2f}; resets={facts['resets_at']}")
+            resets = f"; resets={facts['resets_at']}" if "resets_at" in facts else ""
+            told.append(f"{facts['limit']}; of={facts['of']}; used={used:.2f}{resets}")
     return ", ".join(told)
 
 
@@ -52,26 +53,32 @@ _Told = TypeVar("_Told", bound=BudgetCut)
 
 def _told(kind: type[_Told], allowance: Allowance, what: str, now: float) -> _Told:
     facts = _facts(allowance, now)
-    wait_s = max(0.0, resets_at(allowance.span, now) - now)
+    again = f"it begins anew at {facts['resets_at']}" if "resets_at" in facts else "another token has its own"
+    wait_s = None if allowance.span == "token" else max(0.0, resets_at(allowance.span, now) - now)
     error = kind(
-        f"{_named(allowance)}, {facts['limit_usd']:g} USD, {what}; it begins anew at {facts['resets_at']}",
-        retry_after_s=math.ceil(wait_s),
+        f"{_named(allowance)}, {facts['limit_usd']:g} USD, {what}; {again}",
+        retry_after_s=None if wait_s is None else math.ceil(wait_s),
     )
     error.facts = facts
     return error
 
 
 def _named(allowance: Allowance) -> str:
+    if allowance.span == "token":
+        return "your token's budget_usd"
     return (
         f"{'your' if allowance.name else 'the'} {_WORDS[allowance.span]}{'' if allowance.name else ' of all callers'}"
     )
 
 
 def _facts(allowance: Allowance, now: float) -> dict[str, Any]:
-    return {
+    facts: dict[str, Any] = {
         "limit": _WORDS[allowance.span],
         "of": "caller" if allowance.name else "all",
         "limit_usd": allowance.limit / NANO,
         "spent_usd": allowance.used / NANO,
-        "resets_at": datetime.fromtimestamp(resets_at(allowance.span, now), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
+    if allowance.span == "token":
+        return facts | {"of": "token"}
+    resets = datetime.fromtimestamp(resets_at(allowance.span, now), UTC)
+    return facts | {"resets_at": resets.strftime("%Y-%m-%dT%H:%M:%SZ")}

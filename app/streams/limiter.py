@@ -64,7 +64,7 @@ class Asking:
 class GivesWay(Protocol):
     """Who has the streams: `Streams`."""
 
-    def give_way(self, caller: Caller | None, name: str = "") -> bool:
+    def give_way(self, caller: Caller | None, name: str = "", *, of_subject: bool = False) -> bool:
         """Ends a stream that makes room for another one; tells whether there was one."""
 
 
@@ -223,7 +223,8 @@ class Limiter:
     async def _placed(self, caller: Caller, of_all: Limits, wants: Sequence[Want], name: str) -> Place:
         """Takes of the buckets, and a place; streams that nobody reads make room for it."""
         shared = self._kept.shared
-        bounded = bool(wants) or caller.streams is not None or of_all.streams is not None
+        bounds = (caller.streams, of_all.streams, caller.subject_streams)
+        bounded = bool(wants) or any(bound is not None for bound in bounds)
         if shared is not None and bounded:
             try:
                 return await self._placed_among_all(shared, caller, of_all, wants, name)
@@ -238,10 +239,11 @@ class Limiter:
             raise
 
     def _placed_here(self, caller: Caller, of_all: Limits, name: str) -> Place:
-        while lacking := self.places.lacking(caller.name, caller.streams, of_all.streams):
+        while lacking := self.places.lacking(caller.name, caller.streams, of_all.streams, caller.subject_streams):
             if not self._makes_room(lacking, caller, name):
                 raise _no_place(lacking, caller, of_all)
-        return self.places.take(caller.name)
+        subject = caller.subject_streams
+        return self.places.take(caller.name, subject[0] if subject is not None else "")
 
     async def _placed_among_all(
         self, shared: SharedState, caller: Caller, of_all: Limits, wants: Sequence[Want], name: str
@@ -250,10 +252,7 @@ class Limiter:
         try:
             reaped = False
             while True:
-                here = Taking(
-                    caller.name, self.places.of(caller.name), self.places.taken, caller.streams, of_all.streams
-                )
-                refused = await shared.take(wants, here)
+                refused = await shared.take(wants, self._taking(caller, of_all))
                 if refused is None:
                     return place
                 if isinstance(refused, Late):
@@ -268,17 +267,31 @@ class Limiter:
             self._left(caller)
             raise
 
+    def _taking(self, caller: Caller, of_all: Limits) -> Taking:
+        here = Taking(caller.name, self.places.of(caller.name), self.places.taken, caller.streams, of_all.streams)
+        if (subject := caller.subject_streams) is None:
+            return here
+        name, most = subject
+        return replace(here, subject=name, here_of_subject=self.places.of(name), most_of_subject=most)
+
     def _makes_room(self, lacking: str, caller: Caller, name: str) -> bool:
         if self.streams is None:
             return False
         if name and self.streams.give_way(caller, name):
             return True
+        if lacking == "token streams":
+            return self.streams.give_way(caller, of_subject=True)
         return self.streams.give_way(caller if lacking == "streams" else None)
 
     def _left(self, caller: Caller) -> None:
         """A place is free again: other processes are told."""
-        if self._kept.shared is not None and (caller.streams is not None or self._of_all().streams is not None):
-            self._kept.shared.note([(caller.name, self.places.of(caller.name))], [])
+        if self._kept.shared is None:
+            return
+        names = [caller.name] if caller.streams is not None or self._of_all().streams is not None else []
+        if (subject := caller.subject_streams) is not None:
+            names.append(subject[0])
+        if names:
+            self._kept.shared.note([(name, self.places.of(name)) for name in names], [])
 
     def _correct(self, wants: Sequence[Want]) -> None:
         """More, or less, came than was taken for."""
@@ -322,13 +335,13 @@ def _token_wants(caller: Caller, of_all: Limits, max_tokens: int) -> list[Want]:
 
 
 def _no_place(lacking: str, caller: Caller, of_all: Limits) -> NoPlace:
-    mine = lacking == "streams"
-    most = caller.streams if mine else of_all.streams
-    error = NoPlace(
-        f"{'you have' if mine else 'all callers together have'} as many streams at once as may be, {most}",
-        retry_after_s=_PLACE_RETRY_S,
-    )
-    error.facts = {"limit": "streams", "of": "caller" if mine else "all"}
+    of, who, most = {
+        "streams": ("caller", "you have", caller.streams),
+        "token streams": ("token", "whom your token stands for has", caller.token and caller.token.streams),
+        "all streams": ("all", "all callers together have", of_all.streams),
+    }[lacking]
+    error = NoPlace(f"{who} as many streams at once as may be, {most}", retry_after_s=_PLACE_RETRY_S)
+    error.facts = {"limit": "streams", "of": of}
     return error
 
 

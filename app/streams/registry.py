@@ -126,9 +126,9 @@ class Streams:
     def _check_places(self) -> None:
         self._room.check(len(self.live) + len(self._whole) + len(self._replaying))
 
-    def give_way(self, caller: Caller | None, name: str = "") -> bool:
+    def give_way(self, caller: Caller | None, name: str = "", *, of_subject: bool = False) -> bool:
         """Ends a stream so that another one, or a reader, has its place. See `Room`."""
-        return self._room.give_way(caller, name)
+        return self._room.give_way(caller, name, of_subject=of_subject)
 
     def overtake(self, caller: Caller, name: str) -> bool:
         """Ends the caller's stream of this name here, because a newer one begins elsewhere.

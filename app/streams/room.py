@@ -40,11 +40,12 @@ class Room:
             if not self.give_way(None):
                 raise
 
-    def give_way(self, caller: Caller | None, name: str = "") -> bool:
+    def give_way(self, caller: Caller | None, name: str = "", *, of_subject: bool = False) -> bool:
         """Ends a stream so that another one, or a reader, has its place, which is free at once for its caller.
 
         Args:
             caller: whose; None for anyone's.
+            of_subject: only a stream of whom the caller's token stands for will do.
             name: the caller's stream of this name, which a newer one takes over; without one, of those that wait for a
                 lost reader the one that would wait no longer soonest.
 
@@ -58,8 +59,7 @@ class Room:
                 return False
             self.end_older(older)
         else:
-            sessions = self._live.values()
-            mine = [one for one in sessions if caller is None or one.terms.caller == caller.name]
+            mine = [one for one in self._live.values() if _is_his(one.terms, caller, of_subject=of_subject)]
             held = [(until, session) for session in mine if (until := session.held_until) is not None]
             if not held:
                 return False
@@ -79,3 +79,9 @@ class Room:
         session = self._live.get(older.stream_id) if older is not None else None
         if session is not None:
             session.stop(Outcome.TAKEN_OVER, TakenOver("a newer question has taken this one's place"))
+
+
+def _is_his(terms: Terms, caller: Caller | None, *, of_subject: bool) -> bool:
+    if caller is None:
+        return True
+    return terms.caller == caller.name and (not of_subject or (terms.caller, terms.subject) == owner(caller))

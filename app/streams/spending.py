@@ -20,11 +20,12 @@ from typing import Literal, Protocol
 from ..access.callers import Caller, Limits
 from ..errors import BudgetAway, Forbidden, SluicewayError
 from ..money.ahead import Ahead
-from ..money.allowance import NANO, Allowance, Hold, Span, period, youngest_to_cut
+from ..money.allowance import NANO, Allowance, Hold, youngest_to_cut
 from ..money.quote import Quote
 from ..telemetry.callers import CallerMetrics
 from . import budget_words
 from .meter import Came, Meter
+from .pots import Budget, Pot, budgets_of, newer_period
 from .state import Balance, Draft, StateAway
 
 # Answers that are held still are looked at this often, in seconds: what nobody reads of them grows meanwhile.
@@ -70,39 +71,6 @@ class SpendingRules:
     cuts: bool = True
 
 
-class Pot:
-    """A budget, and who lives on it here.
-
-    Attributes:
-        allowance: what this process has of it.
-        meters: of the answers that run, oldest first.
-        asked: is missing for admissions that wait for the next draft.
-        burn: nano-dollars a second, lately.
-        booked_at, retry_at: loop time of the last booking, and of the next draft where it is dry.
-        away: the last draft could not be written.
-        too_little: what was not enough for an answer that was cut, so that no other is begun with it.
-    """
-
-    __slots__ = ("allowance", "asked", "away", "booked_at", "burn", "meters", "retry_at", "too_little")
-
-    def __init__(self, allowance: Allowance, now: float) -> None:
-        self.allowance = allowance
-        self.meters: dict[Meter, None] = {}
-        self.asked = self.too_little = 0
-        self.burn = 0.0
-        self.booked_at = self.retry_at = now
-        self.away = False
-
-    def missing(self, now: float) -> int:
-        """What the holds of its answers lack, in nano-dollars."""
-        return sum(max(0, meter.need(now) - meter.hold.amount) for meter in self.meters if not meter.is_cut)
-
-    @property
-    def coming_back(self) -> int:
-        """What may come back from answers that were cut and are not settled yet."""
-        return sum(meter.hold.amount // 2 for meter in self.meters if meter.is_cut)
-
-
 class Spending:
     """The budgets of one process. `run()` belongs beside whatever uses it, and `close()` after it.
 
@@ -121,7 +89,7 @@ class Spending:
         self._metrics = metrics
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._pots: dict[tuple[str, Span], Pot] = {}
+        self._pots: dict[tuple[str, ...], Pot] = {}
         self._meters: dict[Meter, Sequence[Pot]] = {}  # of the answers that run, with what each is charged to
         self._pending: dict[Pot, None] = {}  # are drawn from in the next round
         self._late: list[Draft] = []  # of days and months that are over, not booked yet
@@ -131,21 +99,14 @@ class Spending:
 
     def pots(self, caller: Caller, of_all: Limits) -> list[Pot]:
         """The budgets that a caller's answers are charged to: its own, and those of all callers."""
-        found = []
-        for name, limits in ((caller.name, caller), ("", of_all)):
-            spans: tuple[tuple[Span, int | None], ...] = (
-                ("day", limits.budget_nano_usd_per_day),
-                ("month", limits.budget_nano_usd_per_month),
-            )
-            found += [self._pot(name, span, limit) for span, limit in spans if limit is not None]
-        return found
+        return [self._pot(budget) for budget in budgets_of(caller, of_all, self._clock())]
 
-    def _pot(self, name: str, span: Span, limit: int) -> Pot:
-        pot = self._pots.get((name, span))
+    def _pot(self, budget: Budget) -> Pot:
+        pot = self._pots.get(budget.key)
         if pot is None:
-            pot = Pot(Allowance(name, span, period(span, self._clock()), limit), self._loop.time())
-            self._pots[name, span] = pot
-        pot.allowance.limit = limit
+            pot = Pot(Allowance(budget.name, budget.span, budget.period, budget.limit), self._loop.time(), budget.until)
+            self._pots[budget.key] = pot
+        pot.allowance.limit = budget.limit
         return pot
 
     async def open(self, pots: Sequence[Pot], quote: Quote, ahead: Ahead, came: Came) -> tuple[Meter, str]:
@@ -308,20 +269,18 @@ class Spending:
             if meter.running is not None and not meter.is_cut and meter.running.paused():
                 meter.charge()
         for key, pot in list(self._pots.items()):
-            idle = not (pot.meters or pot.asked or pot.too_little)
+            idle = not (pot.meters or pot.asked or (pot.too_little and self._clock() < pot.until))
             if idle and not (pot.allowance.drawn or pot.allowance.charged):
                 del self._pots[key]
-            elif now >= pot.booked_at + _BOOK_S or self._is_over(pot):
+            elif now >= pot.booked_at + _BOOK_S or newer_period(pot.allowance, self._clock()):
                 self._pending[pot] = None
-
-    def _is_over(self, pot: Pot) -> bool:
-        return period(pot.allowance.span, self._clock()) != pot.allowance.period
 
     async def _draw(self, now: float) -> None:
         """One round: books and draws for all budgets that asked, in one go."""
         pots, self._pending = list(self._pending), {}
         waiting, self._round = self._round, None
-        late = [*self._late, *(self._ended(pot) for pot in pots if self._is_over(pot))]
+        wall = self._clock()
+        late = [*self._late, *(_end(pot, newer) for pot in pots if (newer := newer_period(pot.allowance, wall)))]
         drafts = [self._draft(pot, now) for pot in pots]
         try:
             balances = await self._store.draw([*late, *drafts])
@@ -343,14 +302,6 @@ class Spending:
             self._share(pot, self._loop.time())
             if pot.allowance.dry:
                 self._make_room(pot, self._loop.time())
-
-    def _ended(self, pot: Pot) -> Draft:
-        """A day or a month is over: what is still to be booked of it; and the new one begins."""
-        allowance = pot.allowance
-        old = Draft(allowance.name, allowance.span, allowance.period, allowance.limit, max(0, allowance.charged), 0)
-        allowance.begin(period(allowance.span, self._clock()))
-        pot.too_little = 0
-        return old
 
     def _draft(self, pot: Pot, now: float) -> Draft:
         allowance = pot.allowance
@@ -375,6 +326,8 @@ class Spending:
         allowance.drawn += balance.granted
         allowance.spent, allowance.others = balance.spent, balance.others
         allowance.dry = balance.granted < draft.least
+        if allowance.span == "token":
+            return  # there may be any number of them
         self._metrics.budget(
             allowance.name, allowance.span, allowance.limit / NANO, allowance.left / NANO,
             warned=allowance.used >= allowance.limit * self.rules.warn_share,
@@ -386,6 +339,15 @@ class Spending:
         self._pending = dict.fromkeys(self._pots.values())
         if self._pending or self._late:
             await self._draw(now)
+
+
+def _end(pot: Pot, newer: str) -> Draft:
+    """A day or a month is over: what is still to be booked of it; and the newer one begins."""
+    allowance = pot.allowance
+    old = Draft(allowance.name, allowance.span, allowance.period, allowance.limit, max(0, allowance.charged), 0)
+    allowance.begin(newer)
+    pot.too_little = 0
+    return old
 
 
 def _undrawn(allowance: Allowance) -> int:

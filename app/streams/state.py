@@ -35,6 +35,8 @@ T = TypeVar("T")
 _BUSY_S = 2.0
 # Periods older than this are forgotten, in days: nobody is refused for them, and a year can be looked up.
 _KEPT_DAYS = 400
+# Browser tokens live 15 minutes; what one spent is forgotten the day after, and looked for this often, in seconds.
+_FORGET_S = 3600.0
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS spent (name TEXT, span TEXT, period TEXT, nano INTEGER NOT NULL,
@@ -99,6 +101,7 @@ class Taking:
         here: how many places this process has of that caller, with this one.
         here_in_all: and of all callers.
         most, most_in_all: the bounds; None for none.
+        subject, here_of_subject, most_of_subject: the same for the subject of a browser token that bounds it.
     """
 
     name: str
@@ -106,6 +109,9 @@ class Taking:
     here_in_all: int
     most: int | None
     most_in_all: int | None
+    subject: str = ""
+    here_of_subject: int = 0
+    most_of_subject: int | None = None
 
 
 class SharedState:
@@ -132,6 +138,7 @@ class SharedState:
         self._connection: sqlite3.Connection | None = None  # touched in the thread alone
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
         self._away = False
+        self._forget_at = 0.0
 
     async def __aenter__(self) -> SharedState:
         if self._path.exists():  # else nothing was ever bounded, and nothing is opened
@@ -149,7 +156,13 @@ class SharedState:
         Raises:
             StateAway: it could not be written. Cancelling leaves it open whether it was; the next draft tells anew.
         """
-        return await self._in_thread(lambda db: [self._drawn(db, draft) for draft in drafts])
+
+        def drawn(db: sqlite3.Connection) -> list[Balance]:
+            if self._now() >= self._forget_at:
+                self._forget(db)
+            return [self._drawn(db, draft) for draft in drafts]
+
+        return await self._in_thread(drawn)
 
     async def take(self, wants: Sequence[Want], place: Taking) -> Late | str | None:
         """Takes of all buckets, and a place; nothing where one of them has not enough, and says which.
@@ -239,6 +252,12 @@ class SharedState:
         return Balance(granted, spent, others)
 
     def _taken(self, db: sqlite3.Connection, wants: Sequence[Want], place: Taking) -> Late | str | None:
+        if place.most_of_subject is not None:
+            others = _number(
+                db, "SELECT sum(taken) FROM places WHERE name = ? AND process != ?", (place.subject, self._process)
+            )
+            if others + place.here_of_subject > place.most_of_subject:
+                return "token streams"
         if place.most is not None:
             others = _number(
                 db, "SELECT sum(taken) FROM places WHERE name = ? AND process != ?", (place.name, self._process)
@@ -246,7 +265,9 @@ class SharedState:
             if others + place.here > place.most:
                 return "streams"
         if place.most_in_all is not None:
-            others = _number(db, "SELECT sum(taken) FROM places WHERE process != ?", (self._process,))
+            others = _number(
+                db, "SELECT sum(taken) FROM places WHERE process != ? AND instr(name, char(10)) = 0", (self._process,)
+            )
             if others + place.here_in_all > place.most_in_all:
                 return "all streams"
         full_at = self._buckets(db, wants)
@@ -255,6 +276,8 @@ class SharedState:
             self._put_buckets(db, full_at)
             if place.most is not None or place.most_in_all is not None:
                 self._put_places(db, [(place.name, place.here)])
+            if place.most_of_subject is not None:
+                self._put_places(db, [(place.subject, place.here_of_subject)])
         return late
 
     def _noted(self, db: sqlite3.Connection, places: Sequence[tuple[str, int]], corrections: Sequence[Want]) -> None:
@@ -285,12 +308,8 @@ class SharedState:
                 db.execute("DELETE FROM places WHERE (name, process) = (?, ?)", (name, self._process))
 
     def _reaped(self, db: sqlite3.Connection) -> int:
-        """What was booked for processes that died, in nano-dollars; and buckets and days that are past are forgotten."""
-        now = self._now()
-        db.execute("DELETE FROM buckets WHERE full_at <= ?", (now,))
-        db.execute(
-            "DELETE FROM spent WHERE period < ?", (time.strftime("%Y-%m", time.gmtime(now - _KEPT_DAYS * 86400)),)
-        )
+        """What was booked for processes that died, in nano-dollars; and what is past is forgotten."""
+        self._forget(db)
         booked = 0
         processes = db.execute("SELECT process FROM drawn UNION SELECT process FROM places").fetchall()
         for (process,) in processes:
@@ -307,6 +326,14 @@ class SharedState:
             log.warning("a process died with %.6f $ drawn from budgets: they count as spent", lost / 1e9)
             booked += lost
         return booked
+
+    def _forget(self, db: sqlite3.Connection) -> None:
+        """Forgets buckets that are full, and what was spent long ago; of tokens, what those spent that have expired."""
+        now = self._now()
+        self._forget_at = now + _FORGET_S
+        db.execute("DELETE FROM buckets WHERE full_at <= ?", (now,))
+        db.execute("DELETE FROM spent WHERE period < ?", (_day(now - _KEPT_DAYS * 86_400)[:7],))
+        db.execute("DELETE FROM spent WHERE span = 'token' AND period < ?", (_day(now - 86_400),))
 
     def _died(self, process: str) -> bool:
         """Whether its lock is free; then its file is removed."""
@@ -355,6 +382,10 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
             db.execute("ROLLBACK")
         raise
     db.execute("COMMIT")
+
+
+def _day(now: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(now))
 
 
 def _number(db: sqlite3.Connection, query: str, values: Sequence[str]) -> int:

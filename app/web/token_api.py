@@ -26,7 +26,8 @@ Sign = Callable[[str, str, Mapping[str, Any], KeyRing, float], str]
 _TOLD = Operation(
     "Make a short-lived browser token",
     "For whoever has a caller's key. `ttl_s`, at most 900; `sub`, the user whom it stands for; `models` and `max_tokens` narrow "
-    "what the caller may.",
+    "what the caller may, `streams` is how many that user may have at once, `budget_usd` what all that is asked for with this "
+    "token may cost.",
     {200: Answer("The token, and until when it is taken")},
     errors=(BadRequest, Forbidden),
 )

@@ -135,3 +135,17 @@ def test_places_never_pass_their_bounds_and_none_is_lost(steps: list[tuple[str, 
     for place in held:
         place.release()
     assert (places.taken, places._of) == (0, {})
+
+
+def test_a_subject_has_a_bound_within_its_callers() -> None:
+    places = Places()
+    first, _ = places.take("acme", "acme\nann"), places.take("acme", "acme\nbob")
+    places.take("acme")
+    ann = ("acme\nann", 1)
+    assert places.lacking("acme", 4, 4, ann) == "token streams"
+    assert places.lacking("acme", 4, 4, ("acme\nann", 2)) is None
+    assert places.lacking("acme", 3, None) == "streams", "each of them is the caller's too, once"
+    assert places.taken == 3
+    first.release()
+    assert places.lacking("acme", 3, None, ann) is None
+    assert places.of("acme\nann") == 0

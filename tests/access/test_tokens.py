@@ -59,6 +59,39 @@ def test_claims_only_narrow() -> None:
     assert caller_of(token(claims(NOW))).max_tokens == 100
 
 
+def budget(told: str, now: float = NOW) -> tuple[int | None, str]:
+    got = caller_of(told, now=now).token
+    assert got is not None
+    return got.budget_nano_usd, got.budget_id
+
+
+def test_it_bounds_its_subjects_streams_and_what_it_may_cost() -> None:
+    got = caller_of(token(claims(NOW, slw={"streams": 2, "budget_usd": 0.05})))
+    assert got.subject_streams == (f"acme\n{ISSUER}\nann", 2)
+    assert got.token is not None
+    assert (got.token.budget_nano_usd, got.token.expires_at) == (50_000_000, claims(NOW)["exp"])
+    assert caller_of(token(claims(NOW))).subject_streams is None
+
+
+def test_a_budget_is_its_tokens_by_its_jti_or_else_by_its_subject_and_its_end() -> None:
+    spends = {"slw": {"budget_usd": 1}}
+    named = [budget(token(claims(NOW, jti="a", iat=NOW - late, **spends))) for late in (0, 1)]
+    assert named[0] == named[1]
+    assert named[0][1].startswith("2027-01-15 "), "it can be forgotten the day after"
+    others = [
+        budget(token(claims(NOW, **told, **spends)))
+        for told in ({"jti": "b"}, {}, {"sub": "bob"}, {"exp": NOW + 9}, {"sub": None}, {"sub": None, "exp": NOW + 9})
+    ]
+    assert len({named[0], *others}) == 7
+    own = [sign("acme", "", {"exp": NOW + 9, "slw": {"budget_usd": 1}}, RING, NOW) for _ in range(2)]
+    assert len(dict.fromkeys(map(budget, own))) == 2
+
+
+@pytest.mark.parametrize("slw", [{"streams": 0}, {"budget_usd": 0}, {"budget_usd": -1}, {"budget_usd": 1e300}])
+def test_a_bound_that_is_none_is_refused(slw: dict[str, Any]) -> None:
+    refused(token(claims(NOW, slw=slw)), "claims are wrong")
+
+
 @pytest.mark.parametrize("by", SIGNERS)
 def test_a_forged_one_is_not_believed(by: str) -> None:
     good = token(claims(NOW), by)

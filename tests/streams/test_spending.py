@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from app.access.callers import Caller, Limits
+from app.access.callers import Caller, Limits, Token
 from app.answer.outcome import Outcome
 from app.errors import BudgetAway, BudgetCut, BudgetExhausted, BudgetHeld, Forbidden
 from app.money.allowance import nano
 from app.streams.session import Session
 from tests.support.books import end, start
-from tests.support.budgets import MODEL, TOKEN, Bank, answer, bank, poor
+from tests.support.budgets import MODEL, NOW, TOKEN, Bank, answer, bank, poor
 from tests.support.clock import jumping
 from tests.support.connections import FakeConnection
 from tests.support.fakes import event, text
@@ -242,3 +242,31 @@ async def test_a_budget_of_nothing_lets_nothing_in(spent: float) -> None:
     async with bank(mode="never_over" if spent else "one_batch") as kept:
         with pytest.raises(BudgetExhausted):
             await kept.admit(poor(0.0))
+
+
+@jumping
+async def test_a_tokens_budget_cuts_what_was_asked_for_with_it_and_another_token_has_its_own() -> None:
+    def page(name: str) -> Caller:
+        expires_at = NOW + 900
+        return poor(5.0, token=Token(name, "ann", budget_nano_usd=nano(0.01), budget_id=name, expires_at=expires_at))
+
+    async with bank() as kept:
+        sessions = [await kept.stream(page("one"), list(answer(100, 60))) for _ in range(2)]
+        other = await kept.stream(page("two"), list(answer(100, 1)))
+        await run_out(kept, [*sessions, other])
+        assert [session.outcome for session in (*sessions, other)] == [Outcome.BUDGET] * 2 + [Outcome.COMPLETED]
+        assert 8_500_000 <= kept.store.spent["acme", "token", "one"] <= 10_000_000
+        assert kept.store.spent["acme", "day", "2026-11-25"] > kept.store.spent["acme", "token", "one"]
+        kept.store.spent["acme", "token", "one"] = nano(0.01)  # another process has spent the rest
+        await asyncio.sleep(1.5)
+        with pytest.raises(BudgetExhausted) as refused:
+            await kept.admit(page("one"))
+        assert refused.value.message == "your token's budget_usd, 0.01 USD, is spent; another token has its own"
+        assert (refused.value.facts["of"], refused.value.retry_after_s) == ("token", None)
+        assert "resets_at" not in refused.value.facts
+        (ticket := await kept.admit(page("two"))).settle()
+        assert ticket.warning == ""
+        assert kept.registry.get_sample_value("sluiceway_budget_usd", {"caller": "acme", "span": "token"}) is None
+        kept.wall_s = 901  # both have expired
+        await asyncio.sleep(1.5)
+        assert [key for key in kept.spending._pots if "token" in key] == []

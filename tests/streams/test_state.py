@@ -122,6 +122,29 @@ async def test_places_hold_for_all_processes_together_and_exactly(tmp_path: Path
         assert not await ask(two)
 
 
+async def test_a_subject_has_a_bound_of_its_own_that_counts_nothing_twice(tmp_path: Path) -> None:
+    ann = Taking("acme", 1, 1, 9, 3, "acme\nann", 1, 1)
+    async with state(tmp_path) as one, state(tmp_path) as two:
+        assert await one.take([], ann) is None
+        assert await two.take([], ann) == "token streams"
+        assert await two.take([], Taking("acme", 1, 1, 9, 3, "acme\nbob", 1, 1)) is None
+        assert await two.take([], Taking("acme", 2, 2, 9, 3)) is None
+        assert await two.take([], Taking("acme", 3, 3, 9, 3)) == "all streams"
+        one.note([("acme", 0), ("acme\nann", 0)], [])
+        await one.reap()  # what was noted is written by then
+        assert await two.take([], ann) is None
+
+
+async def test_what_a_token_spent_is_forgotten_the_day_after_it_expired(tmp_path: Path) -> None:
+    spent = [("acme", "token", "2026-11-24 old"), ("acme", "token", "2026-11-25 new"), DAY]
+    now = 1_795_651_200.0  # 2026-11-26
+    async with SharedState(tmp_path / "state", lambda: now) as one:
+        await one.draw([Draft(*key, limit=10, book=1, keep=0) for key in spent])
+        now += 3600
+        await one.draw([])
+    assert [row[:3] for row in rows(tmp_path, "spent")] == sorted([spent[1], DAY])
+
+
 async def test_all_callers_together_have_a_bound_too(tmp_path: Path) -> None:
     async with state(tmp_path) as one, state(tmp_path) as two:
         assert await one.take([], Taking("a", 1, 1, None, 2)) is None

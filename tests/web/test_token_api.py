@@ -15,6 +15,7 @@ from aiohttp import web
 from app.web.runner import Running
 from tests.conftest import Serve
 from tests.support.jwts import EC, OTHER_EC, claims, table, token
+from tests.support.readers import eventually
 from tests.support.ways import CHAT
 
 FILE = '[callers.acme]\nmodels = ["claude-*"]\nmax_tokens = 5000\nstreams = 2\n[callers.other]\n'
@@ -121,6 +122,8 @@ async def test_a_token_asks_within_its_bounds_and_makes_no_other_nor_passes(
     [
         ({"max_tokens": 5001}, "max_tokens must be at most 5000"),
         ({"models": ["gpt-*"]}, "models: 'gpt-*' is none of caller acme's, which are claude-*"),
+        ({"streams": 3}, "streams must be at most 2"),
+        ({"budget_usd": 0}, "$.budget_usd"),
         ({"ttl_s": 901}, "$.ttl_s"),
         ({"ttl_s": 0}, "$.ttl_s"),
         ({"sub": ""}, "$.sub"),
@@ -262,3 +265,18 @@ async def test_an_issuer_whose_keys_cannot_be_had_is_told_and_not_asked_for_each
         status, headers, _ = await page.ask("POST", "/api/stream", json={"prompt": "Go."})
         assert (status, headers["Retry-After"]) == (503, "5")
     assert issuer.asked == 1
+
+
+async def test_a_subject_has_as_many_streams_at_once_as_its_tokens_say(
+    serve: Serve, client: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    service = await serving(serve, tmp_path)
+    key = Page(client, service.url, "key")
+    ann, again, bob = [await key.token(sub=who, streams=1) for who in ("ann", "ann", "bob")]
+    stream_id = await ann.begin()
+    status, headers, told = await again.ask("POST", "/api/stream", json={"prompt": "Go."})
+    assert (status, headers["Retry-After"], told["limit"], told["of"]) == (429, "2", "streams", "token")
+    await bob.begin()
+    assert (await again.ask("POST", f"/api/stream/{stream_id}/stop"))[2] == {"stopped": True}
+    await eventually(lambda: stream_id not in service.streams.live)
+    await again.begin()
