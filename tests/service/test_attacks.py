@@ -118,7 +118,12 @@ SMUGGLED: dict[str, tuple[bytes, bytes]] = {
 
 async def test_no_request_is_smuggled_in_anothers_body(door: Door, simulator: Simulator) -> None:
     taken = {}
-    for shape, (head, before) in SMUGGLED.items():
+    shapes = dict(SMUGGLED)
+    if door.service.url.startswith("unix:"):
+        # nginx takes it for the line's end, so that what follows the body is a request of its own: for nginx, and for the
+        # service, which nginx asks with frames of its own. Nobody sees another one.
+        del shapes["a line feed in a chunk's extension"]
+    for shape, (head, before) in shapes.items():
         body = before + INNER
         framing = head.replace(b"%d", b"%d" % len(body)).replace(b"%x", b"%x" % len(body))
         status, _, _ = await door.said(OUTER + framing + b"\r\n" + body)

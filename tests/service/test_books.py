@@ -45,6 +45,15 @@ async def _ask(
         pass
 
 
+async def _leave(client: ClientSession, url: str, prompt: str, after_tokens: int) -> None:
+    """Leaves once so many tokens were read."""
+    async with client.post(f"{url}/api/stream", json={"prompt": prompt}) as answer:
+        read = b""
+        while read.count(b"token") < after_tokens:
+            read += await answer.content.readany()
+        answer.close()
+
+
 @pytest.mark.timeout(180)
 async def test_a_thousand_random_abandonments_add_up_to_the_simulators_books(
     serve: Serve, simulator: Simulator
@@ -62,8 +71,13 @@ async def test_a_thousand_random_abandonments_add_up_to_the_simulators_books(
         async def one() -> None:
             async with gate:
                 first_s = luck.choice(("", " ttft_s=0.05", " first_event_s=0.05"))
-                prompt = f"{{{{tokens=40 rate=200 text=numbered{first_s} seed={luck.randrange(10**6)}}}}}"
-                # However slow the machine: most are cut in the answer's midst, some before it begins, some not at all.
+                # However slow the machine, some are cut in the answer's midst, for they leave by what they have read and
+                # the answer has no end. Others leave by the clock, before it begins or in it, and some not at all.
+                by_what_they_read = luck.random() < 0.4
+                tokens = 100_000 if by_what_they_read else 40
+                prompt = f"{{{{tokens={tokens} rate=200 text=numbered{first_s} seed={luck.randrange(10**6)}}}}}"
+                if by_what_they_read:
+                    return await _leave(client, service.url, prompt, after_tokens=luck.randrange(40))
                 patience_s = luck.uniform(0.0, 0.35) if luck.random() < 0.9 else None
                 await _ask(client, service.url, prompt, patience_s, sees_the_head=luck.random() < 0.8)
 
