@@ -54,7 +54,7 @@ async def test_every_recorded_answer_passes_the_shipped_nginx(behind_shipped: tu
 
 
 # Between them: text, thinking, tools of both sides, citations, an input that is empty, wide characters.
-FEW = ["advisor", "recorded-tool-no-args", "thinking", "tools", "web-search"]
+FEW = ["advisor", "code-execution", "thinking", "tools", "web-search"]
 
 
 @pytest.mark.parametrize("names", [FEW, pytest.param(NAMES, marks=pytest.mark.soak)], ids=["few", "every"])

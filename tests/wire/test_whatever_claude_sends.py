@@ -43,7 +43,7 @@ from tests.support.recorded import ANSWERS
 
 SHORT = {name: shortened(answer) for name, answer in ANSWERS.items()}
 # Between them these have every kind of block, halves of characters, and the order of a real answer with tools.
-FEW = ["all kinds of blocks", "halves that never meet", "recorded-code-execution-20250825.2", "thinking", "tools"]
+FEW = ["all kinds of blocks", "halves that never meet", "code-execution", "thinking", "tools"]
 
 
 # --- the oracle ----------------------------------------------------------------------------------------------------
