@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -328,6 +329,34 @@ async def test_the_service_s_own_refusals_are_its_own(page: Page, serve: Serve, 
         await state(page, "failed")
         await expect(page.get_by_role("heading", name="The service is busy just now")).to_be_visible()
     assert len(simulator.books) == 1
+
+
+@pytest.mark.parametrize(
+    ("bound", "title", "advice"),
+    [
+        (
+            "budget_usd_per_day = 0",
+            "The budget for answers is spent",
+            "Whoever runs this service can raise it. Try again in ",
+        ),
+        ("requests_per_minute = 1", "Too much was asked at once", "That passes"),
+    ],
+)
+async def test_a_callers_limit_is_told_in_words(
+    page: Page, serve: Serve, tmp_path: Path, bound: str, title: str, advice: str
+) -> None:
+    path = tmp_path / "callers.toml"
+    path.touch(0o600)
+    path.write_text(f"[callers.acme]\n{bound}\n", "utf-8")
+    service = await serve(callers_file=str(path), api_keys=("acme:key",))
+    await send(page, service, "{{tokens=5}}")
+    await page.get_by_label("Access key").fill("key")
+    await page.keyboard.press("Control+Enter")
+    if "requests" in bound:
+        await state(page, "done")
+        await page.keyboard.press("Control+Enter")
+    await expect(page.get_by_role("heading", name=title)).to_be_visible()
+    await expect(page.locator("#error-text")).to_contain_text(advice)
 
 
 async def test_the_caller_s_key_is_asked_for_and_kept_in_this_tab_only(page: Page, serve: Serve) -> None:

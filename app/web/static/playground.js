@@ -204,10 +204,15 @@ function end() {
   show();
 }
 
+function lasting(seconds) {
+  const [each, unit] = seconds <= 120 ? [1, "seconds"] : seconds <= 7200 ? [60, "minutes"] : [3600, "hours"];
+  return `${Math.ceil(seconds / each)} ${unit}`;
+}
+
 function fail(error) {
   const { title, advice, wantsKey } = inWords(error);
   $("error-title").textContent = title;
-  const wait = error.retryAfterS ? `Try again in ${Math.ceil(error.retryAfterS)} seconds.` : "";
+  const wait = error.retryAfterS ? `Try again in ${lasting(error.retryAfterS)}.` : "";
   $("error-text").textContent = [advice, wait].filter(Boolean).join(" ") || error.message;
   const said = $("error-text").textContent === error.message ? "" : error.message;
   $("error-detail").textContent = [said, error.field && `field: ${error.field}`, error.status, error.type]
