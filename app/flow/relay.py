@@ -25,6 +25,10 @@ log = logging.getLogger(__name__)
 class Source(Protocol):
     """Where the producer reads: one answer on its way."""
 
+    @property
+    def request_id(self) -> str | None:
+        """Claude's id for the request, once it has begun."""
+
     async def open(self) -> None:
         """Asks for the answer and returns when it has begun. Raises SluicewayError."""
 

@@ -350,3 +350,7 @@ class Logs:
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="the least level logged")] = (
         "info"
     )
+    log_format: Annotated[
+        Literal["auto", "human", "json"],
+        Field(description="lines for people, or JSON; auto: for people on a terminal, else JSON"),
+    ] = "auto"

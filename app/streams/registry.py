@@ -33,6 +33,7 @@ from .archive import Archive, Kept
 from .books import Books
 from .connection import Connection
 from .delivery import Frames
+from .end_line import log_end
 from .limiter import Ticket
 from .meter import Running
 from .replay import Replay
@@ -370,11 +371,7 @@ class Streams:
             self._archive.append(terms, session.asked.frames)
         entry = session.page.settle(outcome)
         if entry is not None:
-            log.info(
-                "stream %s ended: %s in %s after %.2f s; %s, %d tokens (%s), %d wasted; queue peak %d bytes, %d pauses",
-                terms.stream_id, outcome.value, entry.phase.value, entry.duration_s, ascii(terms.model),
-                entry.generated, entry.basis, entry.wasted, queue.peak_bytes, queue.pauses,
-            )  # fmt: skip
+            log_end(session, entry)
 
 
 def _check_place(replay: Replay, frame_id: int) -> None:

@@ -55,6 +55,7 @@ class Session:
         delivery: the way to its readers.
         outcome: how it ended; None while it runs. The first one given stands.
         error: it failed before anything was sent; the handler's to answer.
+        failure: with which it ended for its readers, whether they could be told or not; None for none.
     """
 
     def __init__(self, terms: Terms, asked: Asked, page: Page, bounds: StreamBounds) -> None:
@@ -66,6 +67,7 @@ class Session:
         self.delivery = Delivery(asked.frames, self.lifecycle, page, bounds.heartbeat_s, self.channel.nudge)
         self.outcome: Outcome | None = None
         self.error: SluicewayError | None = None
+        self.failure: SluicewayError | None = None
         self._bounds = bounds if terms.commits_early else replace(bounds, commit_s=math.inf)
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None  # set while it runs
@@ -171,6 +173,7 @@ class Session:
                     continue
                 error = self.error = failed
             break
+        self.failure = error
         if error is None:
             self.outcome = self.outcome or self._lost_by or Outcome.COMPLETED
         else:

@@ -35,6 +35,7 @@ class Terms:
         name: the caller's own name for it, by which it is found again; empty for none.
         subject: whom it is for, of the caller's own users; empty for the caller itself.
         token_id: of the browser token that it was asked for with; empty for none.
+        request_id: our own, of the request that asked; empty where none did.
         commits_early: silence before Claude's first event is broken by a sign of life, which commits the status.
     """
 
@@ -47,6 +48,7 @@ class Terms:
     name: str = ""
     subject: str = ""
     token_id: str = ""
+    request_id: str = ""
     commits_early: bool = True
 
 

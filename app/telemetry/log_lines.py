@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from typing import TextIO
+from datetime import UTC, datetime
+from typing import Any, TextIO
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -32,7 +34,26 @@ class LineFormatter(logging.Formatter):
         return "\n".join(f"  {escaped(line)}" for line in super().formatException(ei).splitlines())
 
 
-def log_to(stream: TextIO, level: str, package: str) -> None:
+class JsonFormatter(logging.Formatter):
+    """Writes a record as one line of JSON, whose strings hold no line break and nothing beyond ASCII.
+
+    What a record knows by name, such as a stream's end, is beside its message: `extra={"facts": {…}}`.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        told: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "facts", {}),
+        }
+        if record.exc_info:
+            told["exception"] = self.formatException(record.exc_info)
+        return json.dumps(told)
+
+
+def log_to(stream: TextIO, level: str, package: str, form: str = "auto") -> None:
     """Sends the log of this process to a stream.
 
     Args:
@@ -40,9 +61,11 @@ def log_to(stream: TextIO, level: str, package: str) -> None:
         level: the least that is logged, as `info`.
         package: whose own loggers may log below warnings. At debug the SDK logs whole requests, and others their
             headers, with prompts and keys in them.
+        form: `human`, `json`, or `auto`: human on a terminal, else JSON.
     """
+    human = stream.isatty() if form == "auto" else form == "human"
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(LineFormatter())
+    handler.setFormatter(LineFormatter() if human else JsonFormatter())
     root = logging.getLogger()
     root.addHandler(handler)
     own = getattr(logging, level.upper())

@@ -25,11 +25,8 @@ from ..answer.sse import begins_stream
 from ..errors import SluicewayError, UpstreamCut, UpstreamError, UpstreamTimeout
 from ..settings.sections import RetryRule, UpstreamOptions
 from .exchange import Body
-from .failures import described
 from .pacing import Pacer, ReadPace
 from .retry import retry_delay_s
-
-log = logging.getLogger(__name__)
 
 # At most this much is taken from the socket at once: what comes in a window at 140 tokens/s. A faster stream is read
 # several times a window. What a read brings waits beside a full queue, so a larger read would mean more tokens generated
@@ -50,6 +47,8 @@ class Upstream(Protocol):
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> httpx2.Response: ...
 
     def hide(self, said: bytes) -> bytes: ...
+
+    def failed(self, what: str, error: SluicewayError, level: int) -> None: ...
 
 
 class Answer:
@@ -116,9 +115,9 @@ class Answer:
                     came_with(error, self.headers)
                 delay_s = retry_delay_s(self._retry, error, attempt, random.random())
                 if delay_s is None or self._body_began:
-                    log.warning("Claude failed before the first event: %s", described(error))
+                    self._claude.failed("Claude failed before the first event", error, logging.WARNING)
                     raise
-                log.info("Claude failed before the first event: %s; trying again in %.2f s", described(error), delay_s)
+                self._claude.failed("Claude failed before the first event, and is asked again", error, logging.INFO)
                 self._claude.on_retry()
             await asyncio.sleep(delay_s)
             self._decoder = EventDecoder(self._claude.hide)
@@ -145,7 +144,7 @@ class Answer:
             return await self._read()
         except SluicewayError as error:
             if self._asked is None:
-                log.warning("Claude failed in the middle of an answer: %s", described(error))
+                self._claude.failed("Claude failed in the middle of an answer", error, logging.WARNING)
             raise
 
     async def _read(self) -> list[ClaudeEvent]:

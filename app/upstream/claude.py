@@ -13,8 +13,9 @@ import httpx2
 
 from .. import __version__
 from ..answer.refusals import without_secrets
-from ..errors import UpstreamError, UpstreamTimeout
+from ..errors import SluicewayError, UpstreamError, UpstreamTimeout
 from ..settings.sections import RetryRule, UpstreamOptions
+from ..telemetry.sparing import Sparing
 from .answer import Answer
 from .failures import described, refused, translated
 from .identity import API_VERSION, Identity
@@ -56,6 +57,7 @@ class Claude:
         self.window_s = window_s
         self.on_retry = on_retry
         self.pacer = Pacer()
+        self._sparing = Sparing()
         self._pool = Pool(Window(options.receive_buffer_bytes), options.connect_timeout_s)
         self._carrier = Carrier(self._pool, self.hide)
         self.identity = Identity.of(api_key, base_url, self._carrier.http)
@@ -160,7 +162,7 @@ class Claude:
         except TimeoutError as error:
             raise UpstreamTimeout(f"Claude did not answer within {timeout_s:g} s") from error
         except UpstreamError as failure:
-            log.warning("a request to %s failed: %s", path, described(failure))
+            self.failed(f"a request to {path} failed", failure, logging.WARNING)
             raise
         return response
 
@@ -171,6 +173,13 @@ class Claude:
     def hide(self, said: bytes) -> bytes:
         """What Claude's side said, without the keys that we ask with, and others."""
         return without_secrets(said, [key.encode() for key in self.identity.keys])
+
+    def failed(self, what: str, error: SluicewayError, level: int) -> None:
+        """Tells the log of a failure of Claude's side; one that goes on once a minute, with how many there were."""
+        told = f"{what}: {described(error)}"
+        more = self._sparing.due(told, asyncio.get_running_loop().time())
+        if more is not None:
+            log.log(level, "%s%s", told, f" ({more} more like it since it was said last)" if more else "")
 
     async def close(self) -> None:
         """Closes the connection pool. Answers must have been closed before."""

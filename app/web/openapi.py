@@ -57,7 +57,8 @@ Streams Claude to the browser with backpressure that is real from end to end.
 
 `GET` stands for `HEAD` too. Doubled slashes in a path are one. Compressed bodies are not taken. A path that is not here is
 404, another method 405 with `Allow`. Errors under `/v1/` have the Messages API's shape, all others the plain one, and both
-have the same statuses and types; an error after the first event is the stream's last event. `/metrics`, `/healthz`,
+have the same statuses and types; an error after the first event is the stream's last event. Every answer has an
+`X-Request-Id`, which the service's log repeats; `request-id` is Claude's. `/metrics`, `/healthz`,
 `/readyz` and `/streams` are on the admin port.
 """
 

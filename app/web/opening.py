@@ -24,6 +24,7 @@ from ..upstream.retry import NEVER
 from ..wire import WireFormat
 from .entrance import BODY, CALLER
 from .readers import EventStream, SseConnection
+from .response_headers import request_id_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,7 @@ class Opener:
             commits_early=not wanted.as_client,
             subject=caller.token.subject if caller.token is not None else "",
             token_id=caller.token.token_id if caller.token is not None else "",
+            request_id=request_id_of(request),
         )
 
     async def resume(
@@ -181,6 +183,10 @@ class _WithHead:
     def __init__(self, answer: Answer, connection: SseConnection) -> None:
         self._answer = answer
         self._connection = connection
+
+    @property
+    def request_id(self) -> str | None:
+        return self._answer.request_id
 
     async def open(self) -> None:
         """Asks, and hands the headers on. Raises what the answer raises."""

@@ -26,7 +26,7 @@ _RATE_LIMITS = (f"ratelimit-{kind}" for kind in ("requests", "tokens", "input-to
 _BUDGETS = (*_RATE_LIMITS, "priority-input-tokens", "priority-output-tokens")
 _EXPOSED = ", ".join(
     (
-        "request-id", "retry-after", "x-stream-id", "x-stop-token", "x-resumable", "x-should-retry",
+        "request-id", "x-request-id", "retry-after", "x-stream-id", "x-stop-token", "x-resumable", "x-should-retry",
         "anthropic-organization-id", "anthropic-workspace-id",
         *(f"anthropic-{budget}-{part}" for budget in _BUDGETS for part in ("limit", "remaining", "reset")),
         "*",

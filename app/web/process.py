@@ -76,7 +76,7 @@ def serve(command: Command, workers: int, worker: str | None) -> bool:
     if command.take_over and not loaded.listening.unix:
         raise SettingsError("--take-over: it needs unix, the path of the socket to take over")
     raise_limit(max(loaded.admission.max_streams, loaded.connections.max_connections))
-    log_to(sys.stderr, loaded.logs.log_level, _PACKAGE)
+    log_to(sys.stderr, loaded.logs.log_level, _PACKAGE, loaded.logs.log_format)
     if not worker and not is_loopback(admin_host := loaded.listening.admin_host):
         log.warning("admin_host %s is reachable from elsewhere: anyone there reads /metrics and /streams", admin_host)
     with _credentials(simulate=command.simulate) as credentials:

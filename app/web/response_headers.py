@@ -1,7 +1,8 @@
-"""What each response tells browsers beside its content: take it for nothing else, frame it nowhere, keep it nowhere."""
+"""What each response says beside its content: whose it is in our log, and to browsers: take it for nothing else, keep it nowhere."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import MutableMapping
 
 from aiohttp import hdrs, web
@@ -15,13 +16,30 @@ _GUARDS = {
     hdrs.CACHE_CONTROL: "no-store",
 }
 
+_REQUEST_ID = web.RequestKey("request_id", str)
+# A request's own, which the log repeats. Claude's has the name `request-id`, and a client's is not read: it could be any.
+_NAME = "X-Request-Id"
+
+
+def request_id_of(request: web.BaseRequest) -> str:
+    """Our own id of a request, that nobody else gave it."""
+    if _REQUEST_ID not in request:
+        request[_REQUEST_ID] = _new_request_id()
+    return request[_REQUEST_ID]
+
+
+def _new_request_id() -> str:
+    return f"sw_{secrets.token_hex(12)}"
+
 
 def guard(headers: MutableMapping[str, str]) -> None:
     """Adds to a response's headers what they do not say themselves. Idempotent."""
+    headers.setdefault(_NAME, _new_request_id())
     for name, value in _GUARDS.items():
         headers.setdefault(name, value)
 
 
-async def guard_response(_request: web.Request, response: web.StreamResponse) -> None:
-    """For `on_response_prepare`: guards each response of an application, whoever made it."""
+async def guard_response(request: web.Request, response: web.StreamResponse) -> None:
+    """For `on_response_prepare`: guards each response of an application, whoever made it, and names its request."""
+    response.headers[_NAME] = request_id_of(request)
     guard(response.headers)

@@ -67,6 +67,7 @@ class ScriptedSource:
         self._steps = list(steps)
         self._opening = list(opening)
         self._unread = list(unread)
+        self.request_id: str | None = None
         self.opened = False
         self.closed = False
         self.reads = 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import sys
 from collections.abc import Iterator
 
 import pytest
 
-from app.telemetry.log_lines import LineFormatter, escaped, log_to
+from app.telemetry.log_lines import JsonFormatter, LineFormatter, escaped, log_to
 
 FORGED = "claude\n2026-01-01 00:00:00,000 ERROR app: forged"
 
@@ -47,6 +48,47 @@ def test_an_exception_that_repeats_such_a_name_forges_no_line_either() -> None:
     assert any("forged" in line for line in others)
 
 
+def test_as_json_a_record_is_one_line_whatever_a_name_holds() -> None:
+    try:
+        raise ValueError(FORGED + "\r\n\u2028")
+    except ValueError:
+        info = sys.exc_info()
+    record = logging.LogRecord("app.x", logging.INFO, "x.py", 1, "stream of %s ended", (FORGED + "\ud800\u2028",), info)
+    record.facts = {"stream": "st0_x", "cost_usd": None}
+    line = JsonFormatter().format(record)
+    assert line.isascii()
+    assert len(line.splitlines()) == 1
+    told = json.loads(line)
+    assert (told["level"], told["logger"], told["stream"], told["cost_usd"]) == ("info", "app.x", "st0_x", None)
+    assert told["message"].startswith(f"stream of {FORGED}")
+    assert "ValueError" in told["exception"]
+    assert told["time"].endswith("+00:00")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("form", "stream", "is_json"),
+    [
+        ("auto", io.StringIO, True),
+        ("auto", Terminal, False),
+        ("human", io.StringIO, False),
+        ("json", Terminal, True),
+    ],
+)
+def test_people_read_lines_on_a_terminal_and_programs_json(
+    form: str, stream: type[io.StringIO], *, is_json: bool, root: logging.Logger
+) -> None:
+    out = stream()
+    log_to(out, "info", "ours", form)
+    logging.getLogger("ours").info("here")
+    assert out.getvalue().startswith("{") is is_json
+    assert "here" in out.getvalue()
+
+
 @pytest.fixture
 def root() -> Iterator[logging.Logger]:
     logger = logging.getLogger()
@@ -65,7 +107,7 @@ def test_libraries_are_heard_from_warnings_on_however_much_is_asked_for(
     level: str, said: str, root: logging.Logger
 ) -> None:
     stream = io.StringIO()
-    log_to(stream, level, "ours")
+    log_to(stream, level, "ours", "human")
     for name in ("ours.part", "anthropic", "httpx2", "asyncio"):
         logging.getLogger(name).debug("1")
         logging.getLogger(name).info("2")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import aiohttp
 import pytest
 
@@ -15,6 +17,7 @@ KEY = {"x-api-key": "the-callers-own-key"}
 
 def check(headers: dict[str, str]) -> None:
     """`headers` by lower-case names."""
+    assert re.fullmatch("sw_[0-9a-f]{24}", headers["x-request-id"])
     assert headers["x-content-type-options"] == "nosniff"
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
     assert headers["referrer-policy"] == "no-referrer"
@@ -39,7 +42,8 @@ async def test_every_route_guards_what_it_answers(
                 check(lowered(response))
                 if path not in pages:
                     assert "default-src 'none'" in response.headers["Content-Security-Policy"]
-                    assert response.headers["Cache-Control"] == "no-store"
+                    streams = response.content_type == "text/event-stream"
+                    assert response.headers["Cache-Control"] == ("no-cache" if streams else "no-store")
 
 
 async def test_so_do_errors_that_meet_no_route_and_streams(service: Running, client: aiohttp.ClientSession) -> None:
