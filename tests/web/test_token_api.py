@@ -280,3 +280,17 @@ async def test_a_subject_has_as_many_streams_at_once_as_its_tokens_say(
     assert (await again.ask("POST", f"/api/stream/{stream_id}/stop"))[2] == {"stopped": True}
     await eventually(lambda: stream_id not in service.streams.live)
     await again.begin()
+
+
+async def test_a_subjects_held_stream_gives_way_to_its_next_one_and_no_other_subjects(
+    serve: Serve, client: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    service = await serving(serve, tmp_path)
+    key = Page(client, service.url, "key")
+    ann, bob = [await key.token(sub=who, streams=1) for who in ("ann", "bob")]
+    streams = [await page.begin() for page in (bob, ann)]  # bob's would expire first
+    for response in READS:
+        response.close()
+    await eventually(lambda: all(service.streams.live[name].held_until is not None for name in streams))
+    newer = await ann.begin()
+    await eventually(lambda: set(service.streams.live) == {streams[0], newer})
