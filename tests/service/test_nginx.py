@@ -208,7 +208,7 @@ async def test_no_head_of_claudes_side_loses_its_answer(stream: bool, tmp_path: 
     origins = [f"https://{n}.example" for n in range(99)]
     async with (
         raw_upstream([stream_of(HELLO, **odd) if stream else whole]) as upstream,
-        behind(upstream, unix=sock, cors_origins=origins),
+        behind(upstream, unix=sock, auth="none", cors_origins=origins),
         nginx(tmp_path, shipped(tmp_path, f"unix:{sock}", port), port) as url,
     ):
         reader = await Reader.connect(url)
