@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -37,20 +38,34 @@ class Crowd:
 
     A connection is idle while it waits for a request's head, and busy from then on until the answer is sent. Where all
     places are taken, a new one takes that of whoever has been idle for longest, so that half heads and sleeping
-    connections keep nobody out; a busy one never gives way.
+    connections keep nobody out; a busy one never gives way, nor does a new one within its first second, which may have
+    asked already.
 
     Args:
         most: the places.
         most_per_client: of them for one client; 0 for any number.
         proxies: whose connections count for the clients that they name, for as long as a request of theirs lasts.
+        clock: in seconds, never set back.
     """
 
-    def __init__(self, most: int, most_per_client: int = 0, proxies: Proxies | None = None) -> None:
+    # The first request may lie unread until the event loop comes to it: so long a new connection keeps its place, in seconds.
+    NEW_S = 1.0
+
+    def __init__(
+        self,
+        most: int,
+        most_per_client: int = 0,
+        proxies: Proxies | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._most = most
         self._most_per_client = most_per_client
         self._proxies = proxies or Proxies()
         self._members: set[Member] = set()
-        self._idle: OrderedDict[Member, None] = OrderedDict()  # in the order in which they became so
+        self._clock = clock
+        # Since when each is idle, in that order: before its first request, and after one.
+        self._new: OrderedDict[Member, float] = OrderedDict()
+        self._idle: OrderedDict[Member, float] = OrderedDict()
         self._of_clients: Counter[str] = Counter()  # never more of them than members
 
     def __len__(self) -> int:
@@ -62,13 +77,13 @@ class Crowd:
         if counts and self._of_clients[client_of(member.address)] >= self._most_per_client:
             return self._too_many()
         if len(self._members) >= self._most:
-            if not self._idle:
+            oldest = self._idle_for_longest()
+            if oldest is None:
                 return Overloaded(f"all {self._most} connections of this service are in use", retry_after_s=2.0)
-            oldest = next(iter(self._idle))
             self.leave(oldest)
             oldest.give_way()
         self._members.add(member)
-        self._idle[member] = None
+        self._new[member] = self._clock()
         if counts:
             self._of_clients[client_of(member.address)] += 1
         return None
@@ -77,18 +92,19 @@ class Crowd:
         """It is closed. Idempotent."""
         if member in self._members:
             self._members.remove(member)
-            self._idle.pop(member, None)
+            self.is_busy(member)
             if self._counts(member):
                 self._uncount(client_of(member.address))
 
     def is_busy(self, member: Member) -> None:
         """A request of its has come."""
+        self._new.pop(member, None)
         self._idle.pop(member, None)
 
     def is_idle(self, member: Member) -> None:
         """It waits for its next request."""
         if member in self._members:
-            self._idle[member] = None
+            self._idle[member] = self._clock()
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -108,6 +124,13 @@ class Crowd:
             yield
         finally:
             self._uncount(client)
+
+    def _idle_for_longest(self) -> Member | None:
+        first = [next(iter(waiting.items())) for waiting in (self._new, self._idle) if waiting]
+        known = [
+            (since, member) for member, since in first if member in self._idle or self._clock() - since >= self.NEW_S
+        ]
+        return min(known, key=lambda pair: pair[0])[1] if known else None
 
     def _counts(self, member: Member) -> bool:
         return bool(self._most_per_client) and bool(member.address) and not self._proxies.trusts(member.address)

@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from app.tools.simulator.server import Simulator
+from app.web.crowd import Crowd
 from app.web.runner import Running
 from tests.conftest import Serve
 from tests.support.readers import Reader, eventually
@@ -164,7 +165,8 @@ async def test_the_rest_of_a_refused_body_is_no_head_even_if_the_next_request_co
     reader.leave()
 
 
-async def test_idle_connections_give_way_to_new_readers(serve: Serve) -> None:
+async def test_idle_connections_give_way_to_new_readers(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Crowd, "NEW_S", 0.0)
     service = await serve(max_connections=20)
     async with AsyncExitStack() as stack:
 
@@ -184,6 +186,20 @@ async def test_idle_connections_give_way_to_new_readers(serve: Serve) -> None:
         assert (await answered(last))[0] == 200
         await streaming.until(b"data: ")
         assert len(service.streams.live) == 1
+
+
+async def test_of_more_at_once_than_there_are_places_the_first_are_served_and_the_others_told_so(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Crowd, "NEW_S", 60.0)
+    service = await serve(max_connections=4)
+    readers = [await Reader.connect(service.url) for _ in range(10)]
+    for reader in readers[:4]:
+        await reader.ask("tokens=9000 rate=50")
+    assert [await reader.head() for reader in readers] == [200] * 4 + [503] * 6
+    assert (await scrape(service)).value("refused_total", reason="full") == 6
+    for reader in readers:
+        reader.leave()
 
 
 async def test_where_all_connections_are_busy_a_new_one_is_told_so(serve: Serve) -> None:

@@ -22,6 +22,15 @@ class FakeMember:
         self.gone = True
 
 
+class Clock:
+    """Goes on when it is told."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def members(crowd: Crowd, count: int) -> list[FakeMember]:
     found = [FakeMember() for _ in range(count)]
     assert [crowd.enter(member) for member in found] == [None] * count
@@ -29,10 +38,12 @@ def members(crowd: Crowd, count: int) -> list[FakeMember]:
 
 
 def test_a_new_one_takes_the_place_of_who_has_been_idle_for_longest() -> None:
-    crowd = Crowd(3)
+    clock = Clock()
+    crowd = Crowd(3, clock=clock)
     first, second, third = members(crowd, 3)
     crowd.is_busy(first)
     crowd.is_busy(second)
+    clock.now = 2.0
     crowd.is_idle(first)  # it was answered, after the third had begun to wait
     members(crowd, 1)
     assert [member.gone for member in (first, second, third)] == [False, False, True]
@@ -41,8 +52,24 @@ def test_a_new_one_takes_the_place_of_who_has_been_idle_for_longest() -> None:
     assert len(crowd) == 3
 
 
+def test_a_new_one_keeps_its_place_for_a_second_since_its_request_may_lie_unread() -> None:
+    clock = Clock()
+    crowd = Crowd(2, clock=clock)
+    first, second = members(crowd, 2)
+    clock.now = 0.9
+    assert isinstance(crowd.enter(FakeMember()), Overloaded)
+    crowd.is_busy(second)
+    crowd.is_idle(second)  # it was answered, and may ask again whenever it wants
+    assert crowd.enter(FakeMember()) is None
+    assert (first.gone, second.gone) == (False, True)
+    clock.now = 1.0
+    assert crowd.enter(FakeMember()) is None
+    assert first.gone
+
+
 def test_where_all_are_busy_a_new_one_is_refused_until_one_is_done() -> None:
-    crowd = Crowd(2)
+    clock = Clock()
+    crowd = Crowd(2, clock=clock)
     busy = members(crowd, 2)
     for member in busy:
         crowd.is_busy(member)
@@ -51,6 +78,7 @@ def test_where_all_are_busy_a_new_one_is_refused_until_one_is_done() -> None:
     crowd.leave(busy[0])
     crowd.is_idle(busy[0])  # its answer was cut, so it ends after it has left
     members(crowd, 1)
+    clock.now = 1.0
     assert isinstance(crowd.enter(FakeMember()), type(None)), "the one that is idle gives way"
     assert len(crowd) == 2
 
@@ -63,7 +91,7 @@ def test_ten_thousand_that_come_and_go_leave_nothing_behind() -> None:
         crowd.is_busy(member)
         crowd.is_idle(member)
         crowd.leave(member)
-    assert (len(crowd), crowd._of_clients, crowd._idle) == (0, {}, {})
+    assert (len(crowd), crowd._of_clients, crowd._new, crowd._idle) == (0, {}, {}, {})
 
 
 def test_one_client_has_no_more_than_its_share() -> None:
