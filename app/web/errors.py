@@ -56,7 +56,7 @@ def error_response(error: SluicewayError, path: str) -> web.Response:
 
 @web.middleware
 async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answers with whatever went wrong; what was not foreseen goes to the log."""
+    """Answers with whatever went wrong; what was not foreseen goes to the log, but for a reader that left meanwhile."""
     try:
         return await handler(request)
     except SluicewayError as error:
@@ -69,8 +69,15 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         return response
     except web.HTTPNotFound:
         return error_response(NotFound("nothing lives at this path"), request.path)
-    except (web.HTTPException, ConnectionError):
+    except web.HTTPException:
         raise
-    except Exception:
+    except Exception as error:
+        if isinstance(error, ConnectionError) and _has_left(request):
+            log.info("the reader of %s %s left before its answer was whole", request.method, request.path)
+            return web.Response(status=499, reason="Client Closed Request")  # nginx's word for it; nobody reads it
         log.exception("%s %s failed", request.method, request.path)
         return error_response(InternalError("the service failed; its log has the cause"), request.path)
+
+
+def _has_left(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
