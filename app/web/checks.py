@@ -21,8 +21,8 @@ from .exposure import check_exposure
 
 _PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[\w.-]+|[0-9a-f:]+", re.ASCII)
-# Segments as `allowed_path` compares them: decoded, none of them empty or dots alone.
-_PASSED_PATH = re.compile(r"/*v1(/(?!\.{1,2}(/|$))[^/\s*?#%\\\[\]\"]+)*/*")
+# Segments as `allowed_path` compares them: decoded, none of them empty, a dot alone, or beginning with two.
+_PASSED_PATH = re.compile(r"/*v1(/(?!\.\.|\.?;|\.(/|$))[^/\s*?#%\\\[\]\"]+)*/*")
 # A token (RFC 9110, 5.6.2); the star stands at its end only.
 _HEADER = re.compile(r"[\w!#$%&'+.^`|~-]+\*?|\*", re.ASCII)
 

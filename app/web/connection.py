@@ -19,6 +19,7 @@ from ..settings.connections import ConnectionBounds
 from .crowd import Crowd, peer_of
 from .errors import error_response
 from .refusals import Refusals
+from .response_headers import guard
 
 # A request's first line begins with one of these. Only its path is needed, so no more of the line is kept than that
 # takes.
@@ -143,7 +144,9 @@ class ClientConnection(web.RequestHandler):
     ) -> web.StreamResponse:
         """The answer to what is no request, in the shape of what lives at its path."""
         if not isinstance(exc, HttpProcessingError):
-            return super().handle_error(request, status, exc, message)
+            response = super().handle_error(request, status, exc, message)
+            guard(response.headers)
+            return response
         error = malformed(exc)
         if error.refusal is not None:
             self._refusals.refused(error.refusal)

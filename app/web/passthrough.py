@@ -179,7 +179,7 @@ def allowed_path(raw_path: str, allowed: Iterable[str]) -> str:
         allowed: such as `/v1/files`, each with everything below it.
 
     Raises:
-        NotServed: it is not allowed. BadRequest: a segment is empty, `.` or `..`, or holds a slash or what does not print.
+        NotServed: it is not allowed. BadRequest: a segment is empty or `.`, begins with `..`, or holds a slash or what does not print.
     """
     segments = [_segment(segment) for segment in raw_path.removesuffix("/").split("/")[1:]]
     for prefix in allowed:
@@ -194,6 +194,8 @@ def _segment(raw: str) -> str:
         segment = unquote(raw, errors="strict")
     except UnicodeDecodeError:
         segment = ""
-    if not segment.isprintable() or segment in ("", ".", "..") or "/" in segment or "\\" in segment or "%" in segment:
+    # Some servers cut a segment off at its semicolon (RFC 3986, 3.3), and take `..;` for `..`.
+    is_dots = segment.partition(";")[0] in ("", ".") or segment.startswith("..")
+    if not segment.isprintable() or is_dots or "/" in segment or "\\" in segment or "%" in segment:
         raise BadRequest("the path holds what no path of Claude's API holds")
     return segment

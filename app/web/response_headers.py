@@ -33,7 +33,8 @@ def _new_request_id() -> str:
 
 
 def guard(headers: MutableMapping[str, str]) -> None:
-    """Adds to a response's headers what they do not say themselves. Idempotent."""
+    """Adds to a response's headers what they do not say themselves, and names no library. Idempotent."""
+    headers[hdrs.SERVER] = "Sluiceway"  # aiohttp names itself and Python, each with its version
     headers.setdefault(_NAME, _new_request_id())
     for name, value in _GUARDS.items():
         headers.setdefault(name, value)

@@ -273,6 +273,11 @@ async def test_what_is_not_served_says_so_in_its_own_words(
     [
         "/v1/files/../organizations/me",
         "/v1/files/%2e%2e/organizations/me",
+        "/v1/files/..;/organizations/me",
+        "/v1/files/%2e.%3bx/organizations/me",
+        "/v1/files/..a",
+        "/v1/files/.;x/me",
+        "/v1/files/;x/me",
         "/v1/files/.%2E/x",
         "/v1/files/a%2Fb",
         "/v1/files/a%2fb",

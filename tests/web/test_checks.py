@@ -75,7 +75,8 @@ def test_a_callers_file_of_a_service_for_anyone_is_refused(tmp_path: Path) -> No
             "https://a.example:x", "http://[", '["https://a.example"]', "https://a.example:",
         )),
         *(("pass_through", path) for path in (
-            "/", "//", "/v2/files", "/v1/files/*", "/v1/../x", "/v1//files", '["/v1/files"]', "https://a/v1/files", "*",
+            "/", "//", "/v2/files", "/v1/files/*", "/v1/../x", "/v1/..;/x", "/v1/..c", "/v1/.;x", "/v1/;x", "/v1//files",
+            '["/v1/files"]', "https://a/v1/files", "*",
         )),
         *(("forward_headers", header) for header in (
             "x-api-key", "Host", "AUTHORIZATION", "cookie", "transfer-encoding", '["x-team"]', '["x-team"', "x team",
@@ -90,7 +91,7 @@ def test_what_can_do_nothing_is_refused_by_its_setting(name: str, wrong: str) ->
 
 def test_what_can_do_something_is_taken() -> None:
     origins = ("*", "null", "https://a-b.example", "http://a.example:8080", "http://[::1]:1", "tauri://localhost")
-    paths = ("/v1/agents", "v1/files/", "/v1", "/v1/a.b/..c")
+    paths = ("/v1/agents", "v1/files/", "/v1", "/v1/a.b/.c..")
     check(settings(cors_origins=origins, pass_through=paths, forward_headers=("X-Team", "x-my-*", "*", "x_y")))
     check(settings(ignore_fields=("user_id", "webSearch", "id", "tools"), pass_through=()))
 

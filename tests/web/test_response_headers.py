@@ -1,4 +1,7 @@
-"""Whatever is answered, no browser takes it for a page, frames it, or keeps it; the playground has its own policy."""
+"""Whatever is answered, no browser takes it for a page, frames it, or keeps it, and no library is named.
+
+The playground has a policy of its own.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ def check(headers: dict[str, str]) -> None:
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
     assert headers["referrer-policy"] == "no-referrer"
     assert headers["cache-control"]
+    assert headers["server"] == "Sluiceway"
 
 
 def lowered(response: aiohttp.ClientResponse) -> dict[str, str]:
