@@ -10,12 +10,11 @@
     │   └── UpstreamUnreachable 502 · UpstreamCut 502 · UpstreamGarbled 502 · UpstreamTimeout 504
     ├── EndedError              ours, on purpose: the last event of a stream that a rule ended
     │   ├── TakenOver 409 · Stopped 410 · Expired 410
-    │   ├── BudgetCut 402 ── BudgetExhausted 402, where nothing was started
+    │   ├── BudgetCut 402 ── BudgetExhausted 402, where nothing was started · BudgetAway 503
     │   └── ShuttingDown 503 ── Draining 503, where nothing was started
     ├── Overloaded 503          ours: no room for one more ── Lagging 503 · KeysUnreachable 503
     ├── RateLimited 429         ours: the caller asks too much ── NoPlace 429, or at once
     ├── BudgetHeld 429          ours: what is left of a budget is held for streams that run
-    ├── BudgetAway 503          ours: nobody knows what is left of a budget
     └── InternalError 500       ours, a defect ── WorkerLost 500, where another worker's is
 
 Wire codes are the Messages API's where it has one (Messages API, Errors). Foreign exceptions are translated once,
@@ -324,16 +323,6 @@ class BudgetHeld(SluicewayError):
     refusal = Refusal.BUDGET_HELD
 
 
-class BudgetAway(SluicewayError):
-    """What is left of a budget cannot be read or written now, and nothing is spent that nobody counts."""
-
-    status = 503
-    type = "budget_unavailable"
-    api_type = "overloaded_error"
-    retryable = True
-    refusal = Refusal.BUDGET_AWAY
-
-
 class InternalError(SluicewayError):
     """A defect of this service; the log has the cause."""
 
@@ -384,6 +373,16 @@ class BudgetExhausted(BudgetCut):
     """A budget is spent, so that nothing was started."""
 
     refusal = Refusal.BUDGET
+
+
+class BudgetAway(EndedError):
+    """What is left of a budget cannot be read or written now, and nothing is spent that nobody counts."""
+
+    status = 503
+    type = "budget_unavailable"
+    api_type = "overloaded_error"
+    retryable = True
+    refusal = Refusal.BUDGET_AWAY
 
 
 class ShuttingDown(EndedError):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from ..errors import BudgetCut, BudgetExhausted, BudgetHeld
+from ..errors import BudgetAway, BudgetCut, BudgetExhausted, BudgetHeld
 from ..money.allowance import NANO, Allowance, Span, resets_at
 
 # What is held comes back with any answer's end, so that asking again soon makes sense.
@@ -27,6 +27,14 @@ def exhausted(allowance: Allowance, now: float) -> BudgetExhausted:
 def cut(allowance: Allowance, now: float) -> BudgetCut:
     """The last event of an answer whose budget is spent."""
     return _told(BudgetCut, allowance, "is spent, and the answer was cut", now)
+
+
+def away(_allowance: Allowance, _now: float) -> BudgetAway:
+    """The last event of an answer whose budget can no longer be read or written, once what was drawn for it is used up."""
+    return BudgetAway(
+        "what is left of your budget is not known now, and the answer was cut: its file cannot be used",
+        retry_after_s=_RETRY_S,
+    )
 
 
 def held(allowance: Allowance, now: float) -> BudgetHeld:
@@ -55,12 +63,19 @@ def _told(kind: type[_Told], allowance: Allowance, what: str, now: float) -> _To
     facts = _facts(allowance, now)
     again = f"it begins anew at {facts['resets_at']}" if "resets_at" in facts else "another token has its own"
     wait_s = None if allowance.span == "token" else max(0.0, resets_at(allowance.span, now) - now)
+    what = what if allowance.left <= 0 else what.replace("is spent", f"has too little left, {_usd(allowance.left)} USD")
     error = kind(
-        f"{_named(allowance)}, {facts['limit_usd']:g} USD, {what}; {again}",
+        f"{_named(allowance)}, {_usd(allowance.limit)} USD, {what}; {again}",
         retry_after_s=None if wait_s is None else math.ceil(wait_s),
     )
     error.facts = facts
     return error
+
+
+def _usd(nano_usd: int) -> str:
+    """As people write an amount: without an exponent."""
+    told = f"{max(0, nano_usd) / NANO:.6f}".rstrip("0").rstrip(".")
+    return told if told != "0" or nano_usd <= 0 else "0.000001"
 
 
 def _named(allowance: Allowance) -> str:

@@ -33,6 +33,8 @@ from .state import SharedState, StateAway, Taking
 
 # What an answer is taken to come to, in tokens, before it is known: a short one. The rest is taken as it comes.
 _FIRST_TOKENS = 256
+# No answer is longer, whatever its request says in words that only Claude understands.
+_MOST_TOKENS = 300_000
 # Tokens that came are taken from a bucket in pieces of this size, so that not every batch does it.
 _PIECE_TOKENS = 200
 # A place is free again when any answer ends; so long is said to be waited for one, in seconds.
@@ -59,6 +61,11 @@ class Asking:
     body: bytes = b""
     name: str = ""
     whole: bool = False
+
+    @property
+    def most_tokens(self) -> int:
+        """How long the answer can be: by `max_tokens` where that is a number that we read, else as long as any."""
+        return self.max_tokens or (_MOST_TOKENS if self.body else 0)
 
 
 class GivesWay(Protocol):
@@ -174,7 +181,7 @@ class Limiter:
             taken. Cancelling is safe.
         """
         caller, of_all = asking.caller, self._of_all()
-        tokens = _Tokens(_token_wants(caller, of_all, asking.max_tokens), self._correct)
+        tokens = _Tokens(_token_wants(caller, of_all, asking.most_tokens), self._correct)
         with self._counted(caller):
             meter, warning = await self._metered(asking, of_all, tokens)
             try:
@@ -210,11 +217,11 @@ class Limiter:
         pots = spending.pots(asking.caller, of_all) if asking.body else []
         if not (pots or tokens.wants):
             return None, ""
-        quote = Quote(self._kept.prices, self._kept.tokens_each, asking.model, asking.body)
+        quote = Quote(self._kept.prices, self._kept.tokens_each, asking.model, asking.body, asking.most_tokens)
         if not spending.rules.cuts:
-            ahead = Ahead(None, asking.max_tokens)
+            ahead = Ahead(None, asking.most_tokens)
         elif asking.whole:
-            ahead = Ahead(spending.rules.cut_s, asking.max_tokens, WHOLE_TOKENS_PER_S)
+            ahead = Ahead(spending.rules.cut_s, asking.most_tokens, WHOLE_TOKENS_PER_S)
             ahead.pause(asyncio.get_running_loop().time())
         else:
             ahead = Ahead(spending.rules.cut_s)

@@ -35,6 +35,10 @@ class Came(Protocol):
 class Charged(Protocol):
     """Who keeps the budgets: `Spending`."""
 
+    @property
+    def may_be_over(self) -> bool:
+        """Whether budgets may be passed by what runs, so that nothing is held for it."""
+
     def fill(self, meter: Meter, now: float) -> int:
         """Fills the meter's hold up again; returns the characters that may come before it is to be charged again."""
 
@@ -172,7 +176,8 @@ class Meter:
             if entry.aborted:
                 unseen = self.ahead.unseen(self._loop.time()) * self.quote.each
                 unseen += 0 if self.started else self.quote.input
-                # No more than is held for it, because an estimate must not pass a budget.
-                cost += min(unseen, max(0, self.hold.charged + self.hold.amount - cost))
+                # No more than is held for it, because an estimate must not pass a budget, unless that may be passed.
+                room = max(0, self.hold.charged + self.hold.amount - cost)
+                cost += unseen if self._spending.may_be_over else min(unseen, room)
         self.hold.settle(cost)
         self._spending.settled(self)

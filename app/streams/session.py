@@ -73,6 +73,7 @@ class Session:
         self._task: asyncio.Task[None] | None = None  # set while it runs
         self._producer: asyncio.Task[None] | None = None  # set once the session's task has begun
         self._timer: asyncio.TimerHandle | None = None  # of the grace period, or of the farewell
+        self._grace_ends_at = 0.0  # kept beside the timer: uvloop's handle of a time that is due does not tell when
         self._lost_by: Outcome | None = None  # what became of the reader, while there is none
 
     @property
@@ -83,9 +84,7 @@ class Session:
     @property
     def held_until(self) -> float | None:
         """Until when nobody reads it and someone is waited for, in loop time; None where that is not so."""
-        if self.lifecycle.reader is not ReaderState.HELD or self._timer is None:
-            return None
-        return self._timer.when()
+        return self._grace_ends_at if self.lifecycle.reader is ReaderState.HELD else None
 
     def start(self, tasks: asyncio.TaskGroup, connection: Connection, on_end: Callable[[Session], None]) -> None:
         """Starts the stream in `tasks`, its owner; `on_end` is called once, when both of its tasks have ended."""
@@ -195,7 +194,8 @@ class Session:
                 case Action.TAKE_OVER:
                     self.delivery.hand_over()
                 case Action.START_GRACE:
-                    self._timer = self._loop.call_later(self.terms.grace_s, self._time_is_over)
+                    self._grace_ends_at = self._loop.time() + self.terms.grace_s
+                    self._timer = self._loop.call_at(self._grace_ends_at, self._time_is_over)
                 case Action.STOP_TIMER:
                     if self._timer is not None:
                         self._timer.cancel()

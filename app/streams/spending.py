@@ -122,34 +122,48 @@ class Spending:
             return meter, ""
         if not quote.each:
             raise Forbidden("this model has no known price, and a budget bounds what you spend: see prices_file")
-        need = meter.need(meter.began_at) if self.rules.mode == "never_over" else 0
-        if not self._has(pots, need):
-            await self._drawn(pots, need)
-            if not self._has(pots, need) and self._clock() > self._reaped_at + _BOOK_S:
+        need = 0 if self.may_be_over else meter.need(meter.began_at)
+        least = [max(need, min(pot.too_little, quote.most)) for pot in pots]
+        unmeasured = 0 if self.may_be_over else quote.unmeasured
+        if unmeasured or not self._has(pots, least):
+            await self._drawn(pots, max(least) + unmeasured)
+            if not self._has(pots, least) and self._clock() > self._reaped_at + _BOOK_S:
                 self._reaped_at = self._clock()
                 await self._reap()  # what is left may be held for a process that is dead
-                await self._drawn(pots, need)
-        if not self._has(pots, need):
-            raise self._refusal(pots, max(need, 1))
-        hold.fill(need)
+                await self._drawn(pots, max(least))
+        if not self._has(pots, least):
+            raise self._refusal(pots, least)
+        # What nobody can tell yet is held for as far as there is money: it bounds how much of it runs at once, and refuses
+        # nobody for good.
+        quote.input += min(unmeasured, min(pot.allowance.free for pot in pots) - need)
+        hold.fill(max(need, meter.need(meter.began_at)) if unmeasured else need)
         self._meters[meter] = pots
         for pot in pots:
             pot.meters[meter] = None
         self._wanted.set()
         return meter, budget_words.warning([pot.allowance for pot in pots], self.rules.warn_share, self._clock())
 
-    def _has(self, pots: Iterable[Pot], need: int) -> bool:
-        """Whether an answer may begin. All is there at once, or nothing is taken: two halves would help nobody."""
-        if self.rules.mode == "one_batch":
-            return all(pot.allowance.drawn and pot.allowance.left > 0 for pot in pots)
-        return all(pot.allowance.free >= max(need, pot.too_little) for pot in pots)
+    @property
+    def may_be_over(self) -> bool:
+        """Whether budgets may be passed by what runs. See `Charged`."""
+        return self.rules.mode == "one_batch"
 
-    def _refusal(self, pots: Sequence[Pot], need: int) -> SluicewayError:
+    def _has(self, pots: Iterable[Pot], least: Iterable[int]) -> bool:
+        """Whether an answer may begin. All is there at once, or nothing is taken: two halves would help nobody.
+
+        Args:
+            least: of each, what must be free.
+        """
+        if self.may_be_over:
+            return all(pot.allowance.drawn and pot.allowance.left > 0 for pot in pots)
+        return all(pot.allowance.free >= needed for pot, needed in zip(pots, least, strict=True))
+
+    def _refusal(self, pots: Sequence[Pot], least: Iterable[int]) -> SluicewayError:
         """Why there is no money: spent rather than held, where both are so."""
         if any(pot.away for pot in pots):
             return BudgetAway("what is left of your budget is not known now", retry_after_s=_AWAY_RETRY_S)
-        for pot in pots:
-            if pot.allowance.left < max(need, pot.too_little):
+        for pot, needed in zip(pots, least, strict=True):
+            if pot.allowance.left < max(needed, 1):
                 return budget_words.exhausted(pot.allowance, self._clock())
         return budget_words.held(min(pots, key=lambda pot: pot.allowance.free).allowance, self._clock())
 
@@ -202,9 +216,12 @@ class Spending:
     def _cut(self, pot: Pot, meters: Iterable[Meter], now: float) -> None:
         for meter in meters:
             if self.rules.cuts and not meter.is_cut and meter.running is not None:
-                pot.too_little = max(pot.too_little, meter.need(now) - meter.ahead.unseen(now) * meter.quote.each)
+                if not pot.away:
+                    needed = meter.need(now) - meter.ahead.unseen(now) * meter.quote.each
+                    pot.too_little = max(pot.too_little, needed)
                 self._metrics.cut(pot.allowance.name)
-                meter.cut(budget_words.cut(pot.allowance, self._clock()))
+                words = budget_words.away if pot.away else budget_words.cut
+                meter.cut(words(pot.allowance, self._clock()))
 
     def settled(self, meter: Meter) -> None:
         """An answer has ended, and the rest of its hold has gone back; others may need it. See `Charged`."""
@@ -236,7 +253,7 @@ class Spending:
     async def _drawn(self, pots: Sequence[Pot], need: int) -> None:
         """Returns when these have been drawn from."""
         for pot in pots:
-            pot.asked += max(need, pot.too_little, 1)
+            pot.asked += max(need, 1)
             self._pending[pot] = None
         if self._round is None:
             self._round = self._loop.create_future()

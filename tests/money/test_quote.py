@@ -109,3 +109,46 @@ def test_a_prompt_that_may_be_written_to_the_cache_is_held_for_at_that_price() -
 )
 def test_a_prompt_is_estimated_by_its_bytes_and_a_file_in_it_by_less(asked: bytes, tokens: int) -> None:
     assert input_tokens(asked) == pytest.approx(tokens, abs=1)
+
+
+PLAIN = b"w" * 6000
+FILE = b'{"type":"base64","media_type":"image/png","data":"%b"}' % PLAIN
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param(b'{"type":"text","media_type":"text/plain","data":"%b"},{"x":"base64"}' % PLAIN, id="text"),
+        pytest.param(b'{"type":"text","data":"%b","x":"base64"}' % PLAIN, id="text that says base64"),
+        pytest.param(b'{"type":"base64","type":"text","data":"%b"}' % PLAIN, id="twice"),
+        pytest.param(b'{"type":"base64","data":"%b"}' % (b"two words " * 600), id="words"),
+        pytest.param(b'"base64",' + b" " * 300 + b'{"data":"%b"}' % PLAIN, id="far away"),
+    ],
+)
+def test_text_that_calls_itself_a_file_counts_as_text(asked: bytes) -> None:
+    assert input_tokens(asked) == len(asked) // 3 + 1
+
+
+def test_a_file_is_known_by_the_mark_beside_it_on_either_side() -> None:
+    assert input_tokens(FILE) == 2000 + (len(FILE) - 6000) // 3 + 1
+    after = b'{"data":"%b", "type" : "base64"}' % PLAIN
+    assert input_tokens(after) == 2000 + (len(after) - 6000) // 3 + 1
+
+
+def test_of_files_without_end_a_thousand_are_looked_at() -> None:
+    one = b'{"type":"base64","data":"' + b"A" * 1000 + b'"}'
+    assert input_tokens(one * 1200) == min(1_000_000, 1000 * 2000 + 1)
+    assert input_tokens(b'"base64"' + b'"data"' * 100_000) == (8 + 600_000) // 3 + 1
+
+
+@pytest.mark.parametrize(
+    "mark", [b'{"type":"url"}', b'{"file_id":"f"}', b'"web_search_20260101"', b'{"mcp_servers":[]}']
+)
+def test_what_comes_to_a_prompt_from_elsewhere_is_not_measured(mark: bytes) -> None:
+    assert quote(asked=mark).unmeasured == 200_000 * 2_000
+    assert quote().unmeasured == 0
+
+
+def test_the_most_that_an_answer_can_cost_is_its_prompt_and_max_tokens() -> None:
+    asked = Quote(PRICES, Ledger(PRICES).tokens_each, MODEL, b"x" * 300, 10)
+    assert asked.most == 101 * 2_000 + 10 * EACH

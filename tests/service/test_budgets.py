@@ -71,7 +71,7 @@ async def test_an_answer_is_cut_with_a_typed_last_event_and_the_next_is_refused_
     if way == "chat":
         chunks = [json.loads(line[6:]) for line in cut.body.split(b"\n") if line.startswith(b"data: {")]
         assert chunks[-1]["type"] == "error"
-        assert "is spent, and the answer was cut" in chunks[-1]["errorText"]
+        assert "and the answer was cut" in chunks[-1]["errorText"]
         (more,) = [chunk["data"] for chunk in chunks if chunk["type"] == "data-error"]
         assert more["code"] == "budget_exhausted"
         facts = told(more)

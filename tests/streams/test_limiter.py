@@ -141,6 +141,17 @@ async def test_tokens_are_taken_by_an_estimate_and_then_as_they_come() -> None:
 
 
 @jumping
+async def test_an_answer_whose_length_nobody_can_read_takes_tokens_all_the_same() -> None:
+    async with bank() as kept:
+        caller = Caller(name="acme", output_tokens_per_minute=1000)
+        tickets = [await kept.admit(caller, max_tokens=0) for _ in range(3)]
+        with pytest.raises(RateLimited):
+            await kept.admit(caller, max_tokens=0)
+        for ticket in tickets:
+            ticket.settle()
+
+
+@jumping
 async def test_what_is_refused_takes_nothing() -> None:
     async with bank(Limits(requests_per_minute=1)) as kept:
         spender = Caller(name="acme", budget_nano_usd_per_day=nano(1), streams=1, output_tokens_per_minute=1000)

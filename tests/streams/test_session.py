@@ -261,6 +261,16 @@ def test_claude_is_let_go_in_the_moment_in_which_the_readers_end_is_known(
 
 
 @jumping
+async def test_until_when_a_lost_reader_is_waited_for_is_known() -> None:
+    async with streams_under_test() as opened:
+        session, _ = opened.start(PACED, reader := FakeConnection(), grace_s=5.0)
+        await asyncio.sleep(1.5)
+        assert session.held_until is None
+        session.lost(reader)
+        assert session.held_until == loop().time() + 5.0
+
+
+@jumping
 async def test_drain_goes_on_without_a_reader_and_stays_readable() -> None:
     async with streams_under_test() as opened:
         connection = FakeConnection(cut_at=50)

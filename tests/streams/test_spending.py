@@ -12,6 +12,7 @@ from app.answer.outcome import Outcome
 from app.errors import BudgetAway, BudgetCut, BudgetExhausted, BudgetHeld, Forbidden
 from app.money.allowance import nano
 from app.streams.session import Session
+from app.streams.terms import Policy
 from tests.support.books import end, start
 from tests.support.budgets import MODEL, NOW, TOKEN, Bank, answer, bank, poor
 from tests.support.clock import jumping
@@ -193,7 +194,7 @@ async def test_an_upstream_that_bills_whole_answers_holds_all_that_can_come_and_
 async def test_a_store_that_is_away_lets_running_answers_use_what_was_drawn_and_nobody_in() -> None:
     async with bank() as kept:
         caller = poor(0.10)
-        session = await kept.stream(caller, list(answer(100, 600)))
+        session = await kept.stream(caller, list(answer(100, 600)), connection := FakeConnection())
         await asyncio.sleep(3)
         kept.store.away = True
         await asyncio.sleep(1)
@@ -201,6 +202,7 @@ async def test_a_store_that_is_away_lets_running_answers_use_what_was_drawn_and_
             await kept.admit(caller, body=b"x" * 30_000)  # more than had been drawn
         await run_out(kept, [session])
         assert session.outcome is Outcome.BUDGET
+        assert b'"type":"budget_unavailable"' in connection.received, "it is not spent"
         kept.store.away = False
         (await kept.admit(caller)).settle()
         await asyncio.sleep(1.5)
@@ -270,3 +272,57 @@ async def test_a_tokens_budget_cuts_what_was_asked_for_with_it_and_another_token
         kept.wall_s = 901  # both have expired
         await asyncio.sleep(1.5)
         assert [key for key in kept.spending._pots if "token" in key] == []
+
+
+@jumping
+async def test_what_is_left_after_a_cut_serves_an_answer_that_it_is_enough_for() -> None:
+    async with bank() as kept:
+        caller = poor(0.05)
+        session = await kept.stream(caller, list(answer(2000, 60)))
+        await run_out(kept, [session])
+        assert session.outcome is Outcome.BUDGET
+        with pytest.raises(BudgetExhausted, match=r"0\.05 USD, has too little left, 0\.0"):
+            await kept.admit(caller)
+        (await kept.admit(caller, max_tokens=10)).settle()
+
+
+@jumping
+async def test_an_answer_whose_length_nobody_can_read_is_held_for_as_the_longest() -> None:
+    async with bank() as kept:
+        ticket = await kept.admit(poor(0.02), whole=True, max_tokens=0)
+
+        async def ask() -> None:
+            async with kept.opened.streams.whole(MODEL, 0, ticket) as account:
+                kept.opened.accounts.append(account)
+                await asyncio.sleep(3600)
+
+        with pytest.raises(BudgetCut):
+            await ask()
+        await asyncio.sleep(1.5)
+        assert kept.store.spent_usd <= 0.02
+
+
+@jumping
+async def test_of_prompts_that_nobody_can_measure_as_many_run_at_once_as_there_is_money_for() -> None:
+    async with bank() as kept:
+        caller, asked = poor(2.5), b'{"source":{"type":"url","url":"https://a.example/book.pdf"}}'
+        first = [await kept.admit(caller, body=asked) for _ in range(3)]  # a dollar each, and what is left
+        with pytest.raises(BudgetHeld):
+            await kept.admit(caller, body=asked)
+        for ticket in first:
+            ticket.settle()
+        (await kept.admit(caller, body=asked)).settle()
+
+
+@jumping
+async def test_where_budgets_may_be_passed_who_leaves_pays_for_the_whole_prompt() -> None:
+    async with bank(mode="one_batch") as kept:
+        caller = poor(0.001)
+        ticket = await kept.admit(caller, body=b"x" * 300_000)
+        session, _ = kept.opened.start(
+            [3600.0], connection := FakeConnection(), caller="acme", ticket=ticket, policy=Policy.ABORT
+        )
+        await asyncio.sleep(1)
+        session.lost(connection)
+        await run_out(kept, [session])
+        assert kept.store.spent["acme", "day", "2026-11-25"] >= 100_001 * 5_000
