@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 
 from ..settings import Settings, SettingsError
+from .service_manager import NOBODY, ServiceManager
 from .tcp import tcp_sockets
 from .tie import ParentsEnd
 from .unix_path import UnixPath
@@ -159,7 +160,13 @@ class _Workers:
 
 
 async def supervise(
-    settings: Settings, count: int, arguments: Sequence[str], environment: Mapping[str, str], *, take_over: bool = False
+    settings: Settings,
+    count: int,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    manager: ServiceManager = NOBODY,
+    take_over: bool = False,
 ) -> bool:
     """Runs `count` workers until SIGTERM or SIGINT, which are passed on: each drains; a second signal hurries them.
 
@@ -168,6 +175,7 @@ async def supervise(
         count: how many.
         arguments: of `python -m app serve`, as this process got them, without `--workers`.
         environment: what each worker gets beside this process's own.
+        manager: is told when all serve, and when they end.
         take_over: this is a restart: a live service on the unix socket is replaced.
 
     Returns:
@@ -195,12 +203,17 @@ async def supervise(
             workers = _Workers(count, start)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 asyncio.get_running_loop().add_signal_handler(number, workers.tell, number)
-            async with asyncio.TaskGroup() as tasks:
-                for spec in specs:
-                    tasks.create_task(workers.keep(spec.number), name=f"worker {spec.number}")
-                await workers.decided.wait()
-                refused = _publish(path, workers)
-                workers.published.set()
+            with manager.feeding():
+                async with asyncio.TaskGroup() as tasks:
+                    for spec in specs:
+                        tasks.create_task(workers.keep(spec.number), name=f"worker {spec.number}")
+                    await workers.decided.wait()
+                    refused = _publish(path, workers)
+                    workers.published.set()
+                    if not workers.stopping.is_set():
+                        manager.ready()
+                    await workers.stopping.wait()
+                    manager.stopping()
             if refused is not None:
                 raise refused
             return not workers.failed

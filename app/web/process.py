@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from .. import settings
 from ..access.sites import is_loopback
+from ..fleet.service_manager import ServiceManager
 from ..fleet.supervisor import parse_worker, supervise
 from ..fleet.tie import ParentsEnd
 from ..settings import Settings, SettingsError
@@ -79,13 +80,14 @@ def serve(command: Command, workers: int, worker: str | None) -> bool:
     log_to(sys.stderr, loaded.logs.log_level, _PACKAGE, loaded.logs.log_format)
     if not worker and not is_loopback(admin_host := loaded.listening.admin_host):
         log.warning("admin_host %s is reachable from elsewhere: anyone there reads /metrics and /streams", admin_host)
+    how: dict[str, Any] = {"manager": ServiceManager.taken(os.environ), "take_over": command.take_over}
     with _credentials(simulate=command.simulate) as credentials:
         if workers > 1:
-            up = _run(supervise(loaded, workers, command.arguments, credentials.environ, take_over=command.take_over))
+            up = _run(supervise(loaded, workers, command.arguments, credentials.environ, **how))
             return up is not False
         spec = parse_worker(worker) if worker else None
         serve_until_signal = imported().serve_until_signal
-        _run(serve_until_signal(loaded, credentials, command.read, spec, take_over=command.take_over))
+        _run(serve_until_signal(loaded, credentials, command.read, spec, **how))
         return True
 
 

@@ -15,6 +15,7 @@ from aiohttp import hdrs, web
 
 from .. import __version__
 from ..fleet import signals
+from ..fleet.service_manager import NOBODY, ServiceManager
 from ..fleet.supervisor import WorkerSpec
 from ..fleet.tcp import BACKLOG, PortTaken, tcp_sockets, url_of
 from ..fleet.tie import Tie
@@ -132,6 +133,7 @@ async def serve_until_signal(
     read_again: Callable[[], Settings],
     spec: WorkerSpec | None = None,
     *,
+    manager: ServiceManager = NOBODY,
     take_over: bool = False,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains; a second signal ends at once. SIGHUP reads files again.
@@ -141,6 +143,7 @@ async def serve_until_signal(
         credentials: how Claude is reached.
         read_again: reads the settings anew. Raises SettingsError.
         spec: what this worker was told by its parent; None for one alone.
+        manager: is told when it serves, and when it ends.
         take_over: this is a restart: a live service on the unix socket is replaced.
 
     Raises:
@@ -165,8 +168,11 @@ async def serve_until_signal(
             # One write: with PYTHONUNBUFFERED, as containers have it, `print` writes a line's end apart, and the lines of two
             # workers become one.
             print(f"Sluiceway {__version__} on {service.url} (admin on {service.admin_url})\n", end="", flush=True)
-            await ends.asked.wait()
-            await service.drain()
+            with manager.feeding():
+                manager.ready()
+                await ends.asked.wait()
+                manager.stopping()
+                await service.drain()
         if spec is not None and tie is not None and tie.is_cut:
             with suppress(OSError):  # the parent is gone, so the last worker removes the folder when it is empty
                 os.rmdir(spec.folder)
