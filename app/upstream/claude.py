@@ -62,12 +62,13 @@ class Claude:
         self._carrier = Carrier(self._pool, self.hide)
         self.identity = Identity.of(api_key, base_url, self._carrier.http)
         self._headers = dict(self.identity.headers) | {"accept-encoding": _ENCODING}
-        self.own_headers = {
+        own = {
             "accept": "application/json",
             "content-type": "application/json",
             "user-agent": f"sluiceway/{__version__}",
             "anthropic-version": API_VERSION,
         }
+        self.own_headers = {name: value for name, value in own.items() if name not in self.identity.headers}
 
     def ask(self, params: Mapping[str, Any], retry: RetryRule | None = None) -> Answer:
         """An answer that has not been asked for yet; `open()` does.

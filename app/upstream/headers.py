@@ -28,6 +28,8 @@ HOP_BY_HOP = dict.fromkeys(
     ),
     _ONE_CONNECTION,
 )  # fmt: skip
+# Each request's own, whoever asks: how it is framed, and to whom it goes.
+FRAMING = frozenset({*HOP_BY_HOP, "host", "expect", "content-length", "content-encoding"})
 # Never goes up, whatever a setting names.
 HELD_BACK_UP: Mapping[str, str] = HOP_BY_HOP | {
     "authorization": _THE_SERVICES_KEY,

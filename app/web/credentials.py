@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from ..settings import SettingsError
+from ..upstream.headers import FRAMING
 
 # This stands for a key where a simulated Claude takes any.
 SIMULATED_KEY = "simulated"
+# RFC 9110, 5.6.2: what a header's name is made of.
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,8 @@ class Credentials:
         """
         for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"):
             _check_header(name, environ.get(name, ""))
-        for line in environ.get("ANTHROPIC_CUSTOM_HEADERS", "").split("\n"):
-            _check_header("ANTHROPIC_CUSTOM_HEADERS", line)
+        for number, line in enumerate(environ.get("ANTHROPIC_CUSTOM_HEADERS", "").split("\n"), 1):
+            _check_line(f"ANTHROPIC_CUSTOM_HEADERS: line {number}", line)
         base_url = environ.get("ANTHROPIC_BASE_URL") or None
         if base_url is not None:
             _check_url("ANTHROPIC_BASE_URL", base_url)
@@ -60,6 +64,17 @@ def _check_header(name: str, value: str) -> None:
     # that was made with an editor leaves.
     if value and not (value.isascii() and value.isprintable() and value == value.strip()):
         raise SettingsError(f"{name}: it holds a line break, a blank at an end or a character that no header may hold")
+
+
+def _check_line(where: str, line: str) -> None:
+    name, colon, value = (
+        part.strip() for part in line.partition(":")
+    )  # as the SDK reads it, which skips what has no colon
+    _check_header(where, value if colon else name)
+    if colon and not _TOKEN.fullmatch(name):
+        raise SettingsError(f"{where}: before the colon there is no header's name, such as X-Team")
+    if colon and name.lower() in FRAMING:
+        raise SettingsError(f"{where}: {name}: it is each request's own, and cannot be set for all")
 
 
 def _check_url(name: str, value: str) -> None:

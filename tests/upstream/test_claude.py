@@ -484,3 +484,20 @@ async def test_a_stalled_reader_holds_claude_still_under_tls_too(certificate: Pa
             reader.leave()
         finally:
             await stopped(process)
+
+
+async def test_the_operators_words_win_over_the_services_own_and_not_over_a_clients(
+    claude_for: MakeClaude, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "ANTHROPIC_CUSTOM_HEADERS", "Anthropic-Version: 2023-06-01\nUser-Agent: house\nAccept: text/plain"
+    )
+    claude = claude_for()
+    own = claude.headers_up(claude.own_headers)
+    assert [own[name] for name in ("anthropic-version", "user-agent", "accept")] == [
+        "2023-06-01",
+        "house",
+        "application/json",
+    ]
+    clients = claude.headers_up({"anthropic-version": "2026-01-01", "user-agent": "curl/9"})
+    assert [clients[name] for name in ("anthropic-version", "user-agent")] == ["2026-01-01", "curl/9"]

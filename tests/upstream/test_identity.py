@@ -13,6 +13,7 @@ import pytest
 from app.upstream.identity import API_VERSION, BASE_URL, Identity, IdentityError
 from tests.conftest import ROOT
 
+CUSTOM = "ANTHROPIC_CUSTOM_HEADERS"
 KEY, TOKEN = {"ANTHROPIC_API_KEY": "sk-ant-key"}, {"ANTHROPIC_AUTH_TOKEN": "a-token"}
 
 
@@ -35,6 +36,9 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
         KEY | {"ANTHROPIC_BASE_URL": ""},
         KEY | {"ANTHROPIC_CUSTOM_HEADERS": "X-Team: blue\n no colon \nanthropic-beta:a,b : c\n: nameless"},
         KEY | {"ANTHROPIC_CUSTOM_HEADERS": "Authorization: Basic abc\nuser-agent: mine\naccept-encoding: br"},
+        KEY | {"ANTHROPIC_CUSTOM_HEADERS": " X-Team : blue \r\naccept: text/plain\nanthropic-version: 2023-06-01"},
+        KEY | {"ANTHROPIC_CUSTOM_HEADERS": "X-Stainless-Lang: own\nX-Api-Key: other"},
+        {"ANTHROPIC_CUSTOM_HEADERS": "X-Api-Key: other\nuser-agent: mine"},
         KEY | {"ANTHROPIC_PROFILE": "other", "ANTHROPIC_FEDERATION_RULE_ID": "r"},
     ],
 )
@@ -45,13 +49,17 @@ def test_a_key_goes_up_as_the_sdk_would_send_it(environ: dict[str, str], monkeyp
     ours = Identity.of(None, environ.get("ANTHROPIC_BASE_URL") or None, http)
     sdk = anthropic.AsyncAnthropic(base_url=environ.get("ANTHROPIC_BASE_URL") or None, http_client=http)
     sent = {name.lower(): value for name, value in sdk.default_headers.items()}
-    describing = ("accept", "content-type", "user-agent", "x-stainless-", "anthropic-version")
-    assert ours.headers == {name: value for name, value in sent.items() if not name.startswith(describing)}
+    # The SDK's words of itself are its own; the same names in the custom headers are the operator's.
+    describing = {"accept", "content-type", "user-agent", "anthropic-version"}
+    describing |= {name for name in sent if name.startswith("x-stainless-")}
+    custom = {line.partition(":")[0].strip().lower() for line in environ.get(CUSTOM, "").split("\n")}
+    left_out = (describing - custom) | {"accept", "content-type", "accept-encoding"}
+    assert ours.headers == {name: value for name, value in sent.items() if name not in left_out}
     if environ.get("ANTHROPIC_BASE_URL") != "":  # which the SDK takes for an address that is nowhere
         assert str(ours.base_url).rstrip("/") == str(sdk.base_url).rstrip("/")
     assert ours.auth is sdk.custom_auth is None
     assert ours.known
-    assert sent["anthropic-version"] == API_VERSION
+    assert "anthropic-version" in custom or sent["anthropic-version"] == API_VERSION
     assert set(ours.keys) == {key for key in (sdk.api_key, sdk.auth_token) if key}
 
 
@@ -61,6 +69,11 @@ def test_a_key_that_is_given_wins_over_the_environment(monkeypatch: pytest.Monke
     assert identity.headers["authorization"] == "Bearer sk-ant-given"
     assert identity.keys == ("sk-ant-given",)
     assert "sk-ant" not in repr(identity)
+
+
+def test_an_empty_header_is_nothing_to_ask_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CUSTOM, "x-api-key:\nauthorization: ")
+    assert not Identity.of(None, None, httpx2.AsyncClient()).known
 
 
 def test_without_any_there_is_nothing_to_ask_with() -> None:

@@ -15,7 +15,7 @@ def test_what_can_work_is_taken_as_it_is() -> None:
         "ANTHROPIC_API_KEY": KEY,
         "ANTHROPIC_AUTH_TOKEN": "token",
         "ANTHROPIC_BASE_URL": "https://user:word@claude.example:8443/proxy/v1",
-        "ANTHROPIC_CUSTOM_HEADERS": "X-Team: one two\nX-Other: three",
+        "ANTHROPIC_CUSTOM_HEADERS": " X-Team :  one two \r\n\nX-Other: three\nanthropic-version: 2023-06-01",
         "HTTPS_PROXY": "http://proxy.example:3128",
         "http_proxy": "not looked at: the way leads over https",
     }
@@ -57,9 +57,18 @@ def test_a_secret_that_no_header_can_hold_is_refused_by_name_and_not_shown(name:
     assert "\n" not in str(caught.value)
 
 
-def test_a_header_that_cannot_be_is_refused_by_name() -> None:
-    with pytest.raises(SettingsError, match=r"^ANTHROPIC_CUSTOM_HEADERS: "):
-        Credentials.of({"ANTHROPIC_CUSTOM_HEADERS": "X-Team: one\nX-Other: tw\ro"})
+@pytest.mark.parametrize(
+    "line",
+    [
+        "X-Other: tw\ro", "X-Other: zwö", "X A: b", ": nameless", " : ", "X\u200b: b", "(X): b", "Host: claude.example",
+        "content-length: 5", "Transfer-Encoding: chunked", "CONNECTION: close", " Connection : close", "Upgrade: h2c",
+        "Expect: 100-continue", "Content-Encoding: gzip", "TE: trailers",
+    ],
+)  # fmt: skip
+def test_a_custom_header_that_cannot_be_is_refused_by_the_number_of_its_line(line: str) -> None:
+    with pytest.raises(SettingsError, match=r"^ANTHROPIC_CUSTOM_HEADERS: line 2: ") as caught:
+        Credentials.of({"ANTHROPIC_CUSTOM_HEADERS": f"X-Team: one\n{line}\nX-Last: three"})
+    assert "\n" not in str(caught.value)
 
 
 URLS = [
