@@ -91,6 +91,7 @@ class Caller(Limits):
         policies: what it may choose to happen when its reader is lost; `abort` is always there.
         grace_max_s: the longest grace that it may ask, in seconds; None for the service's own bound alone.
         upstream_passthrough: it may use Claude's other paths, which are not booked.
+        budget_closes: it may not only because there is a budget; what costs nothing is open to it.
         token: the browser token that it came with; None where it came with a key.
     """
 
@@ -100,6 +101,7 @@ class Caller(Limits):
     policies: frozenset[str] = frozenset({"abort", "grace", "drain"})
     grace_max_s: float | None = None
     upstream_passthrough: bool = True
+    budget_closes: bool = False
     token: Token | None = None
 
     @property
@@ -231,7 +233,7 @@ class _Caller(_Limits):
     def caller(self, name: str, of_all: Limits) -> Caller:
         """What it stands for, beside what bounds all callers together."""
         own = self.limits()
-        passes = self.upstream_passthrough
+        closes = self.upstream_passthrough is None and (own.has_budget or of_all.has_budget)
         return Caller(
             **{bound.name: getattr(own, bound.name) for bound in fields(Limits)},
             name=name,
@@ -239,7 +241,8 @@ class _Caller(_Limits):
             max_tokens=self.max_tokens,
             policies=frozenset(self.policies) | {"abort"},
             grace_max_s=float(self.grace_max_s) if self.grace_max_s is not None else None,
-            upstream_passthrough=passes if passes is not None else not (own.has_budget or of_all.has_budget),
+            upstream_passthrough=self.upstream_passthrough is not False and not closes,
+            budget_closes=closes,
         )
 
 

@@ -20,6 +20,8 @@ from ..streams.terms import Policy
 
 # Claude's paths to which a POST brings something and asks nothing of a model.
 _BRINGING = ("/v1/files", "/v1/skills")
+# What may be read there for nothing.
+_FREE = ("/v1/models",)
 
 
 class _Named(msgspec.Struct):
@@ -107,7 +109,13 @@ def check_passing(caller: Caller, method: str, path: str) -> None:
     """Whether a request may pass to Claude unread and unbooked. Raises Forbidden."""
     if caller.token is not None:
         raise Forbidden("a browser token may not use Claude's other paths, which show the whole workspace's")
-    if not caller.upstream_passthrough:
+    if caller.budget_closes and not (method in ("GET", "HEAD") and _is_below(path, _FREE)):
+        raise Forbidden(
+            f"caller {caller.name} may not {method} {path[:80]}: there is a budget, and it would not be booked; "
+            "upstream_passthrough = true would allow it",
+            field="upstream_passthrough",
+        )
+    if not (caller.upstream_passthrough or caller.budget_closes):
         raise Forbidden(
             f"caller {caller.name} may not use Claude's other paths: upstream_passthrough is false",
             field="upstream_passthrough",
@@ -118,10 +126,13 @@ def check_passing(caller: Caller, method: str, path: str) -> None:
         "output_tokens_per_minute": caller.output_tokens_per_minute,
     }
     bounds = [name for name, bound in held.items() if bound is not None]
-    brings = any(path == known or path.startswith(f"{known}/") for known in _BRINGING)
-    if bounds and method not in ("GET", "HEAD", "DELETE") and not brings:
+    if bounds and method not in ("GET", "HEAD", "DELETE") and not _is_below(path, _BRINGING):
         raise Forbidden(
             f"caller {caller.name} may not {method} {path[:80]}: it is not read on its way, so that {' and '.join(bounds)} "
             "could not be held",
             field=bounds[0],
         )
+
+
+def _is_below(path: str, known: tuple[str, ...]) -> bool:
+    return any(path == one or path.startswith(f"{one}/") for one in known)

@@ -87,6 +87,7 @@ def test_a_policy_is_there_where_it_is_named_and_abort_always(named: str) -> Non
 )
 def test_what_is_not_booked_passes_only_where_no_budget_is_gone_around(text: str, passes: bool) -> None:
     assert parse_callers(text).callers["a"].upstream_passthrough is passes
+    assert parse_callers(text).callers["a"].budget_closes is (not passes and "upstream_passthrough" not in text)
 
 
 @pytest.mark.parametrize("usd", ["0.1", "25.000000000000004", "4.35"])

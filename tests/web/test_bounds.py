@@ -168,12 +168,38 @@ def test_a_caller_without_them_passes_nothing() -> None:
         check_passing(Caller(name="acme", upstream_passthrough=False), "GET", "/v1/models")
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "passes"),
+    [
+        ("GET", "/v1/models", True),
+        ("GET", "/v1/models/claude-opus-4-8", True),
+        ("HEAD", "/v1/models", True),
+        ("POST", "/v1/models", False),
+        ("GET", "/v1/modelsx", False),
+        ("GET", "/v1/files", False),
+        ("POST", "/v1/messages/batches", False),
+    ],
+)
+def test_a_budget_closes_what_is_not_booked_and_leaves_open_what_costs_nothing(
+    method: str, path: str, passes: bool
+) -> None:
+    caller = Caller(name="acme", upstream_passthrough=False, budget_closes=True)
+    if passes:
+        check_passing(caller, method, path)
+        return
+    with pytest.raises(Forbidden, match="there is a budget") as refused:
+        check_passing(caller, method, path)
+    assert refused.value.field == "upstream_passthrough"
+
+
 FILE = """
 [callers.acme]
 models = ["claude-haiku-*"]
 max_tokens = 100
 [callers.own]
 upstream_passthrough = false
+[callers.paying]
+budget_usd_per_day = 5
 """
 
 
@@ -182,7 +208,7 @@ async def bounded(serve: Serve, tmp_path: Path) -> Running:
     path = tmp_path / "callers.toml"
     path.touch(0o600)
     path.write_text(FILE, "utf-8")
-    return await serve(callers_file=str(path), api_keys=("acme:key", "own:own"))
+    return await serve(callers_file=str(path), api_keys=("acme:key", "own:own", "paying:paying"))
 
 
 HAIKU_CHAT = CHAT | {"model": "claude-haiku-4-5"}
@@ -221,6 +247,8 @@ async def test_what_passes_is_held_too(bounded: Running, client: aiohttp.ClientS
         ("key", "GET", "/v1/models"),
         ("key", "POST", "/v1/messages/batches"),
         ("own", "GET", "/v1/models"),
+        ("paying", "GET", "/v1/models"),
+        ("paying", "GET", "/v1/files"),
     ):
         async with client.request(method, bounded.url + path, json={}, headers={"x-api-key": key}) as response:
             told[key, path] = response.status, "upstream_passthrough" in await response.text()
@@ -228,4 +256,6 @@ async def test_what_passes_is_held_too(bounded: Running, client: aiohttp.ClientS
         ("key", "/v1/models"): (200, False),
         ("key", "/v1/messages/batches"): (403, False),
         ("own", "/v1/models"): (403, True),
+        ("paying", "/v1/models"): (200, False),
+        ("paying", "/v1/files"): (403, True),
     }
