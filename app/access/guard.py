@@ -29,7 +29,7 @@ class Known:
 class KnowsTokens(Protocol):
     """Who knows whose a browser token is: `Tokens`."""
 
-    def caller(self, text: str, roster: Roster, ring: KeyRing, now: float) -> Caller:
+    def caller(self, text: str, known: Known, keys: Keys, now: float) -> Caller:
         """The token's caller, narrowed."""
 
 
@@ -99,11 +99,17 @@ class Guard:
         if name is not None:
             return self.roster.caller(name)
         if self._tokens is not None and is_token(given):
-            return self._tokens.caller(given, self.known.roster, self.known.ring, now)
+            return self._tokens.caller(given, self.known, self._keys, now)
         caller = self._by_made_key(given, now)
         if caller is None:
             raise Unauthorized("this key is not known here")
         return caller
+
+    def key_id_of(self, headers: Mapping[str, str]) -> str:
+        """The id of the key that a request came with, which does not give it away; empty for none."""
+        given = given_key(headers)
+        made = parse_key(given)
+        return self._keys.id_of(given, self.known.ring.pepper) or (made.key_id if made is not None else "")
 
     def _by_made_key(self, given: str, now: float) -> Caller | None:
         key = parse_key(given)

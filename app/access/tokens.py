@@ -29,10 +29,12 @@ from joserfc.jwk import ECKey, OctKey, RSAKey
 
 from ..errors import Unauthorized
 from ..money.allowance import nano, period
-from .callers import Caller, Roster, Token
+from .callers import Caller, Token
+from .guard import Known
 from .issuers import Issuer
 from .key_ring import KeyRing
 from .key_sets import KeySets
+from .keys import Keys
 from .narrowing import LONGEST_S, Narrowing, Subject
 
 # A token goes into a header, which is bounded; what is larger is not looked at.
@@ -84,13 +86,13 @@ class Tokens:
     def __init__(self, key_sets: KeySets) -> None:
         self._key_sets = key_sets
 
-    def caller(self, text: str, roster: Roster, ring: KeyRing, now: float) -> Caller:
+    def caller(self, text: str, known: Known, keys: Keys, now: float) -> Caller:
         """Whose a token is, and what it narrows that caller to.
 
         Args:
             text: the token.
-            roster: the callers and the issuers.
-            ring: the callers' keys, and the pepper that our own tokens are signed with.
+            known: the callers and the issuers; the callers' keys, and the pepper that our own tokens are signed with.
+            keys: of `api_keys`.
             now: seconds since 1970.
 
         Raises:
@@ -100,7 +102,7 @@ class Tokens:
         if len(text) > MOST_BYTES:
             raise Unauthorized(f"this token is above {MOST_BYTES} bytes")
         head, issuer_name = _unverified(text)
-        issuer = _own_issuer(ring) if issuer_name == _OWN else roster.issuers.get(issuer_name)
+        issuer = _own_issuer(known.ring) if issuer_name == _OWN else known.roster.issuers.get(issuer_name)
         if issuer is None:
             raise Unauthorized("this token's issuer is not known here")
         if head.alg != issuer.algorithm or bytes(head.crit):
@@ -108,7 +110,7 @@ class Tokens:
         key = self._key_sets.key(issuer.jwks_url, head.kid, now) if issuer.jwks_url else imported(issuer)
         claims = _verified(text, key, issuer)
         _check_times(claims, now)
-        return _narrowed(_caller_of(claims, issuer, roster, ring, now), claims, text, now)
+        return _narrowed(_caller_of(claims, issuer, known, keys, now), claims, text, now)
 
 
 def sign(caller: str, key_id: str, claims: Mapping[str, Any], ring: KeyRing, now: float) -> str:
@@ -116,7 +118,7 @@ def sign(caller: str, key_id: str, claims: Mapping[str, Any], ring: KeyRing, now
 
     Args:
         caller: whose, by name.
-        key_id: of the key that asked for it: once that is revoked, so is the token; empty for one of `api_keys`.
+        key_id: of the key that asked for it: once that is not taken any more, neither is the token.
         claims: `exp`, and perhaps `sub` and `slw`.
         ring: whose pepper signs it.
         now: seconds since 1970.
@@ -223,13 +225,14 @@ def _check_times(claims: _Claims, now: float) -> None:
         raise Unauthorized("this token is not valid yet")
 
 
-def _caller_of(claims: _Claims, issuer: Issuer, roster: Roster, ring: KeyRing, now: float) -> Caller:
+def _caller_of(claims: _Claims, issuer: Issuer, known: Known, keys: Keys, now: float) -> Caller:
     if issuer.name != _OWN:
-        return roster.callers[issuer.caller]
-    record = ring.records.get(claims.key)
-    if claims.key and (record is None or record.ended_at(now) is not None or claims.caller not in roster.callers):
+        return known.roster.callers[issuer.caller]
+    record = known.ring.records.get(claims.key)
+    stands = record is not None and record.ended_at(now) is None and claims.caller in known.roster.callers
+    if not stands and keys.caller_of_id(claims.key, known.ring.pepper) != claims.caller:
         raise Unauthorized("the key that this token was made with is not taken any more")
-    return roster.caller(claims.caller)
+    return known.roster.caller(claims.caller)
 
 
 def _narrowed(caller: Caller, claims: _Claims, text: str, now: float) -> Caller:

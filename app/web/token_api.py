@@ -11,8 +11,7 @@ import msgspec
 from aiohttp import web
 
 from ..access.audit import as_time
-from ..access.guard import Guard, given_key
-from ..access.key_form import parse_key
+from ..access.guard import Guard
 from ..access.key_ring import KeyRing
 from ..access.narrowing import parse_wanted
 from ..errors import BadRequest, Forbidden
@@ -61,8 +60,7 @@ class TokenApi:
         if caller.token is not None:
             raise Forbidden("a browser token makes no other one: that takes the caller's key")
         wanted = parse_wanted(request[BODY], caller)
-        key = parse_key(given_key(request.headers))
-        key_id = key.key_id if key is not None and key.key_id in self.guard.known.ring.records else ""
+        key_id = self.guard.key_id_of(request.headers)
         expires_at = int(now) + wanted.ttl_s
         claims: dict[str, Any] = {"exp": expires_at, "slw": msgspec.to_builtins(wanted.narrowing)}
         if wanted.sub is not None:

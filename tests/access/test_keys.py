@@ -75,3 +75,13 @@ printable = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_c
 @given(st.lists(printable, min_size=1, max_size=4), printable)
 def test_only_a_configured_key_is_somebodys(configured: list[str], tried: str) -> None:
     assert (Keys(configured).caller_of(tried) is not None) == (tried in configured)
+
+
+def test_a_key_has_an_id_that_is_worth_nothing_without_the_pepper() -> None:
+    keys = Keys(["acme:old", "bare"])
+    told = keys.id_of("old", b"pepper")
+    assert told is not None
+    assert (keys.caller_of_id(told, b"pepper"), keys.caller_of_id(told, b"another")) == ("acme", None)
+    assert hashlib.sha256(b"old").hexdigest()[:16] not in told
+    assert keys.caller_of_id(keys.id_of("bare", b"pepper") or "", b"pepper") == keys.caller_of("bare")
+    assert (keys.id_of("unknown", b"pepper"), Keys([]).caller_of_id(told, b"pepper")) == (None, None)

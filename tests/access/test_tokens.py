@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from app.access.callers import Caller, Roster, parse_callers
-from app.access.guard import is_token
+from app.access.guard import Known, is_token
 from app.access.key_ring import KeyRecord, KeyRing
 from app.access.key_sets import KeySets, KeysNeeded
+from app.access.keys import Keys
 from app.access.tokens import MOST_BYTES, Tokens, import_set, imported, sign
 from app.errors import Unauthorized
 from tests.support.jwts import (
@@ -33,11 +34,12 @@ NOW = 1_800_000_000.0
 CALLERS = '[callers.acme]\nmodels = ["claude-*"]\nmax_tokens = 100\n[callers.other]\n'
 ROSTERS = {name: parse_callers(CALLERS + signer.table) for name, signer in SIGNERS.items()}
 RING = KeyRing.of([KeyRecord("abcdefgh", "acme", b"", 1)], b"p" * 32)
+KEYS = Keys(["somebody:first", "second"])
 
 
 def caller_of(text: str, roster: Roster = ROSTERS["HS256"], ring: KeyRing = RING, now: float = NOW) -> Caller:
     assert is_token(text) or len(text) < 4
-    return Tokens(KeySets()).caller(text, roster, ring, now)
+    return Tokens(KeySets()).caller(text, Known(roster, ring), KEYS, now)
 
 
 def refused(text: str, told: str, roster: Roster = ROSTERS["HS256"], ring: KeyRing = RING, now: float = NOW) -> None:
@@ -83,7 +85,7 @@ def test_a_budget_is_its_tokens_by_its_jti_or_else_by_its_subject_and_its_end() 
         for told in ({"jti": "b"}, {}, {"sub": "bob"}, {"exp": NOW + 9}, {"sub": None}, {"sub": None, "exp": NOW + 9})
     ]
     assert len({named[0], *others}) == 7
-    own = [sign("acme", "", {"exp": NOW + 9, "slw": {"budget_usd": 1}}, RING, NOW) for _ in range(2)]
+    own = [sign("acme", "abcdefgh", {"exp": NOW + 9, "slw": {"budget_usd": 1}}, RING, NOW) for _ in range(2)]
     assert len(dict.fromkeys(map(budget, own))) == 2
 
 
@@ -225,7 +227,10 @@ def test_a_token_of_our_own_is_the_callers_that_asked_for_it() -> None:
     got = caller_of(own(slw={"max_tokens": 7}, sub="bob"))
     assert got.token is not None
     assert (got.name, got.max_tokens, got.token.subject) == ("acme", 7, "sluiceway\nbob")
-    assert caller_of(own("", "somebody")).name == "somebody"  # by a key of `api_keys`, without a table
+    for key in ("first", "second"):  # of `api_keys`, without a table
+        name = KEYS.caller_of(key)
+        assert name is not None
+        assert caller_of(own(KEYS.id_of(key, RING.pepper) or "", name)).name == name
 
 
 def test_once_its_key_is_revoked_or_its_caller_gone_so_is_a_token() -> None:
@@ -233,6 +238,11 @@ def test_once_its_key_is_revoked_or_its_caller_gone_so_is_a_token() -> None:
     refused(own(), told, ring=KeyRing.of([KeyRecord("abcdefgh", "acme", b"", 1, revoked_at=2)], b"p" * 32))
     refused(own(), told, ring=KeyRing.of([], b"p" * 32))
     refused(own(caller="nobody"), told)
+    refused(own(Keys(["somebody:older"]).id_of("older", RING.pepper) or "", "somebody"), told)
+    refused(own(KEYS.id_of("first", RING.pepper) or "", "acme"), told)  # its name's alone
+    for key_id in ("", "api:", "unknown"):
+        refused(own(key_id, "somebody"), told)
+        refused(own(key_id), told)
 
 
 def test_another_pepper_or_the_secret_of_an_issuer_makes_none_of_ours() -> None:
@@ -260,16 +270,16 @@ def test_a_published_set_is_asked_for_then_kept_and_the_tokens_id_names_the_key(
     tokens = Tokens(key_sets)
     text = token(claims(NOW), "ES256", kid="k0")
     with pytest.raises(KeysNeeded) as needed:
-        tokens.caller(text, roster, RING, NOW)
+        tokens.caller(text, Known(roster, RING), KEYS, NOW)
     key_sets.fetched(needed.value.url, import_set(published(EC, OTHER_RSA)), None, NOW)
-    assert tokens.caller(text, roster, RING, NOW).name == "acme"
+    assert tokens.caller(text, Known(roster, RING), KEYS, NOW).name == "acme"
     for head, told in (
         ({"kid": "k1"}, "signature"),
         ({"kid": "k2"}, "not known to its issuer"),
         ({}, "not known to its"),
     ):
         with pytest.raises(Unauthorized, match=told):
-            tokens.caller(token(claims(NOW), "ES256", **head), roster, RING, NOW)
+            tokens.caller(token(claims(NOW), "ES256", **head), Known(roster, RING), KEYS, NOW)
 
 
 def test_of_a_set_only_good_keys_for_signing_are_taken() -> None:

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from app.settings import Settings
 from app.web.runner import Running
 from tests.conftest import Serve
 from tests.support.jwts import EC, OTHER_EC, claims, table, token
@@ -115,6 +116,17 @@ async def test_a_token_asks_within_its_bounds_and_makes_no_other_nor_passes(
     ):
         told[name] = (await page.ask("POST", path, json=body))[0]
     assert told == {"within": 200, "model": 403, "tokens": 400, "token": 403, "batch": 403}
+
+
+async def test_once_a_configured_key_is_taken_out_so_are_its_tokens(
+    serve: Serve, client: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    service = await serving(serve, tmp_path)
+    first, second = [await Page(client, service.url, key).token() for key in ("key", "other")]
+    again = service.service.settings.flat() | {"api_keys": ("acme:newer", "other:other")}
+    service.service.reread(Settings.model_validate(again))
+    statuses = [(await page.ask("POST", "/api/stream", json={"prompt": "Go."}))[0] for page in (first, second)]
+    assert statuses == [401, 200]
 
 
 @pytest.mark.parametrize(
