@@ -376,6 +376,27 @@ async def test_the_caller_s_key_is_asked_for_and_kept_in_this_tab_only(page: Pag
     assert await page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
 
 
+async def test_a_key_that_cannot_be_sent_is_told_as_one_and_what_cannot_be_seen_at_its_ends_is_left_out(
+    page: Page, serve: Serve
+) -> None:
+    service = await serve(api_keys="a-key-of-the-page")
+    await page.goto(service.url)
+    field = page.get_by_label("Access key")
+    await page.get_by_label("Your prompt").fill("{{tokens=3}}")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/api/" in request.url else None)
+    for key in ("a\u2013key-of-the-page", "a-key\u200b-of-the-page", "\u0430-key-of-the-page"):
+        await field.fill(key)
+        await page.keyboard.press("Control+Enter")
+        await expect(page.get_by_role("heading", name="The key was not accepted")).to_be_visible()
+        await expect(page.get_by_text("It has a character that no key has.").first).to_be_visible()
+        await expect(field).to_be_focused()
+    assert not asked
+    await field.fill("\u200b a-key-of-the-page\u00a0\ufeff")
+    await page.keyboard.press("Control+Enter")
+    await state(page, "done")
+
+
 async def test_an_answer_is_announced_twice_and_not_for_every_token(page: Page, service: Running) -> None:
     await page.goto(service.url)
     await page.evaluate(

@@ -21,6 +21,7 @@ const OURS = {
   connect_error: ["The service cannot be reached", "Look at this device’s network. If that is well, whoever runs the service can mend it."],
   http_error: ["The service cannot be reached", "Something on the way to it answered instead: whoever runs it can mend that."],
 };
+export const UNSENDABLE_KEY = "It has a character that no key has. Enter it again, by hand where a copy of it changed a dash or a letter.";
 const OPERATOR = "Only whoever runs this service can mend this.";
 // Claude's: the same code asks other people to act.
 const CLAUDES = {
@@ -38,10 +39,11 @@ const CLAUDES = {
 };
 
 // The title and the advice for an error of client.js, and whether an access key would help.
-export function inWords({ type, source }) {
+export function inWords({ type, source, message }) {
   const upstream = source === "upstream";
   const known = upstream ? CLAUDES : OURS;
   const other = [upstream ? "Claude failed" : "The answer failed", ""];
   const [title, advice] = Object.hasOwn(known, type) ? known[type] : other;
+  if (message === UNSENDABLE_KEY) return { title, advice: message, wantsKey: true };
   return { title, advice, wantsKey: type === "authentication_error" && !upstream };
 }

@@ -35,3 +35,13 @@ export function keptKey() {
     return "";
   }
 }
+
+// Blanks and invisible characters, which come along where a key is copied from a page.
+const ENDS = /^[\s\u200b-\u200f\u2060\u00ad]+|[\s\u200b-\u200f\u2060\u00ad]+$/g;
+const UNSENDABLE = /[^\t -~\u0080-\u00ff]/;
+
+// The key without those at its ends; null where a character is left that no header can hold.
+export function sendableKey(written) {
+  const key = written.replace(ENDS, "");
+  return UNSENDABLE.test(key) ? null : key;
+}

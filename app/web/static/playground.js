@@ -1,9 +1,9 @@
 // The playground: one prompt, one answer, and a reader whose speed is a slider.
 import { restore, stream } from "./client.js";
 import { copy } from "./copy.js";
-import { inWords } from "./failures.js";
+import { inWords, UNSENDABLE_KEY } from "./failures.js";
 import { watch } from "./gauges.js";
-import { keepKey, keepRun, keptKey, keptRun } from "./kept.js";
+import { keepKey, keepRun, keptKey, keptRun, sendableKey } from "./kept.js";
 import { heldStill, showPanel, take } from "./panel.js";
 import { Paper, tick } from "./paper.js";
 import { read, speed, speedInWords } from "./reader.js";
@@ -60,9 +60,17 @@ function request() {
   return body;
 }
 
+// Where fetch could not send the key, this answers in its place, as the service would have.
+const refuseKey = async () => Response.json({ type: "authentication_error", error: UNSENDABLE_KEY }, { status: 401 });
+
+function access() {
+  const key = sendableKey($("key").value);
+  return key === null ? { fetch: refuseKey } : { key };
+}
+
 const options = () => ({
   url: at("api/stream"),
-  key: $("key").value || undefined,
+  ...access(),
   credits: $("credits").checked && CREDIT_BYTES,
   onState: show,
 });
