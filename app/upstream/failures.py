@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 
 import httpx2
@@ -11,6 +12,14 @@ from ..errors import ErrorResponse, SluicewayError, UpstreamCut, UpstreamError, 
 from .exchange import BrokeOff
 from .identity import NoToken
 from .ways import ProxyRefused
+
+# What kept a connection from being made, for the log: a class alone, since a resolver's or a proxy's words may tell names.
+_FAULTS: dict[type[BaseException], str] = {
+    socket.gaierror: "its name could not be looked up (DNS)",
+    ConnectionRefusedError: "refused",
+    ConnectionResetError: "reset",
+    TimeoutError: "timed out",
+}
 
 
 def translated(cause: httpx2.HTTPError) -> UpstreamError:
@@ -47,5 +56,11 @@ def refused(response: httpx2.Response) -> UpstreamError:
 
 
 def described(error: SluicewayError) -> str:
-    """An error for the log: its status, its type, and its words, which hold no secrets."""
+    """An error for the log: its status, its type, and its words, which hold no secrets; and what kept a connection away."""
+    cause: BaseException | None = error if isinstance(error, UpstreamUnreachable) else None
+    while cause is not None:
+        for kind, told in _FAULTS.items():
+            if isinstance(cause, kind):
+                return f"{error.status} {error.type}: {error.message}: {told}"
+        cause = cause.__cause__
     return f"{error.status} {error.type}: {error.message}"

@@ -7,6 +7,7 @@ across an ocean at some 3 MB/s.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 
@@ -106,8 +107,20 @@ class Passing:
             sent["transfer-encoding"] = "chunked"
         request = httpx2.Request(method, self._claude.url(path), headers=sent, content=body)
         idle_s = self._claude.options.progress_timeout_s
-        response = await self._claude.send(request, self._carrier)
-        return Passed(response.status_code, response.headers.multi_items(), response, idle_s)
+        try:
+            response = await self._claude.send(request, self._carrier)
+        except UpstreamError as failure:
+            self._tell(failure)
+            raise
+        passed = Passed(response.status_code, response.headers.multi_items(), response, idle_s)
+        if passed.status >= 500 and (refused := passed.failure) is not None:
+            self._tell(refused)
+        return passed
+
+    def _tell(self, failure: UpstreamError) -> None:
+        self._claude.failed(
+            "a request that passes failed", failure, logging.WARNING
+        )  # without its path, which has names
 
     async def keep(self) -> None:
         """Closes connections that were idle for long. Runs until cancelled."""

@@ -518,11 +518,17 @@ async def test_nothing_new_passes_while_the_service_drains(
     assert not claude.asked
 
 
-async def test_an_unreachable_claude_is_an_error(claude: OtherPaths, client: aiohttp.ClientSession) -> None:
+async def test_an_unreachable_claude_is_an_error_and_told_once_a_while_with_what_kept_it_away(
+    claude: OtherPaths, client: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
     claude.url = "http://127.0.0.1:9"
-    async with in_front_of(claude) as service, client.get(f"{service.url}/v1/models") as response:
-        assert response.status == 502
-        assert (await response.json())["error"]["details"] == {"error_code": "upstream_unreachable"}
+    async with in_front_of(claude) as service:
+        for number in range(3):
+            async with client.get(f"{service.url}/v1/files/secret-{number}") as response:
+                assert response.status == 502
+                assert (await response.json())["error"]["details"] == {"error_code": "upstream_unreachable"}
+    told = [line for line in caplog.messages if "a request that passes" in line]
+    assert told == ["a request that passes failed: 502 upstream_unreachable: Claude could not be reached: refused"]
 
 
 @pytest.mark.parametrize("drain_s", [0.2, 30.0])
