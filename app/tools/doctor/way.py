@@ -158,14 +158,16 @@ class Way:
         return None if any("event" in event for event in _events_in(said)) else clock() - began
 
     async def leave(self, method: str, *, quiet: bool) -> Left | None:
-        """A reader leaves, in a silence or while events flow; None where nobody could be asked what came of it.
+        """A reader leaves, in a silence or while events flow; None where that, or what came of it, cannot be told.
 
         A `POST` stands for a question, a `GET` for a reader who has come back.
         """
         events, every_ms = (1, _QUIET_MS) if quiet else (_FLOWING, _FLOWING_MS)
         async with self._probe({"events": events, "every_ms": every_ms}, method=method) as exchange:
             probe_id = exchange.headers.get("x-stream-id", "")
-        told = await self.tell(probe_id)
+            told = await self.tell(probe_id)
+        if told is not None and told["over"]:  # the head itself was held until then, so that nobody could leave before
+            return None
         while told is not None and not told["over"]:  # at the end of a minute the service ends it
             await asyncio.sleep(_LOOK_S)
             told = await self.tell(probe_id)
