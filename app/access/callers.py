@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeVar
@@ -174,6 +174,31 @@ def parse_callers(text: str) -> Roster:
 
 
 _TABLES = ("limits", "default", "callers", "issuers")
+
+
+def lost_tables(before: Roster, after: Roster, names: Collection[str]) -> list[str]:
+    """The tables that a file no longer has, and that bounded callers who may still call: a file cut short looks so. Pure.
+
+    Beside a file without any caller, this is not asked of callers whose keys were made for them: without a table, those
+    keys are refused.
+
+    Args:
+        before: the file as it was taken last.
+        after: as it is now.
+        names: of the callers that have keys of `api_keys`, who may call without a table.
+    """
+    lost = [f"[callers.{name}]" for name in names if name in before.callers and name not in after.callers]
+    if before.callers and not after.callers and not lost:
+        lost = ["[callers]"]
+    if before.limits != Limits() and after.limits == Limits():
+        lost.append("[limits]")
+    if _has_default(before) and not _has_default(after):
+        lost.append("[default]")
+    return lost
+
+
+def _has_default(roster: Roster) -> bool:
+    return roster.default not in (_Caller().caller("", roster.limits), Caller())
 
 
 def _issuers(tables: Mapping[str, Any], callers: Mapping[str, Caller]) -> dict[str, Issuer]:

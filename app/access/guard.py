@@ -73,6 +73,11 @@ class Guard:
         return self.known.roster
 
     @property
+    def configured_names(self) -> set[str]:
+        """The names of the callers that have configured keys."""
+        return self._keys.names
+
+    @property
     def demands_keys(self) -> bool:
         """Whether only who has a key may call."""
         return self._has_file or bool(self._keys)

@@ -21,6 +21,11 @@ class Keys:
     def __init__(self, keys: Iterable[str]) -> None:
         self._callers = [(_digest(key), name) for name, key in map(_parted, keys)]
 
+    @property
+    def names(self) -> set[str]:
+        """Of the callers that have them."""
+        return {name or _own_name(digest) for digest, name in self._callers}
+
     def __bool__(self) -> bool:
         return bool(self._callers)
 

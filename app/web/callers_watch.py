@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..access.audit import KeyAudit
+from ..access.callers import Roster, lost_tables
 from ..access.guard import Guard, Known
 from ..access.key_files import KeyFiles
 from ..settings import SettingsError
@@ -25,28 +28,47 @@ _Look = tuple[int, ...] | None
 class CallersWatch:
     """Reads the callers file and the file of their keys again once one of them changes.
 
-    One that is wrong changes nothing: what was read last stands, and the log says once what is wrong.
+    A callers file that is written in place is good TOML half-way too, so it is read once two looks found it the same. One
+    that is wrong, or has lost bounds of callers who may still call, is not taken: what was read last stands, and the log
+    says once what is wrong. Keys are taken all the same, or a broken callers file would keep revoked ones in use.
 
     Attributes:
         files: which.
         audit: told of changes.
-        look_s: how often it looks, in seconds: so long may a revoked key still be taken.
+        look_s: how often it looks, in seconds: so long may a revoked key still be taken, and twice as long old bounds hold.
     """
 
     files: KeyFiles
     audit: KeyAudit = field(default_factory=KeyAudit)
-    look_s: float = 0.5
-    _seen: tuple[_Look, ...] = ()
+    look_s: float = 0.4
+    _seen: tuple[_Look, _Look] = (None, None)  # the callers file and the keys, as they were read
+    _last: _Look = None  # the callers file at the last look
 
     @classmethod
     def of(cls, callers: Callers) -> CallersWatch | None:
         """The watch that the settings name; None where there is no callers file."""
         return cls(KeyFiles(Path(callers.callers_file), callers.key_pepper)) if callers.callers_file else None
 
-    def read(self) -> Known:
-        """Reads both files now. Raises SettingsError: one cannot be read, or is wrong."""
-        self._seen = self._look()  # before: what changes while it is read is seen as a change
-        return read_known(self.files)
+    def read(self, before: Roster | None = None, names: Collection[str] = ()) -> Known:
+        """Reads both files now.
+
+        Args:
+            before: what the callers file said until now; None at the start.
+            names: of the callers that have keys of `api_keys`.
+
+        Raises:
+            SettingsError: one cannot be read, is wrong, or has lost bounds of callers who may still call.
+        """
+        seen = self._look()  # before: what changes while it is read is seen as a change
+        known = read_known(self.files)
+        lost = lost_tables(before, known.roster, names) if before is not None else []
+        if lost:
+            raise SettingsError(
+                f"callers_file {str(self.files.callers_file)!r}: it has lost {', '.join(sorted(lost)[:5])}, whose callers "
+                "may still call: take their keys out first, leave an empty table for a caller without bounds, or restart"
+            )
+        self._seen = seen
+        return known
 
     async def run(self, guard: Guard) -> None:
         """Tells the guard of each change; never ends. Cancelling is safe."""
@@ -59,14 +81,13 @@ class CallersWatch:
 
     async def look(self, guard: Guard) -> None:
         """Tells the guard of a change, if there is one. In a thread: the disk may be far away. Cancelling is safe."""
-        if await asyncio.to_thread(self._look) == self._seen:
-            return
-        try:
-            known = await asyncio.to_thread(self.read)
-        except SettingsError as error:
-            log.error("callers and keys stay as they were, since what was read again is wrong: %s", error)
-            return
-        self.take(guard, known)
+        seen = await asyncio.to_thread(self._look)
+        rests = seen[0] in (self._last, self._seen[0])
+        self._last = seen[0]
+        if rests and seen != self._seen:
+            known = await asyncio.to_thread(self._read_again, guard, seen)
+            if known is not None:
+                self.take(guard, known)
 
     def take(self, guard: Guard, known: Known) -> None:
         """Tells the guard, and the log what has changed."""
@@ -74,8 +95,26 @@ class CallersWatch:
         guard.learn(known)
         log.info("%d callers and %d keys were read again", len(known.roster.callers), len(known.ring.records))
 
-    def _look(self) -> tuple[_Look, ...]:
-        return tuple(_look_at(path) for path in (self.files.callers_file, self.files.digests))
+    def _read_again(self, guard: Guard, seen: tuple[_Look, _Look]) -> Known | None:
+        """What has changed; None for nothing that may be taken."""
+        before, known = self._seen, None
+        try:
+            known, wrong = self.read(guard.roster, guard.configured_names), None
+        except SettingsError as error:
+            wrong = error
+        if self._look() != seen:  # it is being written, and looked at again
+            self._seen = before
+            return None
+        self._seen = seen
+        if wrong is not None:
+            log.error("callers stay as they were, since what was read again is wrong: %s", wrong)
+            with suppress(OSError, ValueError):
+                ring = self.files.read()
+                known = Known(guard.roster, ring) if ring != guard.known.ring else None
+        return known
+
+    def _look(self) -> tuple[_Look, _Look]:
+        return _look_at(self.files.callers_file), _look_at(self.files.digests)
 
 
 def _look_at(path: Path) -> _Look:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..access.guard import Guard
 from ..access.key_sets import KeySets
+from ..access.keys import Keys
 from ..settings.sections import Callers
 from .callers_watch import CallersWatch
 from .entrance import Route
@@ -48,8 +49,9 @@ class KnownCallers:
 
     def read_again(self, callers: Callers) -> None:
         """Takes keys and files that were read again. Raises SettingsError: something is wrong; nothing has changed."""
-        known = self.watch.read() if self.watch is not None else None
-        self.guard.replace(configured_keys(callers))
+        keys = configured_keys(callers)
+        known = self.watch.read(self.guard.roster, Keys(keys).names) if self.watch is not None else None
+        self.guard.replace(keys)
         if self.watch is not None and known is not None:
             self.watch.take(self.guard, known)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.access.callers import Caller, Limits, parse_callers
+from app.access.callers import Caller, Limits, Roster, lost_tables, parse_callers
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WHOLE = """
@@ -170,3 +170,29 @@ def test_the_shipped_example_can_be_read_as_it_is_and_with_all_its_comments_take
         for line in text.splitlines()
     ]
     assert parse_callers("\n".join(lines)).limits.streams == 1000
+
+
+BOUNDED = "[limits]\nstreams = 9\n[default]\nstreams = 2\n[callers.a]\n[callers.b]\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "names", "lost"),
+    [
+        (BOUNDED, BOUNDED, ["a", "b"], []),
+        (BOUNDED, BOUNDED.removesuffix("[callers.b]\n"), ["a", "b"], ["[callers.b]"]),
+        (BOUNDED, BOUNDED.removesuffix("[callers.b]\n"), ["a"], []),  # made keys of b are refused without a table
+        (BOUNDED, "[limits]\nstreams = 1\n[default]\nstreams = 1\n", [], ["[callers]"]),
+        (BOUNDED, "", [], ["[callers]", "[limits]", "[default]"]),
+        (BOUNDED, "[callers.b]", ["c"], ["[limits]", "[default]"]),
+        (BOUNDED, "[limits]\nbudget_usd_per_day = 1\n[callers.b]", [], ["[default]"]),
+        ("[limits]\nbudget_usd_per_day = 1\n[callers.b]", "[callers.b]", [], ["[limits]"]),
+        ("", "", ["a"], []),
+        ("[callers.a]", "[callers.b]", [], []),
+        ("", BOUNDED, ["a"], []),
+    ],
+)
+def test_what_a_file_has_lost_is_what_bounded_callers_who_may_still_call(
+    before: str, after: str, names: list[str], lost: list[str]
+) -> None:
+    assert lost_tables(parse_callers(before), parse_callers(after), names) == lost
+    assert lost_tables(Roster(), parse_callers(after), names) == []

@@ -10,12 +10,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from app.access.guard import Guard
+from app.access.guard import Guard, Known
 from app.access.key_files import KeyFiles
 from app.access.key_form import Key, new_key
 from app.access.key_ring import KeyRecord, digest_of
 from app.errors import Unauthorized
 from app.web.callers_watch import CallersWatch
+from app.web.checks import read_known
 from tests.conftest import Serve
 
 
@@ -49,6 +50,12 @@ def started(files: KeyFiles) -> tuple[CallersWatch, Guard]:
     return watch, Guard((), watch.read(), watch.audit.used)
 
 
+async def looked(watch: CallersWatch, guard: Guard) -> None:
+    """Long enough for a changed file to be taken."""
+    await watch.look(guard)
+    await watch.look(guard)
+
+
 def may(guard: Guard, key: Key) -> bool:
     try:
         return guard.identify({"x-api-key": key.text}, 10.0).name == "acme"
@@ -71,7 +78,7 @@ async def test_a_callers_new_bounds_are_taken(files: KeyFiles) -> None:
     key = add(files)
     watch, guard = started(files)
     files.callers_file.write_text("[callers.acme]\nstreams = 200\n", "utf-8")
-    await watch.look(guard)
+    await looked(watch, guard)
     assert guard.identify({"x-api-key": key.text}, 10.0).streams == 200
 
 
@@ -79,7 +86,7 @@ async def test_the_keys_of_a_caller_that_was_taken_out_are_not_taken(files: KeyF
     key = add(files)
     watch, guard = started(files)
     files.callers_file.write_text("[callers.other]\n", "utf-8")
-    await watch.look(guard)
+    await looked(watch, guard)
     assert not may(guard, key)
 
 
@@ -109,16 +116,78 @@ async def test_a_bad_file_changes_nothing_and_is_told_once_until_it_is_good_agai
     for _ in range(3):
         await watch.look(guard)
     assert [record.levelname for record in caplog.records] == ["ERROR"]
-    assert "callers and keys stay as they were" in caplog.text
+    assert "callers stay as they were" in caplog.text
     assert may(guard, key)
     files.callers_file.touch(0o600)
     files.callers_file.chmod(0o600)
     files.callers_file.write_text("[callers.acme]\nstreams = 7\n", "utf-8")
     if spoil is no_keys:
         files.digests.unlink()
-    await watch.look(guard)
+    await looked(watch, guard)
     assert may(guard, key) == (spoil is not no_keys)
     assert guard.roster.callers["acme"].streams == 7
+
+
+async def test_a_file_that_is_being_written_is_not_taken(files: KeyFiles) -> None:
+    watch = CallersWatch(files)
+    guard = Guard(["acme:configured"], watch.read())
+
+    def streams() -> int | None:
+        return guard.identify({"x-api-key": "configured"}, 10.0).streams
+
+    for half in ("[callers.acme]\n", "[callers.acme]\nmax_tokens = 5\n"):
+        files.callers_file.write_text(half, "utf-8")
+        await watch.look(guard)
+        assert streams() == 1
+    files.callers_file.write_text("[callers.acme]\nmax_tokens = 5\nstreams = 2\n", "utf-8")
+    await watch.look(guard)
+    assert streams() == 1
+    await watch.look(guard)
+    assert streams() == 2
+
+
+async def test_one_that_changes_while_it_is_read_is_read_again(
+    files: KeyFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, guard = started(files)
+    key = add(files)
+
+    def written_meanwhile(which: KeyFiles) -> Known:
+        known = read_known(which)
+        which.callers_file.write_text("[callers.acme]\nstreams = 77\n", "utf-8")
+        return known
+
+    files.callers_file.write_text("[callers.acme]\n", "utf-8")
+    await watch.look(guard)
+    with monkeypatch.context() as patched:
+        patched.setattr("app.web.callers_watch.read_known", written_meanwhile)
+        await watch.look(guard)
+    assert guard.roster.callers["acme"].streams == 1
+    await looked(watch, guard)
+    assert guard.identify({"x-api-key": key.text}, 10.0).streams == 77
+
+
+@pytest.mark.parametrize("cut", ["", "# nothing yet\n", "[default]\nstreams = 9\n", "[callers.other]\n"])
+async def test_a_file_that_was_cut_short_takes_no_bounds_off_and_no_revoked_key(
+    files: KeyFiles, cut: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = add(files)
+    watch = CallersWatch(files)
+    guard = Guard(["acme:configured"], watch.read())
+    files.callers_file.write_text(cut, "utf-8")
+    for _ in range(3):
+        await looked(watch, guard)
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "it has lost [callers.acme]" in caplog.text
+    assert guard.identify({"x-api-key": "configured"}, 10.0).streams == 1
+    assert may(guard, key)
+    revoke_all(files)
+    await watch.look(guard)
+    assert not may(guard, key)
+    assert guard.identify({"x-api-key": "configured"}, 10.0).streams == 1
+    files.callers_file.write_text("[callers.acme]\n", "utf-8")  # an empty table is meant
+    await looked(watch, guard)
+    assert guard.identify({"x-api-key": "configured"}, 10.0).streams is None
 
 
 async def test_without_a_change_nothing_is_read(files: KeyFiles, caplog: pytest.LogCaptureFixture) -> None:

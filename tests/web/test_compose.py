@@ -134,6 +134,21 @@ async def test_a_callers_file_is_read_again_with_them(
     assert not await reads(client, service, "one")
 
 
+async def test_a_callers_file_that_was_cut_short_is_not_taken_while_its_callers_have_keys(
+    serve: Serve, client: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    path = tmp_path / "callers.toml"
+    path.touch(0o600)
+    path.write_text("[callers.acme]\nstreams = 1\n[callers.other]\n", "utf-8")
+    service = await serve(callers_file=str(path), api_keys=("acme:one", "other:two"))
+    path.write_text("[callers.other]\n", "utf-8")
+    with pytest.raises(SettingsError, match=r"^callers_file .* it has lost \[callers\.acme\], .* or restart"):
+        service.service.reread(again(service, api_keys=("acme:three", "other:two")))
+    assert [await reads(client, service, key) for key in ("one", "three")] == [True, False]
+    service.service.reread(again(service, api_keys=("other:two",)))
+    assert [await reads(client, service, key) for key in ("one", "two")] == [False, True]
+
+
 async def test_what_is_wrong_changes_nothing_of_it(serve: Serve, client: aiohttp.ClientSession, tmp_path: Path) -> None:
     service = await serve(api_keys=("one",))
     with pytest.raises(SettingsError, match=r"^prices_file "):
