@@ -305,16 +305,17 @@ class Streams:
         """A stream that this caller, or this stop token, may stop or steer; None if it has ended already.
 
         Raises:
-            NotFound: no such stream, or another caller's. Forbidden: neither a caller's key nor the stop token came.
+            NotFound: no such stream, or another's: a wrong stop token does not tell that there is one. Forbidden: neither a
+                key nor a stop token came.
         """
         session, kept = self._found(stream_id)
         if kept is None:
             raise NotFound("no stream has this id")
         if stop_token and same(kept.terms.stop_token, stop_token):
             return session
-        if not caller.name:
+        if not caller.name and stop_token is None:
             raise Forbidden("the stream's own X-Stop-Token is needed")
-        if not is_of(caller, kept.terms, runs=session is not None):
+        if not caller.name or not is_of(caller, kept.terms, runs=session is not None):
             raise NotFound("no stream has this id")
         return session
 

@@ -68,9 +68,9 @@ class Steering:
     [
         Steering("c", None, None),
         Steering("", "token of st_1", None),
-        Steering("", "token of st_2", Forbidden),
-        Steering("", "", Forbidden),
-        Steering("", "é\ud800\udcff", Forbidden),
+        Steering("", "token of st_2", NotFound),
+        Steering("", "", NotFound),
+        Steering("", "é\ud800\udcff", NotFound),
         Steering("", None, Forbidden),
         Steering("é", None, NotFound),
     ],
