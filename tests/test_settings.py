@@ -158,6 +158,9 @@ def test_every_setting_can_be_given_by_the_environment_and_on_the_command_line()
         ("qqq = 1", "x.toml: unknown setting qqq"),
         ("[server]\nport = 1", "x.toml: unknown setting server"),
         ("port = 99999", "x.toml: port: Input should be less than or equal to 65535"),
+        ("drain_s = true", "x.toml: drain_s: no setting is true or false"),
+        ("max_streams = true", "x.toml: max_streams: no setting is true or false"),
+        ("window_s = false", "x.toml: window_s: no setting is true or false"),
     ],
 )
 def test_a_wrong_key_of_the_file_is_refused_by_name_with_a_hint(tmp_path: Path, text: str, told: str) -> None:
@@ -165,6 +168,19 @@ def test_a_wrong_key_of_the_file_is_refused_by_name_with_a_hint(tmp_path: Path, 
         load(written(tmp_path, text), {})
     assert str(refused.value).startswith(told)
     assert ("did you mean" in str(refused.value)) == ("did you mean" in told)
+
+
+def test_what_is_wrong_is_refused_where_it_stands_though_a_later_source_replaces_it(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"^x\.toml: port: "):
+        load(written(tmp_path, "port = 99999"), {}, {"port": 80})
+    with pytest.raises(SettingsError, match=r"^environment: SLUICEWAY_PORT: "):
+        load(written(tmp_path, "port = 1"), {"SLUICEWAY_PORT": "x"}, {"port": 80})
+
+
+@pytest.mark.parametrize("name", ["host", "admin_host"])
+def test_an_address_may_stand_in_the_brackets_that_it_has_in_a_url(name: str) -> None:
+    hosts = ["[::1]", "::1", "[host]", "127.0.0.1"]
+    assert [load(environ={}, overrides={name: host}).flat()[name] for host in hosts] == ["::1", *hosts[1:]]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from .issuers import Issuer, IssuerTable
 
@@ -217,8 +218,10 @@ def _issuers(tables: Mapping[str, Any], callers: Mapping[str, Caller]) -> dict[s
     return found
 
 
-def _as_decimal(value: object) -> object:
-    return Decimal(value) if isinstance(value, int) and not isinstance(value, bool) else value
+def _as_decimal(value: object) -> Decimal:
+    if isinstance(value, int | Decimal) and not isinstance(value, bool):
+        return Decimal(value)
+    raise PydanticCustomError("number", "it must be a number, such as 5 or 0.25, without quotes")
 
 
 Usd = Annotated[Decimal, BeforeValidator(_as_decimal), Field(ge=0, le=100_000_000, decimal_places=9)]

@@ -118,14 +118,20 @@ def load(
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
 
-    def take(source: str, given: Mapping[str, Any], shown: Mapping[str, str]) -> None:
+    def take(source: str, given: Mapping[str, Any], shown: Mapping[str, str]) -> Settings:
         for key, value in given.items():
             if key not in FIELDS:
                 near = difflib.get_close_matches(key, FIELDS, n=1)
                 hint = f"; did you mean {_as_in(source, near[0])}?" if near else ""
                 raise SettingsError(f"{source}: unknown setting {shown[key]}{hint}")
+            if isinstance(value, bool):  # which would pass for 1 or 0
+                raise SettingsError(f"{source}: {shown[key]}: no setting is true or false")
             values[key] = value
             sources[key] = f"{source}: {shown[key]}"
+        try:
+            return Settings.model_validate(values)  # after each: what a later one replaces is wrong still
+        except ValidationError as error:
+            raise SettingsError("; ".join(_told(problem, sources) for problem in error.errors())) from None
 
     if config is not None:
         try:
@@ -137,11 +143,7 @@ def load(
     names = {name: name.removeprefix(ENV_PREFIX).lower() for name in environ if _is_ours(name, environ[name])}
     take("environment", {key: environ[name] for name, key in names.items()}, {key: name for name, key in names.items()})
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    take("command line", given, {key: f"--{key.replace('_', '-')}" for key in given})
-    try:
-        return Settings.model_validate(values)
-    except ValidationError as error:
-        raise SettingsError("; ".join(_told(problem, sources) for problem in error.errors())) from None
+    return take("command line", given, {key: f"--{key.replace('_', '-')}" for key in given})
 
 
 def _is_ours(name: str, value: str) -> bool:

@@ -22,6 +22,11 @@ def _split(value: object) -> object:
     return value
 
 
+def _without_brackets(host: str) -> str:
+    # As an address of IPv6 stands in a URL.
+    return host[1:-1] if host.startswith("[") and host.endswith("]") and ":" in host else host
+
+
 def _check_keys(keys: tuple[str, ...]) -> tuple[str, ...]:
     if any(not key or key != key.strip() or not {*map(ord, key)}.isdisjoint(_CONTROLS) for key in keys):
         raise PydanticCustomError("key", "a key is empty, or has a blank at an end or a control character in it")
@@ -40,18 +45,19 @@ OWN_FIELDS = frozenset({"prompt", "resumable", "policy", "grace_s", "credits", "
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Keys = Annotated[Names, AfterValidator(_check_keys)]
 Pepper = Annotated[str, AfterValidator(_check_pepper)]
+Host = Annotated[str, AfterValidator(_without_brackets)]
 
 
 @dataclass(frozen=True, slots=True)
 class Listening:
     """Where the service listens."""
 
-    host: Annotated[str, Field(description="address to listen on; any but loopback demands callers' keys")] = (
+    host: Annotated[Host, Field(description="address to listen on; any but loopback demands callers' keys")] = (
         "127.0.0.1"
     )
     port: Annotated[int, Field(ge=0, le=65535, description="TCP port; 0 takes a free one")] = 8080
     unix: Annotated[str, Field(description="path of a unix socket to listen on instead of TCP; empty for none")] = ""
-    admin_host: Annotated[str, Field(description="address of /metrics, /healthz, /readyz and /streams")] = "127.0.0.1"
+    admin_host: Annotated[Host, Field(description="address of /metrics, /healthz, /readyz and /streams")] = "127.0.0.1"
     admin_port: Annotated[int, Field(ge=0, le=65535, description="port of those; 0 takes a free one")] = 9464
 
 

@@ -136,8 +136,10 @@ def _check_state_dir(settings: Settings, roster: Roster) -> None:
     if not any(limits.has_budget for limits in (roster.limits, roster.default, *roster.callers.values())):
         return
     folder = state_folder(settings)
+    if not folder.parent.is_dir():  # made anew because of a mistyped name, it would begin all budgets anew
+        raise SettingsError(f"state_dir {str(folder)!r}: there is no folder to make it in; only its last one is made")
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except (OSError, ValueError) as error:
         raise SettingsError(f"state_dir {str(folder)!r}: it cannot be written: {_reason(error)}") from None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from ..access.sites import host_name, is_loopback
 from ..settings import Settings, SettingsError
+
+# What browsers put into `Host`: no blanks and no `*`, and a name of another script in its form of ASCII, `xn--…`.
+_SENDABLE = re.compile(r"[\w.-]+|\[?[0-9a-f:.]+\]?", re.ASCII | re.IGNORECASE)
 
 
 def check_exposure(settings: Settings) -> None:
@@ -35,8 +39,10 @@ def check_exposure(settings: Settings) -> None:
             "SLUICEWAY_ADMIN_AUTH=none to show /metrics and /streams to anyone there"
         )
     for name in callers.allowed_hosts:
-        if host_name(name) != name.lower().strip("[]").removesuffix(".") or not host_name(name):
-            raise SettingsError(f"allowed_hosts {name!r}: only a name or an address, without a scheme or a port")
+        if host_name(name) != name.lower().strip("[]").removesuffix(".") or not _SENDABLE.fullmatch(name):
+            raise SettingsError(
+                f"allowed_hosts {name!r}: only a name or an address as browsers send it, without a scheme, a port, a blank or a *"
+            )
 
 
 def names(settings: Settings) -> frozenset[str] | None:

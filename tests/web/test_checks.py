@@ -62,6 +62,18 @@ def test_a_callers_file_that_is_wrong_readable_or_not_there_is_refused(tmp_path:
     assert refused(callers_file=f"{path}.absent").endswith(": No such file or directory")
 
 
+def test_only_the_last_folder_of_a_state_dir_is_made(tmp_path: Path) -> None:
+    path = callers_file(tmp_path, "[callers.a]\nbudget_usd_per_day = 5")
+    mistyped = tmp_path / "vra" / "sluiceway"
+    told = refused(callers_file=path, state_dir=str(mistyped))
+    assert told.startswith(f"state_dir {str(mistyped)!r}: there is no folder to make it in")
+    assert not mistyped.parent.exists()
+    for state_dir in ("", str(tmp_path / "own")):
+        check(settings(callers_file=path, state_dir=state_dir))
+    assert (tmp_path / "state").is_dir()
+    assert (tmp_path / "own").stat().st_mode & 0o777 == 0o700
+
+
 def test_a_callers_file_of_a_service_for_anyone_is_refused(tmp_path: Path) -> None:
     assert refused(callers_file=callers_file(tmp_path, ""), auth="none").startswith("callers_file: with auth")
 

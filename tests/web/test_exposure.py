@@ -45,7 +45,22 @@ def test_the_admin_port_needs_a_word_of_its_own_where_others_reach_it() -> None:
     check_exposure(settings(admin_host="0.0.0.0", auth="none"))
 
 
-@pytest.mark.parametrize("name", ["https://a.example", "a.example:80", "a.example/x", "[::1", "", "u@a.example"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "https://a.example",
+        "a.example:80",
+        "a.example/x",
+        "[::1",
+        "",
+        "u@a.example",
+        "a b",
+        "*",
+        "*.a.example",
+        "bücher.example",
+        "a,b",
+    ],
+)
 def test_a_name_that_could_never_be_in_host_is_refused(name: str) -> None:
     with pytest.raises(SettingsError, match=r"^allowed_hosts "):
         check_exposure(settings(allowed_hosts=(name,)))
