@@ -215,7 +215,7 @@ class SharedState:
 
     def _opened(self) -> sqlite3.Connection:
         if self._lock is None:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, exist_ok=True)  # no parents: a typo must not begin budgets anew
             self._lock = os.open(self._lock_of(self._process), os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
         if self._connection is None:
