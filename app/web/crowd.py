@@ -144,3 +144,9 @@ class Crowd:
         return TooManyConnections(
             f"there are {self._most_per_client} connections of yours, and no client may have more", retry_after_s=2.0
         )
+
+
+class AdminCrowd(Crowd):
+    """The admin port's, where it matters that a probe is answered, and not which: a new one gives way at once."""
+
+    NEW_S = 0.0

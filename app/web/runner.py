@@ -25,7 +25,7 @@ from ..streams.registry import Streams
 from .compose import Service, composed
 from .connection import Runner
 from .credentials import Credentials
-from .crowd import Crowd
+from .crowd import AdminCrowd, Crowd
 from .descriptors import ADMIN_CONNECTIONS
 from .exposure import who_may_call
 from .tasks import beside
@@ -243,7 +243,7 @@ async def _serve_admin(stack: AsyncExitStack, service: Service, spec: WorkerSpec
     """Serves the admin port, at once or when the service that is replaced has left it."""
     host, port = service.settings.listening.admin_host, service.settings.listening.admin_port
     port = port and port + spec.number
-    runner = await _runner(stack, service, service.admin, Crowd(ADMIN_CONNECTIONS))
+    runner = await _runner(stack, service, service.admin, AdminCrowd(ADMIN_CONNECTIONS))
 
     def listen() -> list[socket.socket]:
         return tcp_sockets(host, port, names=("admin_host", "admin_port"))[0]

@@ -315,7 +315,10 @@ async def bounded(serve: Serve, seen: Seen, folder: Path) -> None:
             await answer.read()
     await settled(service)
     await eventually(lambda: not service.streams.live)
-    assert await posted(service, "/api/stream", long, **poor) == 402
+    statuses: list[int] = []
+    while 402 not in statuses and len(statuses) < 20:  # what is left is spent first
+        statuses.append(await posted(service, "/api/stream", long, **poor))
+    assert statuses[-1] == 402
     await seen.look(service)
     with closing(sqlite3.connect(folder / "state" / "limits.sqlite3")) as database, database:
         database.execute("INSERT INTO drawn VALUES ('a-dead-process', 'poor', 'month', '2026-01', 1000000)")
