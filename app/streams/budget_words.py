@@ -12,6 +12,8 @@ from ..money.allowance import NANO, Allowance, Span, resets_at
 
 # What is held comes back with any answer's end, so that asking again soon makes sense.
 _RETRY_S = 1.0
+# Who is refused because nobody knows what is left may come again after so long, in seconds.
+_AWAY_RETRY_S = 5.0
 _WORDS: dict[Span, str] = {"day": "budget_usd_per_day", "month": "budget_usd_per_month", "token": "budget_usd"}
 
 
@@ -29,12 +31,14 @@ def cut(allowance: Allowance, now: float) -> BudgetCut:
     return _told(BudgetCut, allowance, "is spent, and the answer was cut", now)
 
 
-def away(_allowance: Allowance, _now: float) -> BudgetAway:
-    """The last event of an answer whose budget can no longer be read or written, once what was drawn for it is used up."""
-    return BudgetAway(
-        "what is left of your budget is not known now, and the answer was cut: its file cannot be used",
-        retry_after_s=_RETRY_S,
-    )
+def away(*, cut: bool = False) -> BudgetAway:
+    """A budget can be neither read nor written now.
+
+    Args:
+        cut: an answer ran, and has used up what was drawn for it; else none is begun.
+    """
+    what = ", and the answer was cut" if cut else ""
+    return BudgetAway(f"what is left of your budget is not known now{what}", retry_after_s=_AWAY_RETRY_S)
 
 
 def held(allowance: Allowance, now: float) -> BudgetHeld:

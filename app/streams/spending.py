@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from ..access.callers import Caller, Limits
-from ..errors import BudgetAway, Forbidden, SluicewayError
+from ..errors import Forbidden, SluicewayError
 from ..money.ahead import Ahead
 from ..money.allowance import NANO, Allowance, Hold, youngest_to_cut
 from ..money.quote import Quote
@@ -40,8 +40,6 @@ _SPARE_TOKENS = 256
 _CHARS_A_TOKEN = 2
 # Characters between two looks where only tokens are counted.
 _COUNTED_CHARS = 1000
-# Who is refused because nobody knows what is left may come again after so long, in seconds.
-_AWAY_RETRY_S = 5.0
 
 
 class BudgetStore(Protocol):
@@ -161,7 +159,7 @@ class Spending:
     def _refusal(self, pots: Sequence[Pot], least: Iterable[int]) -> SluicewayError:
         """Why there is no money: spent rather than held, where both are so."""
         if any(pot.away for pot in pots):
-            return BudgetAway("what is left of your budget is not known now", retry_after_s=_AWAY_RETRY_S)
+            return budget_words.away()
         for pot, needed in zip(pots, least, strict=True):
             if pot.allowance.left < max(needed, 1):
                 return budget_words.exhausted(pot.allowance, self._clock())
@@ -220,8 +218,8 @@ class Spending:
                     needed = meter.need(now) - meter.ahead.unseen(now) * meter.quote.each
                     pot.too_little = max(pot.too_little, needed)
                 self._metrics.cut(pot.allowance.name)
-                words = budget_words.away if pot.away else budget_words.cut
-                meter.cut(words(pot.allowance, self._clock()))
+                away = budget_words.away(cut=True) if pot.away else None
+                meter.cut(away or budget_words.cut(pot.allowance, self._clock()))
 
     def settled(self, meter: Meter) -> None:
         """An answer has ended, and the rest of its hold has gone back; others may need it. See `Charged`."""
