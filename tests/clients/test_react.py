@@ -81,6 +81,7 @@ async def test_it_stops_by_its_own_word_by_a_new_question_and_by_leaving(
         # The new question is the third, and gives way to the fourth.
         for number, hand, shown in ((0, "#stop", "aborted"), (1, "#send", "connecting"), (3, "#leave", "")):
             await ask(page, "{{tokens=9000 text=numbered rate=100}}")
+            await state(page, "open")  # until then the text of the one before may be shown
             await expect(page.locator("#text")).to_contain_text("token0005")
             book = await simulator.book(number)
             if hand == "#send":

@@ -270,6 +270,30 @@ async def test_stop_and_abort_of_a_resumable_stream_tell_the_service(page: Page,
         assert site.steered == [("/api/stream/s-1/stop", {"stop_token": "t-1"})]
 
 
+async def test_who_leaves_while_the_head_is_on_its_way_stops_the_answer_that_comes(page: Page, site: Site) -> None:
+    """Else the service waits for a reader that does not know the stream's name."""
+    asked, left = asyncio.Event(), asyncio.Event()
+
+    async def script(request: web.Request) -> web.StreamResponse:
+        asked.set()
+        await left.wait()
+        response = await begun(request)
+        await forever()
+        return response
+
+    site.script = script
+    patient = "const timers = window.setTimeout; window.setTimeout = (f, ms) => timers(f, ms === 500 ? 20000 : ms);"
+    await run(page, patient + "window.handle = stream('hi', { resumable: true, save: 'x' })")
+    await asyncio.wait_for(asked.wait(), 20)
+    got = await run(page, "handle.abort(); return [handle.state, sessionStorage.length]")
+    left.set()
+    assert got == ["aborted", 0]
+    await asyncio.wait_for(site.told.wait(), 20)
+    await asyncio.wait_for(site.left.wait(), 20)
+    assert site.steered == [("/api/stream/s-1/stop", {"stop_token": "t-1"})]
+    assert await run(page, "return sessionStorage.length") == 0
+
+
 async def test_leaving_the_page_of_a_stream_that_is_not_resumable_stops_it_by_beacon(page: Page, site: Site) -> None:
     async def script(request: web.Request) -> web.StreamResponse:
         response = await begun(request, {"X-Resumable": "false"})

@@ -8,6 +8,7 @@ const SHOWN_EVERY_CHARS = 16384;
 const SILENCE_MS = 35_000; // the service gives a sign of life every 10 s
 const STALE_MS = 12_000;
 const LONGEST_WAIT_MS = 10_000;
+const LEAVING_MS = 500; // in which the head of an answer that is left may still be on its way
 const MOST_TRIES = 10; // without a frame in between, while the browser is online
 const PREFIX = "sluiceway:";
 
@@ -83,7 +84,7 @@ function meaning({ id, event, data }) {
   try {
     frame = JSON.parse(data);
   } catch (cause) {
-    throw notOurs("A frame of the stream was not JSON", { cause });
+    throw notOurs("A frame was not JSON", { cause });
   }
   if (frame === null || typeof frame !== "object") return [];
   const { error, thinking, text, tool_use: tool } = frame;
@@ -106,7 +107,7 @@ async function httpError(response) {
   const after = headers.get("Retry-After");
   return new HttpError(message ?? `The server answered ${status}`, {
     type: "http_error",
-    retryable: status === 408 || status === 429 || status >= 500,
+    retryable: status >= 500 || status === 408 || status === 429,
     ...said,
     status,
     retryAfterS: after && Math.max(0, Number(after) || (Date.parse(after) - Date.now()) / 1000 || 0),
@@ -197,10 +198,10 @@ class Stream {
     else this.#quit(reason);
   }
 
-  stop(reason) {
-    const told = this.id && !this.#life.signal.aborted ? this.#steer("stop") : Promise.resolve(false);
+  async stop(reason) {
+    const told = this.id && !this.#life.signal.aborted && this.#steer("stop");
     this.#quit(reason);
-    return told;
+    return told || false;
   }
 
   detach() {
@@ -224,7 +225,7 @@ class Stream {
   }
 
   [Symbol.asyncIterator]() {
-    if (this.#taken) throw new TypeError("This stream is being read already: by callbacks, by `done` or by a loop");
+    if (this.#taken) throw new TypeError("This stream is read already: by callbacks, `done` or a loop");
     this.#taken = true;
     return this.#loop();
   }
@@ -241,11 +242,12 @@ class Stream {
     this.#life.abort();
     this.#wake();
     this.#save(null);
-    if (error === undefined) {
-      this.#resolve(this.result);
-    } else {
+    if (error === undefined) this.#resolve(this.result);
+    else {
       this.#reject(error);
-      this.#connection?.abort();
+      // Who left a resumable answer whose id comes in the next moment would have it waited for.
+      const leave = () => this.#connection?.abort();
+      this.#options.resumable && !this.id ? setTimeout(leave, LEAVING_MS) : leave();
     }
   }
 
@@ -300,18 +302,19 @@ class Stream {
     try {
       response = await this.#watch(this.#fetch(path, { method: body === null ? "GET" : "POST", body, headers, signal }));
     } catch (cause) {
-      throw new ConnectError("The server could not be reached", { type: "connect_error", retryable: true, cause });
+      throw new ConnectError("The server was not reached", { type: "connect_error", retryable: true, cause });
     }
     const told = response.headers;
     if (!response.ok) throw await httpError(response);
     if (!/^text\/event-stream\b/i.test(told.get("Content-Type") ?? "")) {
-      throw notOurs("The answer was not an event stream", { status: response.status, retryable: this.resumable });
+      throw notOurs("The answer was no event stream", { status: response.status, retryable: this.resumable });
     }
     if (body !== null) {
       this.id = told.get("X-Stream-Id");
       this.stopToken = told.get("X-Stop-Token");
       this.resumable = this.id !== null && told.get("X-Resumable") === "true";
-      if (this.resumable) this.#save({ id: this.id, stopToken: this.stopToken, url: String(this.#url) });
+      if (this.#silent) this.#steer("stop");
+      else if (this.resumable) this.#save({ id: this.id, stopToken: this.stopToken, url: String(this.#url) });
     }
     this.#to("open");
     return response.body.getReader();
@@ -337,8 +340,7 @@ class Stream {
   }
 
   #mayResume(error) {
-    const passing = error instanceof InterruptedError || (error.retryable && !(error instanceof StreamError));
-    return this.resumable && passing && this.#tries < MOST_TRIES;
+    return this.resumable && error.retryable && !(error instanceof StreamError) && this.#tries < MOST_TRIES;
   }
 
   async #pause({ retryAfterS }) {
