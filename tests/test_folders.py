@@ -77,10 +77,15 @@ MODULES = modules()
 
 
 @cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+@cache
 def imports(path: Path) -> set[str]:
     """The absolute names that a module imports at run time, wherever in it."""
     names: set[str] = set()
-    for node in running(ast.parse(path.read_text("utf-8"))):
+    for node in running(parsed(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -133,7 +138,7 @@ def test_within_the_package_imports_are_relative() -> None:
         (module, node.lineno)
         for module, path in MODULES.items()
         if folder(module) != "tools"
-        for node in running(ast.parse(path.read_text("utf-8")))
+        for node in running(parsed(path))
         if isinstance(node, ast.ImportFrom) and node.level == 0 and folder(node.module or "") == "app"
     ]
     assert tied == []
@@ -155,7 +160,7 @@ def test_a_rule_knows_no_clock_and_opens_no_file_but_the_price_table(module: str
     assert known & (CLOCKS | HTTP | {"logging", "prometheus_client"}) == set()
     calls = {
         node.func.id if isinstance(node.func, ast.Name) else f".{node.func.attr}"
-        for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8")))
+        for node in ast.walk(parsed(MODULES[module]))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute)
     }
     reading = calls & {"open", ".read_text", ".read_bytes", ".write_text", ".write_bytes", ".getenv", ".sleep"}
@@ -169,7 +174,7 @@ def test_the_simulated_claude_shares_no_code_with_what_it_tests(module: str) -> 
 
 @pytest.mark.parametrize("package", [path.parent for path in APP.rglob("__init__.py")], ids=lambda path: path.name)
 def test_the_map_of_a_folder_names_only_what_is_there(package: Path) -> None:
-    told = ast.get_docstring(ast.parse((package / "__init__.py").read_text("utf-8"))) or ""
+    told = ast.get_docstring(parsed(package / "__init__.py")) or ""
     named = re.findall(r"`((?:\w+/)*\w+\.py)`", told)
     roots = (package, APP.parent)
     assert [name for name in named if not any((root / name).is_file() for root in roots)] == []

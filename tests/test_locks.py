@@ -96,6 +96,7 @@ def test_a_lock_names_no_place_to_download_from(lock: str) -> None:
     assert "://" not in (ROOT / lock).read_text("utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_pin_that_is_missing_is_found_whichever_it_is(lock: str) -> None:
     pins = [pin for pin in read((ROOT / lock).read_text("utf-8")) if holds(pin.requirement, HERE)]

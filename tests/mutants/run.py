@@ -1,4 +1,4 @@
-"""Changes one small thing at a time in the rules and the heart, and names each change that no test of the unit lane notices.
+"""Changes one small thing at a time in the rules and the heart, and names each change that no test without real parts notices.
 
 `make mutants` draws a sample, so that it takes less than an hour; the seed says which. It works in a copy of the
 repository, in `build/mutants/tree`: there `mutmut show NAME` shows what a survivor changed.
@@ -28,7 +28,7 @@ CONFIG = """
 source_paths = ["app"]
 only_mutate = [{mutated}]
 also_copy = ["config", "README.md"]
-pytest_add_cli_args = ["-m", "unit", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
+pytest_add_cli_args = ["-m", "unit or slow", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
 pytest_add_cli_args_test_selection = [{tests}]
 use_git_change_detection = false
 timeout_multiplier = 3
@@ -94,7 +94,7 @@ def main() -> None:
         print(f"{name}: {why}")
     low, high = interval(score, len(sample))
     late = sum(codes[name] in LATE for name in sample)
-    print(f"{score:.1%} of {len(sample)} mutants, of {len(every)}, seed {asked.seed}, are noticed by the unit lane")
+    print(f"{score:.1%} of {len(sample)} mutants, of {len(every)}, seed {asked.seed}, are noticed without real parts")
     print(f"{low:.1%} to {high:.1%} of all, with 95 %; {late} of them ran into their deadline")
     if score < LEAST_SCORE:
         sys.exit(f"that is less than {LEAST_SCORE:.0%}")

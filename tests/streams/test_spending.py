@@ -36,7 +36,10 @@ RATES: dict[str, list[float]] = {
 }
 
 
-@pytest.mark.parametrize("rates", RATES.values(), ids=RATES)
+@pytest.mark.parametrize(
+    "rates",
+    [pytest.param(rates, id=name, marks=[pytest.mark.slow] * (name != "mixed")) for name, rates in RATES.items()],
+)
 @jumping
 async def test_fifty_answers_spend_a_budget_to_its_end_and_none_is_refused(rates: list[float]) -> None:
     async with bank() as kept:
@@ -49,6 +52,7 @@ async def test_fifty_answers_spend_a_budget_to_its_end_and_none_is_refused(rates
         assert cut == 50
 
 
+@pytest.mark.slow
 @jumping
 async def test_without_holds_each_is_over_by_one_batch_at_most() -> None:
     async with bank(mode="one_batch") as kept:
@@ -61,6 +65,7 @@ async def test_without_holds_each_is_over_by_one_batch_at_most() -> None:
             await kept.admit(caller)
 
 
+@pytest.mark.slow
 @jumping
 async def test_readers_who_stall_are_held_for_and_the_budget_is_kept_all_the_same() -> None:
     """Each takes a little and then nothing for seconds, while Claude writes on into the buffers."""
