@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 
@@ -15,9 +16,10 @@ class Credits:
     Attributes:
         out_bytes: sent and not acknowledged.
         shown_bytes: acknowledged in all.
+        next_word_by: when the page speaks again at the latest, in loop time; infinite where it did not say.
     """
 
-    __slots__ = ("_out", "_shown_id", "out_bytes", "shown_bytes", "window_bytes")
+    __slots__ = ("_out", "_shown_id", "next_word_by", "out_bytes", "shown_bytes", "window_bytes")
 
     def __init__(self, window_bytes: float, shown_id: int) -> None:
         self.window_bytes = window_bytes
@@ -25,6 +27,7 @@ class Credits:
         self._out: deque[tuple[int, int]] = deque()  # (frame id, bytes), oldest first
         self.out_bytes = 0
         self.shown_bytes = 0
+        self.next_word_by = math.inf
 
     @property
     def exhausted(self) -> bool:
@@ -37,8 +40,9 @@ class Credits:
             self._out.append((frame_id, size_bytes))
             self.out_bytes += size_bytes
 
-    def shown(self, frame_id: int) -> None:
-        """The page has shown everything up to `frame_id`; an older id than before changes nothing."""
+    def shown(self, frame_id: int, next_word_by: float = math.inf) -> None:
+        """The page has shown everything up to `frame_id`; an older id than before changes nothing else."""
+        self.next_word_by = next_word_by
         self._shown_id = max(self._shown_id, frame_id)
         while self._out and self._out[0][0] <= frame_id:
             size_bytes = self._out.popleft()[1]

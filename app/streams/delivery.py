@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -163,10 +164,10 @@ class Delivery:
             if connection is not None:
                 connection.release(error)
 
-    def shown(self, frame_id: int) -> None:
-        """The page has shown everything up to this frame."""
+    def shown(self, frame_id: int, again_s: float = math.inf) -> None:
+        """The page has shown everything up to this frame, and speaks again within `again_s` seconds."""
         if self._connection is not None and self._connection.credits is not None:
-            self._connection.credits.shown(frame_id)
+            self._connection.credits.shown(frame_id, asyncio.get_running_loop().time() + again_s)
             self._changed.set()
 
     async def send(self, events: list[ClaudeEvent]) -> None:

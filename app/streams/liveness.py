@@ -3,7 +3,8 @@
 A *stalled* reader is connected and takes nothing: unsent or unread bytes wait, and none of them has moved for a while.
 A *vanished* one does not even acknowledge: something is out, and its side has been silent for a while. Not by
 `TCP_USER_TIMEOUT`: Linux counts acknowledged zero-window probes against it, so that it ends live readers that are
-merely slow. Over a unix socket nothing is acknowledged, so there a vanished reader is found as a stalled one.
+merely slow. Over a unix socket nothing is acknowledged, so there a vanished reader is found as a stalled one; but where
+its page said by when it speaks again, and does not, it has vanished, whatever a proxy still takes for it.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ class Sample:
             what waits may be counted with the kernel's own overhead, so that this is even negative.
         silent_s: seconds since the other side last acknowledged anything; None where nothing is acknowledged.
         in_flight: something is sent and not acknowledged.
+        late: the page has not spoken by the time that it said.
     """
 
     waiting_bytes: int
     taken_bytes: int
     silent_s: float | None
     in_flight: bool
+    late: bool = False
 
 
 class Liveness:
@@ -43,10 +46,11 @@ class Liveness:
 
     Args:
         stall_s: a reader that takes nothing for this long, though something waits, is stalled.
-        vanish_s: one that acknowledges nothing for this long, though something is out, has vanished.
+        vanish_s: one that acknowledges nothing for this long, though something is out, has vanished; so has one whose
+            page is late for this long.
     """
 
-    __slots__ = ("_in_flight_since", "_stuck_since", "_taken_bytes", "_vanish_s", "stall_s")
+    __slots__ = ("_in_flight_since", "_late_since", "_stuck_since", "_taken_bytes", "_vanish_s", "stall_s")
 
     def __init__(self, stall_s: float, vanish_s: float) -> None:
         self.stall_s = stall_s
@@ -54,6 +58,8 @@ class Liveness:
         self._taken_bytes = -math.inf
         self._stuck_since: float | None = None  # since when something waits and nothing moves
         self._in_flight_since: float | None = None  # since when something is out without a pause
+        # By looks, not by the page's own time: when this process stood still, its words wait to be read.
+        self._late_since: float | None = None
 
     def stuck_s(self, now: float) -> float:
         """Seconds for which something has waited and nothing has moved."""
@@ -67,6 +73,12 @@ class Liveness:
             self._stuck_since = now
         self._taken_bytes = sample.taken_bytes
 
+        if not sample.late:
+            self._late_since = None
+        elif self._late_since is None:
+            self._late_since = now
+        if self._late_since is not None and now - self._late_since >= self._vanish_s:
+            return Finding.VANISHED
         if not sample.in_flight:
             self._in_flight_since = None
         elif self._in_flight_since is None:

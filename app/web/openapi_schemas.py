@@ -61,6 +61,26 @@ HEADERS: dict[str, Any] = {
 }
 
 
+_SHOWN: dict[str, Any] = {
+    "type": "object",
+    "required": ["id"],
+    "properties": {
+        "id": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": 10**15 - 1,
+            "description": "of the last frame shown",
+        },
+        "again_s": {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "description": "the page speaks again within so many seconds, or it has vanished",
+        },
+        "stop_token": _TEXT,
+    },
+}
+
+
 def schemas(settings: Settings) -> dict[str, Any]:
     """Every schema by its name."""
     return {
@@ -76,19 +96,7 @@ def schemas(settings: Settings) -> dict[str, Any]:
                 "stream": {"description": "`true` for a stream of events"},
             },
         },
-        "Shown": {
-            "type": "object",
-            "required": ["id"],
-            "properties": {
-                "id": {
-                    "type": "integer",
-                    "minimum": 0,
-                    "maximum": 10**15 - 1,
-                    "description": "of the last frame shown",
-                },
-                "stop_token": _TEXT,
-            },
-        },
+        "Shown": _SHOWN,
         "Stop": {"type": "object", "properties": {"stop_token": _TEXT}},
         "Stopped": {
             "type": "object",

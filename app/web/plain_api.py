@@ -17,7 +17,7 @@ from .bodies import decoded
 from .entrance import BODY, CALLER, STOP_TOKEN, Body, Route, Who
 from .opening import Opener, Wanted
 from .operation import Answer, Operation
-from .requests import credits_of, frame_number, parse_fields, parse_question
+from .requests import credits_of, frame_number, next_word_s, parse_fields, parse_question
 
 _EVENTS = Answer(
     "Events, each one line of JSON after `data: `, numbered by `id: `: `text` or `thinking`, a batch of it; the last is "
@@ -49,7 +49,8 @@ _STOP = Operation(
 )
 _SHOWN = Operation(
     "Tell what the page has shown",
-    "For a stream that was asked for with `credits`: Claude runs only so far ahead of it.",
+    "For a stream that was asked for with `credits`: Claude runs only so far ahead of it. A page that says `again_s`, and then "
+    "is not heard of, has vanished, whatever a proxy still takes for it.",
     {204: Answer("It is noted, or the stream has ended", "")},
     body="Shown",
     errors=(NotFound, WorkerLost),
@@ -115,10 +116,11 @@ class PlainApi:
 
     async def shown(self, request: web.Request) -> web.Response:
         """`POST /api/stream/{id}/shown`: the page has shown every frame up to this one."""
-        frame_id = frame_number(parse_fields(request[BODY]))
+        fields = parse_fields(request[BODY])
+        frame_id, again_s = frame_number(fields), next_word_s(fields)
         session = self._steered(request)
         if session is not None:
-            session.delivery.shown(frame_id)
+            session.delivery.shown(frame_id, again_s)
         return web.Response(status=204)
 
     def _steered(self, request: web.Request) -> Session | None:

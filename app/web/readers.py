@@ -206,6 +206,8 @@ class SseConnection:
             # The page holds us by its credits: nothing waits in the socket, yet nothing is shown, which counts as a
             # stall.
             sample = replace(sample, waiting_bytes=1, taken_bytes=self.credits.shown_bytes)
+        if self.credits is not None and now > self.credits.next_word_by:
+            sample = replace(sample, late=True)
         finding = self._liveness.look(sample, now)
         self.stuck_s = self._liveness.stuck_s(now)
         return finding

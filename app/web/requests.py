@@ -192,6 +192,14 @@ def frame_number(fields: Mapping[str, Raw]) -> int:
     return int(raw)
 
 
+def next_word_s(fields: Mapping[str, Raw]) -> float:
+    """The `again_s` of such a word, within which the next one follows; infinite where it is not said. Raises BadRequest."""
+    again_s = field_value(fields, "again_s") if "again_s" in fields else math.inf
+    if isinstance(again_s, bool) or not isinstance(again_s, int | float) or again_s <= 0:
+        raise BadRequest("again_s must be a number of seconds", field="again_s")
+    return again_s
+
+
 def _decoded(decode: Callable[[bytes], T], raw: bytes) -> T:
     try:
         try:

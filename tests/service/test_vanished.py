@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from app.settings import Settings
 from app.tools.simulator.server import Simulator
 from tests.conftest import Serve
 from tests.service.test_stalled import outcomes
+from tests.support.browser import chromium
 from tests.support.nginx import free_port, nginx, shipped
 from tests.support.readers import AT_ONCE_S, Reader
 
@@ -161,6 +163,32 @@ async def test_behind_nginx_a_vanished_reader_is_found_once_the_buffers_between_
         reader.leave()
 
 
+@pytest.mark.nginx
+async def test_behind_nginx_a_page_with_credits_is_found_by_its_silence(
+    far: Far, serve: Serve, simulator: Simulator, tmp_path: Path
+) -> None:
+    """However much nginx still takes for it: at this rate its buffers would last for minutes."""
+    port, unix = free_port(), f"unix:{tmp_path}/s"
+    service = await serve(unix=unix.removeprefix("unix:"), vanish_timeout_s=1.0)
+    config = shipped(tmp_path, unix, port).replace("listen 127.0.0.1:", "listen 0.0.0.0:")
+    async with nginx(tmp_path, config, port):
+        reader = await far.reader(port)
+        await reader.ask("tokens=60000 rate=50 text=numbered", credits=True)
+        await reader.head()
+        await reader.until(b"token0010")
+        speaking = await far.reader(port)
+        word = {"id": 0, "again_s": 0.5, "stop_token": reader.headers["x-stop-token"]}
+        path = f"/api/stream/{reader.headers['x-stream-id']}/shown"
+        await speaking.send(speaking.request(json.dumps(word).encode(), path=path))
+        assert await speaking.head() == 204
+        speaking.leave()
+        far.cut()
+        async with asyncio.timeout(20):
+            await simulator.books[0].ended.wait()
+        assert await outcomes(service) == {"vanished": 1}
+        reader.leave()
+
+
 @pytest.mark.soak
 @pytest.mark.nginx
 @pytest.mark.timeout(300)
@@ -176,3 +204,41 @@ async def test_what_nginx_adds_with_defaults(far: Far, serve: Serve, simulator: 
         )
         assert found_s <= 150
         reader.leave()
+
+
+@pytest.mark.soak
+@pytest.mark.nginx
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("directive", [TOKENS, SILENT], ids=["tokens in flight", "Claude silent"])
+async def test_a_page_in_a_browser_that_vanishes_behind_nginx_stops_generation_within_20_s(
+    directive: str, far: Far, serve: Serve, simulator: Simulator, tmp_path: Path
+) -> None:
+    port, unix = free_port(), f"unix:{tmp_path}/s"
+    service = await serve(unix=unix.removeprefix("unix:"))
+    config = shipped(tmp_path, unix, port).replace("listen 127.0.0.1:", "listen 0.0.0.0:")
+    over_there = tmp_path / "chromium"
+    over_there.write_text(f'#!/bin/sh\nexec ip netns exec {far.name} chromium "$@"\n', "utf-8")
+    over_there.chmod(0o700)
+    async with nginx(tmp_path, config, port), chromium(executable=over_there) as browser:
+        page = await browser.new_page()
+        await page.goto(f"http://{far.host}:{port}/client.d.ts")
+        await page.evaluate(
+            """async (prompt) => {
+              const { stream } = await import("/client.js");
+              let text = "";
+              await new Promise((resolve) => stream(prompt, {
+                credits: true,
+                onText: (more) => (text += more).includes("token0050") && resolve(),
+              }));
+            }""",
+            f"Go. {{{{{directive}}}}}",
+        )
+        cut_at = time.time()
+        far.cut()
+        book = simulator.books[0]
+        async with asyncio.timeout(60):
+            await book.ended.wait()
+        assert book.gone_at is not None
+        print(f"a page that vanished behind nginx, with credits: closed {book.gone_at - cut_at:.2f} s after the cut")
+        assert book.gone_at - cut_at <= 20
+        assert await outcomes(service) == {"vanished": 1}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,3 +36,12 @@ def test_what_is_sent_again_to_who_has_shown_it_costs_nothing() -> None:
     assert (before, credits.exhausted) == (False, True), "one frame passes alone, whatever its size"
     credits.shown(6)
     assert credits.shown_bytes == 100
+
+
+def test_a_page_is_held_to_its_newest_word_alone() -> None:
+    credits = Credits(10, shown_id=0)
+    promised = []
+    for next_word_by in (math.inf, 1009.0, 1012.0, math.inf):  # the last one is a page that is hidden now
+        credits.shown(0, next_word_by)
+        promised.append(credits.next_word_by)
+    assert promised == [math.inf, 1009.0, 1012.0, math.inf]

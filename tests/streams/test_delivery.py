@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 from app.answer.events import DeltaKind
@@ -117,6 +118,15 @@ async def test_while_the_page_shows_nothing_only_signs_of_life_are_sent() -> Non
     delivery.shown(1)
     await settled()
     assert sending.done()
+
+
+@jumping
+async def test_who_comes_back_is_held_to_no_word_of_the_connection_before() -> None:
+    scene = Scene()
+    scene.attach(FakeConnection(credits=(first := Credits(100, 0))))
+    scene.delivery.shown(0, again_s=9.0)
+    scene.attach(FakeConnection(credits=(second := Credits(100, 0))))
+    assert (first.next_word_by - loop().time(), second.next_word_by) == (9.0, math.inf)
 
 
 @jumping

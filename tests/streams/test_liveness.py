@@ -63,7 +63,22 @@ def test_where_nothing_is_acknowledged_nobody_vanishes_but_stalls(silent_s: floa
     assert Finding.VANISHED not in findings
 
 
-samples = st.builds(Sample, st.integers(0, 100), st.integers(-50, 50), st.none() | st.floats(0, 20), st.booleans())
+LATE = Sample(waiting_bytes=0, taken_bytes=100, silent_s=None, in_flight=False, late=True)
+
+
+def test_a_page_that_does_not_speak_when_it_said_it_would_has_vanished_whatever_is_taken_for_it() -> None:
+    taken = [Sample(0, 100 * place, None, False, late=place > 2) for place in range(8)]
+    assert watch(Liveness(60.0, 3.0), taken) == [None] * 6 + [Finding.VANISHED] * 2
+
+
+def test_a_page_is_late_by_looks_alone_so_that_its_words_are_read_after_a_pause_of_ours() -> None:
+    liveness = Liveness(60.0, 3.0)
+    assert [liveness.look(LATE, 1000), liveness.look(NOTHING, 1090), liveness.look(LATE, 1180)] == [None] * 3
+
+
+samples = st.builds(
+    Sample, st.integers(0, 100), st.integers(-50, 50), st.none() | st.floats(0, 20), st.booleans(), st.booleans()
+)
 
 
 @given(st.lists(samples, max_size=60))
@@ -78,5 +93,5 @@ def test_nothing_is_found_before_its_deadline_has_passed_without_a_break(seen: l
         if finding is Finding.VANISHED:
             last = seen[place - 3 : place + 1]
             assert len(last) == 4
-            assert all(sample.in_flight for sample in last)
-            assert seen[place].silent_s is not None
+            unanswered = all(sample.in_flight for sample in last) and seen[place].silent_s is not None
+            assert unanswered or all(sample.late for sample in last)

@@ -26,18 +26,17 @@ QUIET = [
 
 
 @asynccontextmanager
-async def chromium(*, without: Iterable[str] = ()) -> AsyncIterator[Browser]:
+async def chromium(*, without: Iterable[str] = (), executable: Path | None = None) -> AsyncIterator[Browser]:
     """A headless Chromium for as long as the block lasts; cancelling is safe, the process ends with the block.
 
     Args:
         without: switches of playwright's that this browser is started without.
+        executable: what starts it somewhere else.
     """
-    executable = shutil.which("chromium")
-    assert executable is not None, "the browser tests need Debian's package chromium"
+    found = executable or shutil.which("chromium")
+    assert found is not None, "the browser tests need Debian's package chromium"
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=executable, args=QUIET, ignore_default_args=list(without)
-        )
+        browser = await playwright.chromium.launch(executable_path=found, args=QUIET, ignore_default_args=list(without))
         try:
             yield browser
         finally:

@@ -368,12 +368,11 @@ async def test_what_a_loop_has_shown_is_told_every_16_kb_and_what_it_has_not_is_
         return handle.lastEventId;
         """,
     )
-    await eventually(lambda: len(site.steered) >= 2)
+    await eventually(lambda: len(site.steered) >= 3)
     assert shown == "19"
     assert site.bodies == [{"prompt": "hi", "credits": True}]
     assert site.steered == [
-        ("/api/stream/s-1/shown", {"stop_token": "t-1", "id": 9}),
-        ("/api/stream/s-1/shown", {"stop_token": "t-1", "id": 18}),
+        ("/api/stream/s-1/shown", {"stop_token": "t-1", "id": number, "again_s": 9}) for number in (0, 9, 18)
     ]
 
 
@@ -389,7 +388,8 @@ async def test_what_waits_for_a_callback_is_not_shown(page: Page, site: Site) ->
         while (!window.paint || handle.bytes < 60000) await new Promise((resolve) => timers(resolve, 5));
         """,
     )
-    assert site.steered == []
+    assert [word["id"] for _, word in site.steered] == [0]
+    site.told.clear()
     await run(page, "const done = handle.done; let over; done.then(() => { over = true; });"
               "while (!over) { window.paint(); await new Promise((r) => setTimeout(r, 5)); }")  # fmt: skip
     await asyncio.wait_for(site.told.wait(), 20)
@@ -401,14 +401,14 @@ async def test_a_service_with_a_smaller_window_gets_its_word_at_its_sign_of_life
 
     async def waits(response: web.StreamResponse) -> None:
         async with asyncio.timeout(20):
-            while not site.told.is_set():
+            while len(site.steered) < 2:
                 await asyncio.sleep(0.2)  # a chunk of its own; to a busy page the next one is
                 await response.write(b": keep-alive\n")
 
     site.script = long(2, waits)
     text = await run(page, "return (await stream('hi', { credits: true }).done).text")
     assert len(text) == 4000
-    assert site.steered == [("/api/stream/s-1/shown", {"stop_token": "t-1", "id": 2})]
+    assert [word["id"] for _, word in site.steered][:2] == [0, 2]
 
 
 async def test_a_page_that_wants_less_out_tells_more_often_and_asks_so_again(page: Page, site: Site) -> None:
@@ -422,12 +422,38 @@ async def test_a_page_that_wants_less_out_tells_more_often_and_asks_so_again(pag
     site.script = some
     site.resume_script = CutAnswer([])
     await run(page, "window.handle = stream('hi', { credits: 2048, onText() {} });")
-    await asyncio.wait_for(site.told.wait(), 20)
-    path, word = site.steered[0]
-    assert (path, word["id"] <= 4) == ("/api/stream/s-1/shown", True)
+    await eventually(lambda: len(site.steered) >= 2)
+    path, word = site.steered[1]
+    assert (path, 0 < word["id"] <= 4) == ("/api/stream/s-1/shown", True)
     assert site.bodies == [{"prompt": "hi", "credits": 2048}]
     await run(page, "return (await client.resume('s-1', { credits: 2048 }).done).text")
     assert site.resumed == [("/api/stream/s-1?credits=2048", None)]
+
+
+async def test_a_visible_page_speaks_before_the_time_that_it_said_and_a_hidden_one_promises_nothing(
+    page: Page, site: Site
+) -> None:
+    site.script = long(1, lambda _response: forever())
+    await run(
+        page,
+        """
+        window.hiddenNow = false;
+        Object.defineProperty(document, "hidden", { get: () => hiddenNow });
+        const timers = window.setTimeout;
+        window.setTimeout = (f, ms) => { if (ms !== 7000) return timers(f, ms); window.speak = f; return 0; };
+        window.handle = stream("hi", { credits: true, onText() {} });
+        """,
+    )
+    await eventually(lambda: len(site.steered) == 1)
+    await run(page, "speak()")
+    await eventually(lambda: len(site.steered) == 2)
+    await run(page, "hiddenNow = true; document.dispatchEvent(new Event('visibilitychange'))")
+    await eventually(lambda: len(site.steered) == 3)
+    await run(page, "hiddenNow = false; document.dispatchEvent(new Event('visibilitychange'))")
+    await eventually(lambda: len(site.steered) == 4)
+    assert [word.get("again_s") for _, word in site.steered] == [9, 9, None, 9]
+    await run(page, "await handle.stop(); speak(); await fetch('/api/stream/s-1/stop', { method: 'POST', body: '1' })")
+    assert [path for path, _ in site.steered[4:]] == ["/api/stream/s-1/stop"] * 2, "who has stopped promises nothing"
 
 
 async def test_without_credits_nothing_is_told(page: Page, site: Site) -> None:

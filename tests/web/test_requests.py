@@ -20,6 +20,7 @@ from app.web.requests import (
     Question,
     field_value,
     frame_number,
+    next_word_s,
     parse_fields,
     parse_messages_request,
     parse_object,
@@ -388,6 +389,14 @@ def test_a_frame_is_named_by_its_number() -> None:
     ):
         with pytest.raises(BadRequest, match="number of a frame"):
             frame_number(parse_fields(wrong))
+
+
+def test_a_page_may_say_within_which_time_it_speaks_again() -> None:
+    said = (b'{"id": 1}', b'{"again_s": 9}', b'{"again_s": 0.5}')
+    assert [next_word_s(parse_fields(raw)) for raw in said] == [math.inf, 9, 0.5]
+    for wrong in (b"0", b"-1", b'"9"', b"true", b"null", b"NaN", b"1e999", b"[]"):
+        with pytest.raises(BadRequest, match=r"again_s|not JSON"):
+            next_word_s(parse_fields(b'{"again_s": %b}' % wrong))
 
 
 def test_a_field_is_decoded_alone() -> None:

@@ -5,6 +5,7 @@
 const HIGH_WATER_CHARS = 65536; // of a batch for the callbacks; then reading waits for the frame
 const FRAME_TIMEOUT_MS = 250; // for a visible page whose frames do not come, as an iframe out of sight
 const SHOWN_EVERY_CHARS = 16384;
+const AGAIN_S = 9; // within which the service hears of a visible page again
 const SILENCE_MS = 35_000; // the service gives a sign of life every 10 s
 const STALE_MS = 12_000;
 const LONGEST_WAIT_MS = 10_000;
@@ -156,7 +157,7 @@ class Stream {
   #unmarked = 0; // characters of frames since the last mark
   #marks = []; // frames after which the service is told what was shown
   #shownId = "";
-  #toldId = "";
+  #word; // timer of the next one
   #source; // the one generator everybody pulls from
   #done;
   #resolve;
@@ -178,7 +179,7 @@ class Stream {
     on(globalThis, "pagehide", () => this.detach());
     on(globalThis, "pageshow", () => this.attach());
     on(globalThis, "online", () => this.#awake(1000));
-    on(globalThis.document, "visibilitychange", () => document.hidden || this.#awake(STALE_MS));
+    on(globalThis.document, "visibilitychange", () => this.#tell() || document.hidden || this.#awake(STALE_MS));
     if (signal?.aborted) this.abort(signal.reason);
     const opened = this.#connect();
     opened.catch((error) => this.#mayResume(error) || this.#settle("failed", error));
@@ -225,7 +226,7 @@ class Stream {
   }
 
   [Symbol.asyncIterator]() {
-    if (this.#taken) throw new TypeError("This stream is read already: by callbacks, `done` or a loop");
+    if (this.#taken) throw new TypeError("This stream is read already");
     this.#taken = true;
     return this.#loop();
   }
@@ -233,6 +234,7 @@ class Stream {
   #to(state) {
     if (this.state === state || this.#life.signal.aborted) return;
     this.state = state;
+    this.#tell();
     queueMicrotask(() => this.#options.onState?.(state));
   }
 
@@ -270,18 +272,19 @@ class Stream {
   #fetch(path, request) {
     const { key, headers, credentials, fetch = globalThis.fetch } = this.#options;
     const all = new Headers(headers);
-    for (const [name, value] of Object.entries(request.headers ?? {})) all.set(name, value);
+    for (const name in request.headers) all.set(name, request.headers[name]);
     if (key) all.set("Authorization", `Bearer ${key}`);
     return fetch(this.#url + path, { cache: "no-store", ...request, ...(credentials && { credentials }), headers: all });
   }
 
   // A word to the service about this stream; tells whether it was taken.
-  #steer(verb, more) {
+  async #steer(verb, more) {
     const body = JSON.stringify({ stop_token: this.stopToken ?? undefined, ...more });
-    return this.#fetch(`/${this.id}/${verb}`, { method: "POST", keepalive: true, body }).then(
-      (response) => response.ok,
-      () => false,
-    );
+    try {
+      return (await this.#fetch(`/${this.id}/${verb}`, { method: "POST", keepalive: true, body })).ok;
+    } catch {
+      return false;
+    }
   }
 
   async #connect() {
@@ -360,14 +363,14 @@ class Stream {
       try {
         const reader = await opened;
         const parser = new SseParser();
-        const known = Number(this.lastEventId); // on the way there may be one who does not pass on what we asked for
+        const known = +this.lastEventId; // on the way there may be one who does not pass on what we asked for
         for (;;) {
           const chunk = await this.#chunk(reader);
           this.bytes += chunk.byteLength;
           if (chunk[0] === 58) this.#tell(); // a sign of life: the service may be waiting for our word
           for (const frame of parser.push(chunk)) {
             const events = meaning(frame);
-            if (frame.id && Number(frame.id) <= known) continue;
+            if (frame.id && frame.id <= known) continue;
             this.#tries = 0;
             this.#mark(frame);
             for (const event of events) {
@@ -434,11 +437,12 @@ class Stream {
     this.#marks = ahead;
   }
 
+  // Who speaks no more has vanished, whatever a proxy still takes. Hidden pages promise nothing: their timers are slow.
   #tell() {
-    const id = this.#shownId;
-    if (!this.#options.credits || !this.id || id === this.#toldId || this.#life.signal.aborted) return;
-    this.#toldId = id;
-    this.#steer("shown", { id: Number(id) }).then((taken) => taken || (this.#toldId = "")); // then the next word says it
+    clearTimeout(this.#word);
+    if (!this.#options.credits || !this.id || this.state !== "open") return;
+    this.#steer("shown", { id: +this.#shownId, again_s: globalThis.document?.hidden ? undefined : AGAIN_S });
+    this.#word = setTimeout(() => this.#tell(), 7000); // so that with the service's `vanish_timeout_s` one word may be lost
   }
 
   async *#loop() {
