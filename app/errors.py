@@ -18,7 +18,7 @@
     └── InternalError 500       ours, a defect ── WorkerLost 500, where another worker's is
 
 Wire codes are the Messages API's where it has one (Messages API, Errors). Foreign exceptions are translated once,
-at the edge that meets them. No message holds a key or a prompt.
+at the edge that meets them. No message holds a key or a prompt. A fleet's own are in `fleet/errors.py`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Refusal(Enum):
     BUDGET = "budget"  # a budget is spent
     BUDGET_HELD = "budget_held"  # what is left of a budget is held for streams that run
     BUDGET_AWAY = "budget_away"  # nobody knows what is left of a budget: its file cannot be used
+    FLEET_AWAY = "fleet_away"  # the fleet's Redis cannot be reached, and is needed for this
     LAG = "lag"  # the event loop is late (`max_lag_s`)
     DRAINING = "draining"  # the service goes down
     AUTH = "auth"  # no caller's key, or an unknown one

@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+from fleet_row import fleet
 from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
@@ -64,6 +65,7 @@ def build() -> models.Dashboard:
         ("Money, estimated", money_estimated()),
         ("Callers: spending, budgets, refusals", callers()),
         ("Backpressure: pauses, queues, stalled readers", backpressure()),
+        ("Fleet: Redis, readers of other processes, what was lost", fleet()),
     ):
         board.with_row(builders.Row(title))
         for panel in panels:

@@ -56,6 +56,8 @@ COLOURS: Mapping[str, str] = {
     "budget": "#1F60C4",
     "budget_held": "#65C5DB",
     "budget_away": "#890F02",
+    "fenced": "#584477",
+    "fleet_away": "#6D1F62",
     "rate": "#CFFAFF",
     "places": "#447EBC",
     "taken_over": "#8AB8FF",

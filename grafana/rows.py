@@ -39,15 +39,15 @@ ERRORS = "upstream_error|internal_error"
 JUDGED = f"completed|{ERRORS}"
 LEFT = ("disconnected", "stalled", "vanished", "expired", "stopped")
 OUTCOMES = (
-    "completed", "disconnected", "stalled", "vanished", "expired", "stopped", "budget", "taken_over", "shutdown",
+    "completed", "disconnected", "stalled", "vanished", "expired", "stopped", "budget", "fenced", "taken_over", "shutdown",
     "rejected", "upstream_error", "internal_error",
 )  # fmt: skip
 # Turned away by us: for want of room, since we go down, or by a defect; the other reasons lie with the request.
-TURNED_AWAY = "full|lag|draining|failed|budget_away"
+TURNED_AWAY = "full|lag|draining|failed|budget_away|fleet_away"
 REASONS = (
     "full", "lag", "draining", "failed", "auth", "forbidden", "invalid", "malformed", "media_type", "method",
     "not_found", "not_served", "expired", "head_too_large", "too_large", "slow", "connections",
-    "rate", "places", "budget", "budget_held", "budget_away",
+    "rate", "places", "budget", "budget_held", "budget_away", "fleet_away",
 )  # fmt: skip
 PHASES = ("before_first_event", "thinking", "text", "tool_use", "done")
 SPENDING_TYPES = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h", "fee")

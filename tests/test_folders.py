@@ -39,6 +39,7 @@ PURE = {
     "money": {"entry", "ledger", "prices", "rates", "survival"},
     "streams": {"credits", "lifecycle", "liveness", "replay"},
     "upstream": {"retry"},
+    "fleet": {"log_commands", "mirror_rules", "names"},
 }
 CLOCKS = {"asyncio", "time", "threading", "selectors", "socket", "concurrent", "random"}
 HTTP = {"aiohttp", "aiohttp_sse", "anthropic", "httpx", "httpx2", "httpx_aiohttp", "uvloop", "redis"}

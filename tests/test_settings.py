@@ -267,3 +267,9 @@ def test_no_two_sections_have_a_setting_of_the_same_name() -> None:
 def test_a_sections_constant_or_its_own_name_is_no_setting(name: str) -> None:
     with pytest.raises(SettingsError, match=f"unknown setting SLUICEWAY_{name.upper()}"):
         load(environ={f"SLUICEWAY_{name.upper()}": "1"})
+
+
+def test_the_example_of_a_fleet_is_taken_as_it_stands() -> None:
+    settings = load(SHIPPED.parent / "fleet.toml", {})
+    assert settings.fleet.redis_url
+    assert settings.fleet.peer_port

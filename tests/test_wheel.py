@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -112,13 +113,25 @@ def test_the_sdist_gives_the_same_wheel(source: Path, wheel: Path, tmp_path: Pat
     assert contents(again) == contents(wheel)
 
 
+# The only modules that need an extra, `redis`: they are imported where its settings say so.
+OF_THE_EXTRA = {"sluiceway.fleet.redis_link", "sluiceway.web.fleet"}
+
+
 def test_every_installed_module_is_imported_without_what_only_tests_need(bin: Path) -> None:
     walk = (
         "import pkgutil, sluiceway; print(*(m.name for m in pkgutil.walk_packages(sluiceway.__path__, 'sluiceway.')))"
     )
-    names = run(bin / "python", "-c", walk).split()
-    assert "sluiceway.web.compose" in names
-    run(bin / "python", "-W", "error", "-c", f"import {', '.join(names)}")
+    names = {*run(bin / "python", "-c", walk).split()}
+    assert {"sluiceway.web.compose"} | OF_THE_EXTRA <= names
+    run(bin / "python", "-W", "error", "-c", f"import {', '.join(names - OF_THE_EXTRA)}")
+
+
+def test_a_fleet_without_the_extra_is_refused_and_named(bin: Path) -> None:
+    command: list[str | Path] = [bin / "sluiceway", "serve", "--simulate", "--port", "0", "--admin-port", "0"]
+    redis = {"SLUICEWAY_REDIS_URL": "redis://127.0.0.1:1/0"}
+    ended = subprocess.run(command, cwd=ELSEWHERE, env=environment() | redis, capture_output=True, text=True)
+    assert ended.returncode != 0
+    assert re.search(r"redis_url: it needs (hi)?redis: pip install 'sluiceway\[redis\]'", ended.stderr)
 
 
 def test_the_installed_package_is_not_the_repository(bin: Path) -> None:

@@ -18,6 +18,7 @@ class Outcome(Enum):
     TAKEN_OVER = "taken_over"
     EXPIRED = "expired"
     BUDGET = "budget"
+    FENCED = "fenced"
     SHUTDOWN = "shutdown"
     UPSTREAM_ERROR = "upstream_error"
     REJECTED = "rejected"

@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 
 from .budgets import BudgetRules
 from .connections import ConnectionBounds
+from .fleet import FleetOptions
 from .sections import (
     AdmissionLimits,
     BodyLimits,
@@ -68,6 +69,7 @@ class Settings(BaseModel):
     replay: ReplayBounds = ReplayBounds()
     claude: UpstreamOptions = UpstreamOptions()
     costs: Costs = Costs()
+    fleet: FleetOptions = FleetOptions()
     logs: Logs = Logs()
 
     @model_validator(mode="before")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..settings.sections import ReplayBounds
 from .delivery import Frames
@@ -29,15 +30,46 @@ class Kept:
     expired: bool = False
 
 
+class Shadow(Protocol):
+    """Who keeps a copy of resumable streams elsewhere. Told at once, it writes behind: nothing here waits for it."""
+
+    def began(self, terms: Terms, frames: Frames) -> None:
+        """A stream whose frames are kept has begun; its frames grow in their replay."""
+
+    def ended(self, terms: Terms) -> None:
+        """It has ended: whole, if its replay says so, else nothing of it is kept."""
+
+    def forgotten(self, terms: Terms) -> None:
+        """It can be read here no longer."""
+
+
+class NoShadow:
+    """Keeps nothing."""
+
+    def began(self, terms: Terms, frames: Frames) -> None:
+        """Does nothing."""
+
+    def ended(self, terms: Terms) -> None:
+        """Does nothing."""
+
+    def forgotten(self, terms: Terms) -> None:
+        """Does nothing."""
+
+
 class Archive:
     """Keeps ended streams in memory, within one bound over all of them and the running ones.
+
+    Args:
+        bounds: of what is kept.
+        shadow: keeps a copy elsewhere.
 
     Attributes:
         budget: that bound, and what of it is used.
     """
 
-    def __init__(self, bounds: ReplayBounds) -> None:
+    def __init__(self, bounds: ReplayBounds, shadow: Shadow | None = None) -> None:
         self._bounds = bounds
+        self._shadow = shadow if shadow is not None else NoShadow()
         self._kept: dict[str, Kept] = {}  # oldest first
         self._named: dict[tuple[str, str, str], Terms] = {}  # the newest stream of each name: caller, subject, name
         self.budget = ReplayBudget(bounds.replay_total_bytes)
@@ -55,12 +87,18 @@ class Archive:
         keeps = policy is not Policy.ABORT and self.has_room
         return Replay(self._bounds.replay_bytes if keeps else 0, self.budget)
 
+    def began(self, terms: Terms, frames: Frames) -> None:
+        """A stream begins, whose frames wait in one of these replays."""
+        if frames.replay.keeps:
+            self._shadow.began(terms, frames)
+
     def append(self, terms: Terms, frames: Frames) -> None:
         """Takes in a stream that has ended; one whose answer did not is known to have expired."""
         expired = not frames.replay.ended
         if expired:
             frames.replay.clear()
         self._kept[terms.stream_id] = Kept(terms, frames, expired)
+        self._shadow.ended(terms)
         asyncio.get_running_loop().call_later(self._bounds.replay_s, self.forget, terms)
 
     def after(self, stream_id: str) -> Kept | None:
@@ -87,6 +125,7 @@ class Archive:
         kept = self._kept.pop(terms.stream_id, None)
         if kept is not None:
             kept.frames.replay.clear()
+            self._shadow.forgotten(terms)
         if self._named.get((terms.caller, terms.subject, terms.name)) is terms:
             del self._named[terms.caller, terms.subject, terms.name]
 

@@ -29,7 +29,7 @@ from ..money.quote import Quote
 from ..telemetry.callers import CALLER_REFUSALS, CallerMetrics
 from .meter import Meter, Running
 from .spending import Spending
-from .state import SharedState, StateAway, Taking
+from .state import StateAway, Taking
 
 # What an answer is taken to come to, in tokens, before it is known: a short one. The rest is taken as it comes.
 _FIRST_TOKENS = 256
@@ -66,6 +66,19 @@ class Asking:
     def most_tokens(self) -> int:
         """How long the answer can be: by `max_tokens` where that is a number that we read, else as long as any."""
         return self.max_tokens or (_MOST_TOKENS if self.body else 0)
+
+
+class Shared(Protocol):
+    """Where rates and places are kept for all processes."""
+
+    async def take(self, wants: Sequence[Want], place: Taking) -> Late | str | None:
+        """Takes of all buckets, and a place; or says which of them has not enough. Raises StateAway."""
+
+    def note(self, places: Sequence[tuple[str, int]], corrections: Sequence[Want]) -> None:
+        """Tells how many places this process has of some callers, and what was taken too little or too much."""
+
+    async def reap(self) -> None:
+        """Frees the places of processes that died. Raises StateAway."""
 
 
 class GivesWay(Protocol):
@@ -138,7 +151,7 @@ class Kept:
     """
 
     spending: Spending
-    shared: SharedState | None
+    shared: Shared | None
     prices: Prices
     tokens_each: Callable[[str], tuple[float, ...]]
 
@@ -253,7 +266,7 @@ class Limiter:
         return self.places.take(caller.name, subject[0] if subject is not None else "")
 
     async def _placed_among_all(
-        self, shared: SharedState, caller: Caller, of_all: Limits, wants: Sequence[Want], name: str
+        self, shared: Shared, caller: Caller, of_all: Limits, wants: Sequence[Want], name: str
     ) -> Place:
         place = self._placed_here(caller, of_all, name)
         try:

@@ -53,7 +53,7 @@ class Streams:
         archive: where those that ended can be read again.
         bounds: of every stream.
         admit: given how many streams run, raises where there is no room for one more.
-        worker: this process's number among the workers; part of every stream's id.
+        id_prefix: what the ids of its streams begin with, which tells whose they are.
 
     Attributes:
         live: the running ones, by id.
@@ -66,12 +66,12 @@ class Streams:
         archive: Archive,
         bounds: StreamBounds,
         admit: Callable[[int], None] = lambda _in_flight: None,
-        worker: int = 0,
+        id_prefix: str = "st0_",
     ) -> None:
         self._books = books
         self._archive = archive
         self._bounds = bounds
-        self._worker = worker
+        self._id_prefix = id_prefix
         self._tasks = asyncio.TaskGroup()
         self._watcher: asyncio.Task[None] | None = None
         self._whole: set[asyncio.Timeout] = set()  # one for each answer that is asked for whole, or passes
@@ -102,7 +102,7 @@ class Streams:
 
     def new_id(self) -> str:
         """An id for a stream that is to be started here."""
-        return new_stream_id(self._worker)
+        return new_stream_id(self._id_prefix)
 
     @property
     def has_room(self) -> bool:
@@ -178,6 +178,7 @@ class Streams:
         self.live[terms.stream_id] = session
         self._idle.clear()
         self._books.observer.started()
+        self._archive.began(terms, session.asked.frames)
         session.start(self._tasks, connection, self._ended)
         return session
 
@@ -269,19 +270,29 @@ class Streams:
         if session is not None:
             session.attach(connection)
             return session
+        async with self.reading(connection, admit):
+            await kept.frames.write_all(connection)
+        return None
+
+    @asynccontextmanager
+    async def reading(self, connection: Connection, admit: Callable[[], Awaitable[Ticket]]) -> AsyncIterator[None]:
+        """The reader on `connection` is written what was kept, here or elsewhere: it is watched, and the drain waits for it.
+
+        Raises:
+            NoPlace, Overloaded: it finds no place.
+        """
         with suppress(Lagging):  # nothing is started, so that nobody is slowed down
             self._check_places()
         ticket = await admit()
         self._replaying.add(connection)
         self._idle.clear()
         try:
-            await kept.frames.write_all(connection)
+            yield
         finally:
             self._replaying.discard(connection)
             ticket.settle()
             self._check_idle()
             connection.release(None)
-        return None
 
     def readable(self, stream_id: str, caller: Caller, sent_id: int) -> tuple[Session | None, Kept]:
         """What `resume` would give a reader that has every frame up to `sent_id`: the running stream, or what is kept.

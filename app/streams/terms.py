@@ -83,9 +83,9 @@ def same(secret: str, given: str) -> bool:
     return hmac.compare_digest(secret.encode("utf-8", "surrogatepass"), given.encode("utf-8", "surrogatepass"))
 
 
-def new_stream_id(worker: int = 0) -> str:
-    """An id that nobody can guess, after the number of the worker that has the stream."""
-    return f"st{worker}_{secrets.token_urlsafe(_CHANCE_BYTES)}"
+def new_stream_id(prefix: str = "st0_") -> str:
+    """An id that nobody can guess, after what tells which process has the stream."""
+    return prefix + secrets.token_urlsafe(_CHANCE_BYTES)
 
 
 def new_stop_token() -> str:

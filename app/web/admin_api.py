@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
@@ -25,14 +25,19 @@ def answering_to(names: Collection[str]) -> Middleware:
     return middleware
 
 
-def admin_routes(streams: Streams, registry: CollectorRegistry) -> list[web.RouteDef]:
-    """The paths of the admin port."""
+def admin_routes(
+    streams: Streams, registry: CollectorRegistry, readiness: Callable[[], tuple[int, str]]
+) -> list[web.RouteDef]:
+    """The paths of the admin port; `readiness` is a status and what there is to say beside that it is ready."""
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
     async def readyz(_request: web.Request) -> web.Response:
-        return web.Response(text="ready\n") if streams.accepting else web.Response(text="draining\n", status=503)
+        if not streams.accepting:
+            return web.Response(text="draining\n", status=503)
+        status, but = readiness()
+        return web.Response(text=f"ready\n{but}" if status == 200 else but, status=status)
 
     async def listing(_request: web.Request) -> web.Response:
         return web.json_response([session.as_dict() for session in streams.live.values()])

@@ -23,8 +23,9 @@ from ..streams.terms import Policy
 from ..wire.ui_messages import continued, preface, to_claude, tool_calls
 from ..wire.ui_stream import CostOf, UiFormat
 from .bodies import decoded
+from .carrying import NEWER
 from .entrance import BODY, CALLER, Body, Route
-from .forwarding import NEWER, Forwarder
+from .forwarding import Forwarder
 from .opening import Opener, Wanted
 from .operation import Answer, Operation
 from .requests import Question, field_value, parse_fields, question_of
@@ -101,7 +102,7 @@ class ChatApi:
             headers=_MARK,
             betas=question.betas,
             # Not before, so that a question that is refused ends no older answer.
-            when_admitted=lambda: self.forwarder.tell_of_newer(request, asked.chat_id),
+            when_admitted=lambda stream_id: self.forwarder.tell_of_newer(request, asked.chat_id, stream_id),
         )
         return await self.opener.open_stream(request, wanted)
 

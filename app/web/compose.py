@@ -40,6 +40,7 @@ from ..upstream.recount import Reconciler
 from . import descriptors, exposure
 from .admin_api import admin_routes, answering_to
 from .bodies import Bodies, BodyBound
+from .carrying import Carrier
 from .chat_api import ChatApi
 from .checks import check
 from .credentials import Credentials
@@ -56,6 +57,7 @@ from .openapi import openapi_route
 from .opening import Opener
 from .origins import Cors
 from .pages import Pages
+from .part import Alone, Part
 from .passthrough import PassThrough
 from .plain_api import PlainApi
 from .probe import Probes
@@ -82,6 +84,8 @@ class Service:
         settings: how it is run.
         app: what readers reach.
         admin: the paths of the admin port.
+        peers: what other processes of the fleet reach; None without any.
+        part: what it does in a fleet.
         claude: the way to Claude.
         streams: its streams.
         refusals: hears of what is turned away.
@@ -91,6 +95,8 @@ class Service:
     settings: Settings
     app: web.Application
     admin: web.Application
+    peers: web.Application | None
+    part: Part
     claude: Claude
     streams: Streams
     refusals: Refusals
@@ -133,11 +139,7 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
     """
     prices = check(settings)
     registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    metrics = Metrics(
-        registry, dict.fromkeys((settings.questions.model, *prices.models)), simulated=credentials.simulated
-    )
-    metrics.show_prices(prices)
+    metrics = _metrics(settings, registry, prices, simulated=credentials.simulated)
     claude = _claude(settings, credentials, metrics)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(claude.close)
@@ -146,33 +148,57 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
         callers = await _known_callers(stack, settings.callers)
         guard = callers.guard
         ledger = Ledger(prices)
-        limiter = await stack.enter_async_context(limiting(settings, guard, registry, prices, ledger, spec.count))
-        streams = limiter.streams = await _streams(stack, settings, claude, metrics, ledger, spec.number)
+        part = await _part(stack, settings, spec.number, registry)
+        limiter = await stack.enter_async_context(
+            limiting(settings, guard, registry, prices, ledger, part.limits or spec.count)
+        )
+        streams = limiter.streams = await _streams(stack, settings, claude, metrics, ledger, part)
         page = _page(settings, credentials, guard)
         opener = Opener(claude, streams, limiter, settings.readers, HeadersUp(settings.passing.forward_headers))
         passed = await _pass_through(stack, settings, opener)
         bodies = Bodies(settings.bodies.max_arriving_bytes)
-        entrance = _entrance(settings, callers.identity, bodies)
+        entrance = _entrance(settings, callers.identity, bodies, exposure.names(settings))
         cors = Cors(settings.callers.cors_origins)
-        forwarder = Forwarder(spec, settings.readers)
-        stack.push_async_callback(forwarder.close)
+        carrier = Carrier(settings.readers, part.relayed)
+        stack.push_async_callback(carrier.close)
+        forwarder = Forwarder(spec, carrier, part.elsewhere(opener, carrier))
         refusals = Refusals(metrics.refused)
         stack.callback(refusals.close)
         crowd = _crowd(settings.connections)
-        before = [part.middleware for part in (refusals, crowd, entrance)]
+        before = [each.middleware for each in (refusals, crowd, entrance)]
         app = web.Application(middlewares=[*cors.middlewares, errors_as_json, *before, *forwarder.middlewares])
         answering = [*_routes(opener, settings, prices, page, forwarder), *callers.routes(), *passed.routes()]
-        routes = [*answering, *Probes(settings, bodies, spec.number).routes()]
+        routes = [*answering, *Probes(settings, bodies, part.id_prefix).routes()]
         entrance.install(app, [*routes, openapi_route(settings, routes)])
         cors.install(app)
-        admin = _admin(streams, registry, exposure.admin_names(settings))
+        admin = _admin(streams, registry, part, exposure.admin_names(settings))
+        peers = part.peers(streams, _entrance(settings, callers.identity, bodies, None), routes)
         app.on_response_prepare.append(guard_response)
-        yield Service(settings, app, admin, claude, streams, refusals, crowd, callers, prices, metrics, page)
+        yield Service(
+            settings, app, admin, peers, part, claude, streams, refusals, crowd, callers, prices, metrics, page
+        )
 
 
-def _admin(streams: Streams, registry: CollectorRegistry, names: Collection[str] | None) -> web.Application:
+def _metrics(settings: Settings, registry: CollectorRegistry, prices: Prices, *, simulated: bool) -> Metrics:
+    ProcessCollector(registry=registry)
+    metrics = Metrics(registry, dict.fromkeys((settings.questions.model, *prices.models)), simulated=simulated)
+    metrics.show_prices(prices)
+    return metrics
+
+
+async def _part(stack: AsyncExitStack, settings: Settings, worker: int, registry: CollectorRegistry) -> Part:
+    if not settings.fleet.redis_url:
+        return Alone(worker)
+    try:
+        from .fleet import joined  # not before: redis-py is an extra, and takes its time to be imported
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"redis_url: it needs {error.name}: pip install 'sluiceway[redis]'") from None
+    return await stack.enter_async_context(joined(settings, worker, registry))
+
+
+def _admin(streams: Streams, registry: CollectorRegistry, part: Part, names: Collection[str] | None) -> web.Application:
     admin = web.Application(middlewares=[errors_as_json, answering_to(names)] if names is not None else ())
-    admin.add_routes(admin_routes(streams, registry))
+    admin.add_routes(admin_routes(streams, registry, part.readiness))
     admin.on_response_prepare.append(guard_response)
     return admin
 
@@ -186,7 +212,7 @@ async def _known_callers(stack: AsyncExitStack, settings: Callers) -> KnownCalle
 
 
 async def _streams(
-    stack: AsyncExitStack, settings: Settings, claude: Claude, metrics: Metrics, ledger: Ledger, worker: int
+    stack: AsyncExitStack, settings: Settings, claude: Claude, metrics: Metrics, ledger: Ledger, part: Part
 ) -> Streams:
     """The streams and what they stand on: the lag meter that admits them, and the ledger that books them."""
 
@@ -194,6 +220,10 @@ async def _streams(
         # One measurement, three readers: the histogram, the pace of reading, and admission below.
         metrics.loop_lag(late_s)
         claude.pacer.lag_s = meter.lag_s
+
+    def admit(in_flight: int) -> None:
+        part.check_start()
+        check_room(limits, in_flight, meter.late_for_s)
 
     limits = replace(settings.admission, max_streams=min(settings.admission.max_streams, descriptors.room()))
     if limits != settings.admission:
@@ -210,10 +240,10 @@ async def _streams(
     return await stack.enter_async_context(
         Streams(
             books,
-            Archive(settings.replay),
+            Archive(settings.replay, part.shadow),
             settings.streams,
-            admit=lambda in_flight: check_room(limits, in_flight, meter.late_for_s),
-            worker=worker,
+            admit,
+            part.id_prefix,
         )
     )
 
@@ -282,13 +312,13 @@ def _reconcile(settings: Settings, claude: Claude) -> Callable[[Entry, Transcrip
     return Reconciler(claude, ReconcileLimit(settings.costs.reconcile_per_minute)).reconcile
 
 
-def _entrance(settings: Settings, identity: Identity, bodies: Bodies) -> Entrance:
+def _entrance(settings: Settings, identity: Identity, bodies: Bodies, hosts: Collection[str] | None) -> Entrance:
     limits = settings.bodies
     bounds = {
         Body.QUESTION: _bound(limits, limits.max_body_bytes, "max_body_bytes", _MOST_VALUES_OF_A_QUESTION),
         Body.MESSAGES: _bound(limits, limits.max_messages_bytes, "max_messages_bytes", _MOST_VALUES),
     }
-    return Entrance(identity, bodies, bounds, settings.callers.cors_origins, exposure.names(settings))
+    return Entrance(identity, bodies, bounds, settings.callers.cors_origins, hosts)
 
 
 def _bound(limits: BodyLimits, max_bytes: int, setting: str, max_values: int = 0) -> BodyBound:

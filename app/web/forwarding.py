@@ -1,7 +1,8 @@
-"""Brings a request for a stream to the process that has it: another worker, or the service that this one replaces.
+"""Brings a request for a stream to the process that has it: another worker, the service that this one replaces, or another machine.
 
 Each worker opens a unix socket for the others. What a restart replaces stays reachable by the second name of its socket
-while it drains; it is asked where nobody here knows the stream.
+while it drains; it is asked where nobody here knows the stream. In a fleet the stream's id names its owner, and whoever
+finds that goes first (`elsewhere.py`).
 """
 
 from __future__ import annotations
@@ -9,21 +10,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from contextlib import AsyncExitStack
+from typing import Protocol
 from urllib.parse import quote
 
 import aiohttp
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
-from multidict import CIMultiDict
-from yarl import URL
 
 from ..errors import NotFound, WorkerLost
 from ..fleet.supervisor import WorkerSpec
-from ..settings.sections import SendBuffers
-from .entrance import BODY
+from .carrying import Carrier, Place, Reply
 from .errors import Handler
-from .readers import bound_buffers
 from .slashes import one_slash
 
 log = logging.getLogger(__name__)
@@ -33,17 +30,19 @@ _STREAM_ID = re.compile(r"st(\d{1,4})_")
 # after a successor only workers are asked. A caller who sends it gains nothing and only misses its stream.
 PASSED_ON = "X-Sluiceway-Passed-On"
 _BY_WORKER, _BY_SUCCESSOR = "worker", "successor"
-# Says that a chat's newer question is why its older answer is to stop.
-NEWER = "X-Sluiceway-Newer"
-_OF_A_CALLER = ("Authorization", "x-api-key")
-# A process on this machine that does not answer in this many seconds is not waited for, because the question is
-# waiting.
-_TELLING_S = 1.0
-_HOP_BY_HOP = frozenset(
-    name.lower() for name in (hdrs.CONNECTION, hdrs.KEEP_ALIVE, hdrs.TRANSFER_ENCODING, hdrs.CONTENT_LENGTH, hdrs.HOST)
-)
 
-_Reply = web.StreamResponse | NotFound
+
+class Elsewhere(Protocol):
+    """Finds streams of other machines."""
+
+    async def find(self, request: web.Request, handler: Handler) -> Reply | None:
+        """The answer, from wherever the stream is; None where it has to be looked for on this machine."""
+
+    def check(self, request: web.Request) -> None:
+        """Raises FleetAway where nobody can know what other machines have."""
+
+    async def tell_of_newer(self, request: web.Request, chat_id: str, stream_id: str) -> None:
+        """Ends the chat's older answer, wherever it runs; `stream_id` is the newer one's."""
 
 
 class Forwarder:
@@ -51,24 +50,20 @@ class Forwarder:
 
     Args:
         spec: what this worker was told by its parent.
-        buffers: the bounds towards a reader whose stream is passed through.
+        carrier: carries requests to other processes.
+        elsewhere: finds streams of other machines; None where there are none.
     """
 
-    def __init__(self, spec: WorkerSpec, buffers: SendBuffers) -> None:
+    def __init__(self, spec: WorkerSpec, carrier: Carrier, elsewhere: Elsewhere | None = None) -> None:
         self._spec = spec
-        self._buffers = buffers
+        self._carrier = carrier
+        self._elsewhere = elsewhere
         self._older = list(spec.older)  # those that have ended are dropped when they cannot be reached
-        self._sessions: dict[str, aiohttp.ClientSession] = {}  # by the path of the socket
-
-    async def close(self) -> None:
-        """Closes the connections to the others."""
-        for session in self._sessions.values():
-            await session.close()
 
     @property
     def middlewares(self) -> list[Middleware]:
         """What passes requests on; none where there is nobody to pass them to."""
-        return [self._middleware] if self._spec.folder or self._older else []
+        return [self._middleware] if self._spec.folder or self._older or self._elsewhere is not None else []
 
     @property
     def _middleware(self) -> Middleware:
@@ -81,40 +76,42 @@ class Forwarder:
                 or not one_slash(request.path).startswith("/api/")
             ):
                 return await handler(request)
-            answer = await self._among_workers(request, handler)
-            if passed_on is None:
-                answer = await self._among_older(request, answer)
+            found = await self._elsewhere.find(request, handler) if self._elsewhere and passed_on is None else None
+            answer = found if found is not None else await self._on_this_machine(request, handler, passed_on)
             if isinstance(answer, NotFound):  # the process that was asked first refuses
                 raise answer
             return answer
 
         return find
 
-    async def tell_of_newer(self, request: web.Request, chat_id: str) -> None:
+    async def _on_this_machine(self, request: web.Request, handler: Handler, passed_on: str | None) -> Reply:
+        answer = await self._among_workers(request, handler)
+        if passed_on is None:
+            answer = await self._among_older(request, answer)
+            if self._elsewhere is not None and is_unknown(request, answer):
+                self._elsewhere.check(request)
+        return answer
+
+    async def tell_of_newer(self, request: web.Request, chat_id: str, stream_id: str) -> None:
         """Ends the chat's older answers elsewhere, because its next question has come here; processes that are gone are skipped.
 
         Args:
             request: the next question; its caller's key goes along.
             chat_id: the page's own name for the chat.
+            stream_id: the newer answer's.
 
         Cancelling is safe.
         """
-        others = [(self._spec.socket_of(n), _BY_WORKER) for n in range(self._spec.count) if n != self._spec.number]
-        told = [(path, by) for path, by in (*others, *((path, _BY_SUCCESSOR) for path in self._older))]
-        await asyncio.gather(*(self._tell_of_newer(request, chat_id, path, by) for path, by in told))
+        if self._elsewhere is not None:
+            await self._elsewhere.tell_of_newer(request, chat_id, stream_id)
+        others = [
+            _worker(self._spec.socket_of(n), _BY_WORKER) for n in range(self._spec.count) if n != self._spec.number
+        ]
+        told = (*others, *(_worker(path, _BY_SUCCESSOR) for path in self._older))
+        path = stop_path(chat_id)
+        await asyncio.gather(*(self._carrier.tell_of_newer(request, path, place) for place in told))
 
-    async def _tell_of_newer(self, request: web.Request, chat_id: str, path: str, passed_on_by: str) -> None:
-        headers = {name: request.headers[name] for name in _OF_A_CALLER if name in request.headers}
-        headers |= {PASSED_ON: passed_on_by, NEWER: "1"}
-        url = f"http://sibling/api/chat/{quote(chat_id, safe='', errors='replace')}/stop"
-        try:
-            async with asyncio.timeout(_TELLING_S):
-                async with self._session(path).post(URL(url, encoded=True), headers=headers):
-                    pass
-        except (aiohttp.ClientError, TimeoutError):
-            log.info("%s could not be told of a chat's newer question", path)
-
-    async def _among_workers(self, request: web.Request, handler: Handler) -> _Reply:
+    async def _among_workers(self, request: web.Request, handler: Handler) -> Reply:
         here, others = self._spec.number, [n for n in range(self._spec.count) if n != self._spec.number]
         if not one_slash(request.path).startswith("/api/chat/"):
             match = _STREAM_ID.match(request.match_info["id"])
@@ -122,7 +119,7 @@ class Forwarder:
             if owner in others:
                 return await self._from_worker(request, owner)
             others = []
-        answer: _Reply
+        answer: Reply
         try:
             answer = await handler(request)
         except NotFound as error:
@@ -130,73 +127,41 @@ class Forwarder:
         # The page chose the chat's name, so the name does not tell the worker. All are asked, and the one that knows it
         # answers.
         for number in others:
-            if not _is_unknown(request, answer):
+            if not is_unknown(request, answer):
                 break
             answer = await self._from_worker(request, number)
         return answer
 
-    async def _among_older(self, request: web.Request, answer: _Reply) -> _Reply:
+    async def _among_older(self, request: web.Request, answer: Reply) -> Reply:
         for path in list(self._older):
-            if not _is_unknown(request, answer):
+            if not is_unknown(request, answer):
                 break
             try:
-                answer = await self._pass_on(request, path, _BY_SUCCESSOR)
+                answer = await self._carrier.pass_on(request, _worker(path, _BY_SUCCESSOR))
             except aiohttp.ClientConnectorError:  # it has drained, and its streams have ended with it
                 self._older = [other for other in self._older if other != path]
             except aiohttp.ClientError:  # it is ending just now
                 log.info("%s ended before it could be asked for a stream", path)
         return answer
 
-    async def _from_worker(self, request: web.Request, number: int) -> _Reply:
+    async def _from_worker(self, request: web.Request, number: int) -> Reply:
         try:
-            return await self._pass_on(request, self._spec.socket_of(number), _BY_WORKER)
+            return await self._carrier.pass_on(request, _worker(self._spec.socket_of(number), _BY_WORKER))
         except aiohttp.ClientError as error:
             raise WorkerLost("the worker that has this stream cannot be reached", retry_after_s=1.0) from error
 
-    async def _pass_on(self, request: web.Request, path: str, passed_on_by: str) -> _Reply:
-        """The answer from the process behind the socket at `path`. Raises ClientError if there is none."""
-        headers = CIMultiDict((key, value) for key, value in request.headers.items() if key.lower() not in _HOP_BY_HOP)
-        headers[PASSED_ON] = passed_on_by
-        async with AsyncExitStack() as stack:
-            theirs = await stack.enter_async_context(
-                self._session(path).request(
-                    request.method, f"http://worker{request.path_qs}", headers=headers, data=request.get(BODY)
-                )
-            )
-            if theirs.status == 404:
-                return NotFound("no stream of yours has this id")
-            ours = web.StreamResponse(status=theirs.status, reason=theirs.reason)
-            ours.headers.extend((k, v) for k, v in theirs.headers.items() if k.lower() not in _HOP_BY_HOP)
-            if theirs.content_type != "text/event-stream":
-                return web.Response(status=theirs.status, headers=ours.headers, body=await theirs.read())
-            bound_buffers(request, self._buffers)
-            writer = await ours.prepare(request)
-            assert writer is not None, "it is prepared once"
-            try:
-                while data := await theirs.content.readany():
-                    await ours.write(data)
-                    await writer.drain()
-            except aiohttp.ClientError:
-                # The owner died. The reader learns it from an end without a last event.
-                log.info("a stream that was passed through broke off, from %s", path)
-                ours.force_close()
-            return ours
 
-    def _session(self, path: str) -> aiohttp.ClientSession:
-        session = self._sessions.get(path)
-        if session is None:
-            # No connection is kept, because one whose other end has left while it was idle would fail the next request.
-            connector = aiohttp.UnixConnector(path, limit=0, force_close=True)
-            session = self._sessions[path] = aiohttp.ClientSession(
-                connector=connector,
-                read_bufsize=self._buffers.send_buffer_bytes,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
-                auto_decompress=False,
-            )
-        return session
+def _worker(path: str, passed_on_by: str) -> Place:
+    """A process of this machine."""
+    return Place(path, headers=lambda _method, _target: {PASSED_ON: passed_on_by})
 
 
-def _is_unknown(request: web.Request, answer: _Reply) -> bool:
+def stop_path(chat_id: str) -> str:
+    """The path that stops a chat's answer."""
+    return f"/api/chat/{quote(chat_id, safe='', errors='replace')}/stop"
+
+
+def is_unknown(request: web.Request, answer: Reply) -> bool:
     """Whether the answer says that nobody there has such a stream; to a GET or HEAD, 204 says so."""
     if isinstance(answer, NotFound):
         return True

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from prometheus_client import CollectorRegistry
 
 from ..access.guard import Guard
+from ..fleet.limits import FleetLimits
 from ..money.allowance import NANO
 from ..money.ledger import Ledger
 from ..money.prices import Prices
@@ -25,7 +26,12 @@ _ROUND_TRIPS_S = 0.1
 
 @asynccontextmanager
 async def limiting(
-    settings: Settings, guard: Guard, registry: CollectorRegistry, prices: Prices, ledger: Ledger, workers: int
+    settings: Settings,
+    guard: Guard,
+    registry: CollectorRegistry,
+    prices: Prices,
+    ledger: Ledger,
+    shared: FleetLimits | int,
 ) -> AsyncIterator[Limiter]:
     """What lets answers in; when the block is left, all that was spent is booked. No stream may run then.
 
@@ -34,7 +40,7 @@ async def limiting(
         guard: knows the callers, and what bounds all of them.
         registry: where the metrics live.
         prices, ledger: what answers cost.
-        workers: how many processes share the limits.
+        shared: where a fleet keeps limits and budgets; or how many workers share them on this machine.
     """
     names = guard.roster.callers
     metrics = CallerMetrics(registry, settings.budgets.named_callers, names)
@@ -45,10 +51,16 @@ async def limiting(
         cuts=prices.bills(settings.costs.upstream) == "until_abort",
     )
     async with AsyncExitStack() as stack:
-        state = SharedState(state_folder(settings), on_dead=lambda lost: metrics.unsettled(lost / NANO))
-        await stack.enter_async_context(state)
+        state: FleetLimits | SharedState
+        if isinstance(shared, int):
+            state = SharedState(state_folder(settings), on_dead=lambda lost: metrics.unsettled(lost / NANO))
+            await stack.enter_async_context(state)
+        else:
+            state = shared
+            state.on_dead = lambda lost: metrics.unsettled(lost / NANO)
+            await stack.enter_async_context(beside(state.run()))
         spending = Spending(state, rules, metrics)
         stack.push_async_callback(spending.close)
         await stack.enter_async_context(beside(spending.run()))
-        kept = Kept(spending, state if workers > 1 else None, prices, ledger.tokens_each)
+        kept = Kept(spending, state if shared != 1 else None, prices, ledger.tokens_each)
         yield Limiter(lambda: guard.roster.limits, kept, metrics)

@@ -42,7 +42,7 @@ class Wanted:
         as_client: the request goes to Claude as the client's own, and Claude's head comes back with the answer, so that
             nothing is sent before it; else the service asks in its own words.
         betas: for the `anthropic-beta` header, beside those that the request's own names.
-        when_admitted: is done once it is let in, and before it is started.
+        when_admitted: is done once it is let in, and before it is started; told the id that it will have.
     """
 
     model: str
@@ -56,7 +56,7 @@ class Wanted:
     headers: Mapping[str, str] = field(default_factory=dict)
     as_client: bool = False
     betas: Sequence[str] = ()
-    when_admitted: Callable[[], Awaitable[None]] | None = None
+    when_admitted: Callable[[str], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +90,11 @@ class Opener:
             Asking(request[CALLER], wanted.model, wanted.max_tokens, request[BODY], wanted.name)
         )
         try:
-            if wanted.when_admitted is not None:
-                await wanted.when_admitted()
             terms = self._terms(request, wanted)
+            if wanted.when_admitted is not None:
+                await wanted.when_admitted(terms.stream_id)
             told = {"X-Stream-Id": terms.stream_id, "X-Stop-Token": terms.stop_token, **ticket.headers}
-            connection = self._connection(request, {**told, **wanted.headers}, credits=wanted.credits)
+            connection = self.connection(request, {**told, **wanted.headers}, credits=wanted.credits)
             source = self._ask(request, wanted, connection)
             session = self.streams.start(
                 terms, source, wanted.wire, connection, wanted.max_tokens, ticket, wanted.preface
@@ -136,7 +136,7 @@ class Opener:
             SluicewayError: the stream failed before a status was sent. Cancelling as in `open_stream`.
         """
         told = {"X-Stream-Id": stream_id, **headers}
-        connection = self._connection(request, told, sent_id=sent_id, credits=credits)
+        connection = self.connection(request, told, sent_id=sent_id, credits=credits)
         if request.method == hdrs.METH_HEAD:  # a HEAD request must not take the stream over from its reader
             self.streams.readable(stream_id, request[CALLER], sent_id)
             return web.Response(headers=connection.response.headers)
@@ -160,9 +160,10 @@ class Opener:
             return _WithHead(answer, connection)
         return self.claude.pass_on(request.pop(BODY), self.claude.own_headers | up)
 
-    def _connection(
+    def connection(
         self, request: web.Request, headers: Mapping[str, str], *, sent_id: int = 0, credits: float = 0
     ) -> SseConnection:
+        """A reader's connection, to which nothing was sent yet."""
         bounds = self.bounds
         allowed = Credits(min(credits, bounds.credit_bytes), sent_id) if credits else None
         liveness = Liveness(bounds.stall_timeout_s, bounds.vanish_timeout_s)

@@ -103,7 +103,7 @@ class PlainApi:
             request,
             request.match_info["id"],
             {"X-Resumable": "true"},
-            sent_id=_last_event_id(request),
+            sent_id=last_event_id(request),
             credits=_credits(request),
         )
 
@@ -136,7 +136,8 @@ def _credits(request: web.Request) -> float:
     return credits_of(int(asked) if re.fullmatch("[1-9][0-9]{0,10}", asked) else asked)
 
 
-def _last_event_id(request: web.Request) -> int:
+def last_event_id(request: web.Request) -> int:
+    """The last frame that the reader has, 0 for none. Raises BadRequest."""
     value = request.headers.get("Last-Event-ID", "").strip() or "0"
     if not value.isascii() or not value.isdigit() or len(value) > 12:
         raise BadRequest("Last-Event-ID must be the number of a frame", field="Last-Event-ID")

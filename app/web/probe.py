@@ -131,10 +131,10 @@ class Probes:
     Args:
         settings: of the service; its heartbeat and its bounds are told, so that ways are measured by them.
         bodies: reads those of its requests.
-        worker: this process's number among its machine's.
+        id_prefix: what the ids of its probes begin with, which tells whose they are.
     """
 
-    def __init__(self, settings: Settings, bodies: Bodies, worker: int) -> None:
+    def __init__(self, settings: Settings, bodies: Bodies, id_prefix: str) -> None:
         self._bodies = bodies
         self._buffers: SendBuffers = settings.readers
         self._told = {
@@ -142,7 +142,7 @@ class Probes:
             "max_body_bytes": settings.bodies.max_body_bytes,
             "max_messages_bytes": settings.bodies.max_messages_bytes,
         }
-        self._worker = worker
+        self._id_prefix = id_prefix
         self._instance = secrets.token_hex(4)
         self._running = 0
         self._probes: OrderedDict[str, Probe] = OrderedDict()
@@ -231,7 +231,7 @@ class Probes:
             self._running -= 1
 
     def _begin(self, request: web.Request) -> Probe:
-        probe = Probe(new_stream_id(self._worker), request[CALLER].name)
+        probe = Probe(new_stream_id(self._id_prefix), request[CALLER].name)
         self._probes[probe.probe_id] = probe
         _bound(self._probes)
         return probe

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, closing, nullcontext, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 
 from aiohttp import hdrs, web
@@ -116,6 +116,7 @@ async def running(
         if own is not None:
             await _site(runner, own.sock)
             own.publish()
+        await _serve_peers(stack, service)
         sites = [await _site(runner, sock) for sock in sockets]
         if path is not None:
             path.publish()
@@ -272,6 +273,20 @@ async def _serve_admin(stack: AsyncExitStack, service: Service, spec: WorkerSpec
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     await serve(sockets)
     return url_of(host, sockets[0])
+
+
+async def _serve_peers(stack: AsyncExitStack, service: Service) -> None:
+    """Serves other processes of the fleet, where there is one, as long as streams run."""
+    peers = service.peers
+    if peers is not None:
+        sockets = stack.enter_context(ExitStack())  # closed after the runner, which still has to stop listening to them
+        runner = await _runner(stack, service, peers, Crowd(service.settings.connections.max_connections))
+
+        async def serve(sock: socket.socket) -> None:
+            sockets.callback(sock.close)
+            await _site(runner, sock)
+
+        await stack.enter_async_context(beside(service.part.keep_listening(serve)))
 
 
 async def _runner(stack: AsyncExitStack, service: Service, app: web.Application, crowd: Crowd) -> Runner:

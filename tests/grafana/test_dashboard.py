@@ -22,6 +22,7 @@ from app.answer.tally import Phase
 from app.errors import Refusal
 from app.money.ledger import Outcome
 from app.telemetry.callers import CallerMetrics
+from app.telemetry.fleet import FleetMetrics
 from app.telemetry.prometheus import Metrics
 from tests.grafana.board import BOARD, GRAFANA, filled, panels, targets
 
@@ -51,6 +52,7 @@ def registered() -> dict[str, dict[str, set[str]]]:
     registry = CollectorRegistry()
     metrics = Metrics(registry, ["claude-sonnet-5-5"])
     CallerMetrics(registry, names=["acme"]).budget("acme", "day", 1.0, 1.0, warned=False)
+    FleetMetrics(registry)
     found: dict[str, dict[str, set[str]]] = {}
     for family in registry.collect():
         for sample in family.samples:

@@ -24,9 +24,12 @@ from prometheus_client.samples import Sample
 from app.answer.outcome import Outcome
 from app.answer.tally import Phase
 from app.errors import Refusal
+from app.fleet.mirror_rules import END_ID
+from app.fleet.names import Keys
 from app.money.prices import SPENDING_TYPES
 from app.streams.registry import Streams
 from app.telemetry.callers import CallerMetrics
+from app.telemetry.fleet import FleetMetrics
 from app.telemetry.prometheus import BASES, ERROR_TYPES, LEFT, Metrics
 from app.tools.simulator.server import Simulator
 from app.web.runner import Running
@@ -35,6 +38,7 @@ from tests.conftest import Serve
 from tests.grafana.board import BOARD, GRAFANA, filled, targets, vector_selectors
 from tests.service.test_vanished import Far, far_away
 from tests.support.readers import Reader, eventually
+from tests.support.redis_server import redis_server
 from tests.support.scrape import scrape
 
 MODEL = "claude-opus-4-8"
@@ -349,6 +353,49 @@ async def ended_by_us(serve: Serve, seen: Seen) -> None:
     await seen.look(service)
 
 
+async def in_a_fleet(serve: Serve, seen: Seen, folder: Path) -> None:
+    """Readers of another process's stream, from itself and from Redis; and a Redis that forgets, is full, and goes away."""
+    keys = Keys("slw")
+    with redis_server(folder) as redis:
+        ours, other = [await serve(redis_url=redis.url, redis_timeout_s=5.0, mirror_s=0.05) for _ in range(2)]
+        async with aiohttp.ClientSession() as client:
+            ask = {"prompt": f"{{{{{LONG}}}}}", "policy": "drain"}
+            reader = await client.post(f"{ours.url}/api/stream", json=ask)
+            await reader.content.readany()
+            stream_id = reader.headers["X-Stream-Id"]
+            log, owner = keys.stream(stream_id).log, stream_id.partition("_")[2].partition(".")[0]
+            await eventually(lambda: redis.client.exists(log, keys.place(owner), keys.secret) == 3)
+            through = await client.get(f"{other.url}/api/stream/{stream_id}")
+            await through.content.readany()
+            await seen.until(other, "fleet_relayed_readers")
+            # Whose owner nobody finds any more: its log is ended for it once this process may judge.
+            redis.client.hset(keys.stream("st0_abcdefgh.x").about, mapping={"v": 1, "c": "", "t": "", "w": "plain"})
+            redis.client.xadd(keys.stream("st0_abcdefgh.x").log, {"v": 1}, id="0-1")
+            dead = await client.get(f"{other.url}/api/stream/st0_abcdefgh.x")
+            await seen.until(other, "fleet_copied_readers")
+            assert b"worker_lost" in await dead.read()
+            await seen.until(other, "fleet_lost_streams_total")
+            redis.client.flushall()
+            await seen.until(ours, "fleet_redis_lost_frames_total")
+            await seen.until(ours, "fleet_redis_healed_frames_total")
+            redis.client.config_set("maxmemory", 1)
+            await seen.until(ours, "fleet_redis_refused_total")
+            redis.client.config_set("maxmemory", 0)
+            await eventually(lambda: redis.client.exists(log) == 1)
+            redis.client.xadd(log, {"e": "worker_lost", "n": 0}, id=f"{END_ID}-0")
+            await through.read()
+            second = await client.post(f"{ours.url}/api/stream", json=ask)
+            redis.kill()
+            await seen.until(ours, "fleet_redis_away")
+            await seen.until(ours, "fleet_mirror_lag_seconds")
+            async with client.get(f"{ours.url}/api/stream/st0_abcdefgh.elsewhere") as answer:
+                assert answer.status == 503
+            stop = {"stop_token": second.headers["X-Stop-Token"]}
+            await client.post(f"{ours.url}/api/stream/{second.headers['X-Stream-Id']}/stop", json=stop)
+        await settled(ours)
+        await seen.look(ours)
+
+
 async def test_everything_that_is_declared_happens(
     serve: Serve, simulator: Simulator, far: Far, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -360,11 +407,13 @@ async def test_everything_that_is_declared_happens(
     await ended_by_us(serve, seen)
     await turned_away(serve, seen, monkeypatch)
     await bounded(serve, seen, tmp_path)
+    await in_a_fleet(serve, seen, tmp_path)
     await failed(serve, seen, simulator, monkeypatch)
 
     registry = CollectorRegistry()
     Metrics(registry, [MODEL])
     CallerMetrics(registry)
+    FleetMetrics(registry)
     named = {re.sub("_(total|info)$", "", sample.name) for sample in seen.samples}
     named |= {re.sub("_count$", "", name) for name in named}
     assert {family.name for family in registry.collect()} - named == set()

@@ -1,0 +1,223 @@
+"""This process as one of a fleet: its lease in Redis, its secret, and what it knows of the others.
+
+A lease is a key that lapses by itself after `LEASE_S` unless its process gives it anew each `BEAT_S`; Redis's clock alone
+counts. It says where the process is reached. A lapsed lease does not prove a death: Redis may have been away for everybody.
+So whoever finds none may call a process dead only where he himself has had an answer to every question for as long as a
+lease lasts, and Redis looks once more, in the same step in which it ends the stream (`logs.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import logging
+import math
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..settings import SettingsError
+from ..settings.fleet import FleetOptions
+from .contact import Contact, RedisAway, RedisRefused
+from .names import FORMAT, Keys, new_incarnation
+
+log = logging.getLogger(__name__)
+
+LEASE_S = 3.0
+BEAT_S = 1.0
+# What is known of another process is believed for this long, in seconds: a part of what is left when its lease lapses.
+_BELIEVED_S = 0.25
+# So many other processes are remembered, by where they were last; a large fleet that restarts for a day is some thousands.
+_MOST_KNOWN = 10_000
+# A Redis that began anew learns from every process within this long, in seconds, also where several beats go astray.
+_LEARNS_S = 10.0
+# How long Redis keeps where a process is, in seconds, from its last beat on: an hour, longer than any stream waits.
+_PLACE_S = 3600
+# The secret outlives the fleet's longest sleep, in seconds: a week.
+_SECRET_S = 7 * 86_400
+
+
+class Asking(Protocol):
+    """Who asks Redis: `redis_link.Asks`.
+
+    Attributes:
+        contact: with Redis.
+    """
+
+    contact: Contact
+
+    async def ask(self, *command: str | bytes | int, anyway: bool = False) -> Any:
+        """Asks one thing. Raises RedisAway, RedisRefused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What a process says of itself.
+
+    Attributes:
+        host, port: where other processes reach it; an empty host where they do not.
+    """
+
+    host: str
+    port: int
+
+
+class Member:
+    """This process.
+
+    Args:
+        asks: of Redis.
+        keys: of the fleet.
+        options: the settings.
+
+    Attributes:
+        incarnation: what it is called.
+        address: where the others reach it; None until it listens.
+        secret: what the processes prove themselves by; None until Redis has told it.
+    """
+
+    def __init__(self, asks: Asking, keys: Keys, options: FleetOptions) -> None:
+        self.asks = asks
+        self.keys = keys
+        self.incarnation = new_incarnation()
+        self.address: tuple[str, int] | None = None
+        self.secret: bytes | None = _secret_in(options.fleet_secret_file)
+        self._from_file = self.secret is not None
+        self._networks = [ipaddress.ip_network(network) for network in options.peer_networks]
+        self._believed: dict[str, tuple[float, Lease | None]] = {}  # with the loop time until which
+        self._awake_at = math.inf  # loop time at which this process was last seen to run
+        self._last_known: OrderedDict[str, Lease] = OrderedDict()
+
+    @property
+    def contact(self) -> Contact:
+        """With Redis."""
+        return self.asks.contact
+
+    async def run(self) -> None:
+        """Keeps the lease, until cancelled; then gives it back."""
+        try:
+            while True:
+                try:
+                    await self.beat()
+                except RedisAway as away:
+                    log.debug("the lease could not be given anew: %s", away)
+                except RedisRefused as refused:
+                    # Its words name a key or a rule, never what is in it.
+                    self.contact.failed(str(refused).partition(" ")[0])
+                await asyncio.sleep(BEAT_S)
+        finally:
+            await self._leave()
+
+    async def watch_sleep(self, woke: Callable[[], None]) -> None:
+        """Notices when this process was stopped for as long as a lease lasts, and tells `woke`; until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            now = loop.time()
+            if now - self._awake_at > LEASE_S:
+                woke()
+            self._awake_at = now
+            await asyncio.sleep(BEAT_S)
+
+    async def beat(self) -> None:
+        """Gives the lease anew, and learns or keeps the secret. Raises RedisAway, RedisRefused."""
+        host, port = self.address or ("", 0)
+        told = json.dumps({"v": FORMAT, "host": host, "port": port})
+        key = self.keys.lease(self.incarnation)
+        await self.asks.ask("SET", key, told, "PX", int(LEASE_S * 1000), anyway=True)
+        if host:
+            await self.asks.ask("SET", self.keys.place(self.incarnation), told, "EX", _PLACE_S)
+        await self.asks.ask("SET", self.keys.born, 1, "NX", "EX", _SECRET_S)
+        if not self._from_file:
+            await self._learn_secret()
+
+    async def _learn_secret(self) -> None:
+        key = self.keys.secret
+        ours = self.secret or secrets.token_hex(32).encode()
+        # Where Redis has forgotten it, all who know it say the same.
+        await self.asks.ask("SET", key, ours, "NX", "EX", _SECRET_S)
+        theirs = await self.asks.ask("GET", key)
+        if isinstance(theirs, bytes) and len(theirs) >= 32:
+            self.secret = theirs
+        await self.asks.ask("EXPIRE", key, _SECRET_S)
+
+    async def _leave(self) -> None:
+        """Says that it is gone, so that nobody waits for the lease to lapse."""
+        try:
+            await self.asks.ask("DEL", self.keys.lease(self.incarnation), self.keys.place(self.incarnation))
+        except (RedisAway, RedisRefused):
+            log.debug("the lease lapses by itself")
+
+    async def lease_of(self, incarnation: str) -> Lease | None:
+        """What another process says of itself; None where it has no lease.
+
+        Raises:
+            RedisAway: nobody knows. Cancelling is safe.
+        """
+        now = asyncio.get_running_loop().time()
+        until, lease = self._believed.get(incarnation, (0.0, None))
+        if now < until:
+            return lease
+        lease = self._read(await self.asks.ask("GET", self.keys.lease(incarnation)))
+        place = lease or self._read(await self.asks.ask("GET", self.keys.place(incarnation)))
+        if len(self._believed) > _MOST_KNOWN:
+            self._believed.clear()
+        self._believed[incarnation] = (now + _BELIEVED_S, lease)
+        if place is not None and place.host:
+            self._last_known[incarnation] = place
+            self._last_known.move_to_end(incarnation)
+            if len(self._last_known) > _MOST_KNOWN:
+                self._last_known.popitem(last=False)
+        return lease
+
+    async def has_forgotten(self) -> bool:
+        """Whether Redis began anew a short while ago, so that what it does not know may be there all the same.
+
+        Raises:
+            RedisAway: nobody knows.
+        """
+        left_ms = await self.asks.ask("PTTL", self.keys.born)
+        return not isinstance(left_ms, int) or _SECRET_S - left_ms / 1000 < _LEARNS_S or left_ms < 0
+
+    def last_known(self, incarnation: str) -> Lease | None:
+        """Where the process was last reached, also while Redis is away; None where that was never known."""
+        return self._last_known.get(incarnation)
+
+    def sleeps(self, now: float) -> bool:
+        """Whether this process was stopped until just now, so that it may have been taken for dead, and knows nothing of it."""
+        return now - self._awake_at > LEASE_S
+
+    def may_judge(self, now: float) -> bool:
+        """Whether a process without a lease is dead, for all that this one can know at loop time `now`."""
+        return self.contact.steady_s(now) >= LEASE_S + BEAT_S
+
+    def _read(self, told: object) -> Lease | None:
+        if not isinstance(told, bytes):
+            return None
+        try:
+            said = json.loads(told)
+            host, port = str(said["host"]), int(said["port"])
+            # What stands in Redis is input: a poisoned lease must not lead a caller's key to anyone's machine.
+            allowed = bool(host) and any(ipaddress.ip_address(host) in network for network in self._networks)
+        except (ValueError, KeyError, TypeError):
+            return Lease("", 0)
+        if host and not allowed:
+            log.warning(
+                "a process of the fleet says that it is at %s, which is in none of peer_networks", ascii(host)[:60]
+            )
+        return Lease(host, port) if allowed and 0 < port < 65536 else Lease("", 0)
+
+
+def _secret_in(path: str) -> bytes | None:
+    if not path:
+        return None
+    try:
+        secret = Path(path).read_bytes().strip()
+    except OSError as error:
+        raise SettingsError(f"fleet_secret_file {path!r}: {(error.strerror or str(error)).lower()}") from None
+    if len(secret) < 32:
+        raise SettingsError(f"fleet_secret_file {path!r}: it must hold 32 characters or more")
+    return secret

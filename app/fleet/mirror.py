@@ -1,0 +1,323 @@
+"""Writes resumable streams into Redis, behind their readers.
+
+A stream's frames wait in its replay anyway. Every `mirror_s` one pipeline carries what is new of all streams, one entry
+each; nothing on the way of a token knows of it, and a stream that is not resumable costs nothing. While Redis is slow or
+away the frames stay where they are; afterwards each log is looked at and what is missing written again
+(`mirror_rules.py`). What a reader sees: nothing at all, unless another process has ended the stream because this one
+seemed dead. Then Redis refuses the next write, Claude is let go of, and the reader gets the same last event as everyone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..streams.delivery import Frames
+from ..streams.terms import Terms
+from ..wire.ui_stream import UiFormat
+from .contact import RedisAway, RedisRefused
+from .log_commands import About, Command, append, close, found, live, look, make
+from .mirror_rules import LIFE_S, Ending, Memory, Standing, Step
+from .names import Keys, StreamKeys, digest
+
+log = logging.getLogger(__name__)
+
+# One pipeline carries about this much, so that packing it holds the event loop for a millisecond or two; the rest follows
+# at once. And it is given this long, in seconds: a slow Redis is waited for, since nobody else waits.
+_PIPELINE_BYTES = 262_144
+_PIPELINE_STREAMS = 100
+_PIPELINE_S = 1.0
+# One entry holds at most this much, in bytes, as much as is written to a reader in one go.
+_ENTRY_BYTES = 16_384
+# While Redis is away it is tried again this often, in seconds.
+_AWAY_S = 1.0
+# What the last frames are given when the process ends, in seconds.
+_FAREWELL_S = 1.0
+
+
+# What Redis says to one command; its refusal, as a value, is a `RedisRefused`.
+Reply = Any
+
+
+class Connecting(Protocol):
+    """The mirror's own connection: `redis_link.Link`.
+
+    Attributes:
+        epoch: which connection it is, from 1.
+    """
+
+    epoch: int
+
+    async def open(self) -> None:
+        """Connects, if it is not connected. Raises RedisAway."""
+
+    async def exchange(self, commands: Sequence[Command], timeout_s: float) -> list[Reply]:
+        """Sends the commands, and returns a reply for each. Raises RedisAway."""
+
+    async def close(self) -> None:
+        """Lets go of the connection."""
+
+
+class Told(Protocol):
+    """Who is told what became of the frames: the metrics."""
+
+    def mirrored(self, lag_s: float, lost: int, healed: int) -> None:
+        """A round is over.
+
+        Args:
+            lag_s: for how long something has waited to be written, in seconds; 0 where nothing waits.
+            lost: frames that had been in Redis, and were found to be gone.
+            healed: those of them that were written again.
+        """
+
+    def mirror_refused(self) -> None:
+        """Redis refused a write: most likely it is full."""
+
+
+@dataclass(slots=True)
+class _Shadowed:
+    """One stream and its log.
+
+    Attributes:
+        ending: how it ended; None while it runs.
+    """
+
+    terms: Terms
+    frames: Frames
+    keys: StreamKeys
+    standing: Standing = field(default_factory=Standing)
+    ending: Ending | None = None
+
+    @property
+    def memory(self) -> Memory:
+        """What is there to be written."""
+        replay = self.frames.replay
+        ending = Ending.ENDED if replay.ended else self.ending
+        return Memory(replay.first_id, replay.last_id, ending)
+
+    @property
+    def about(self) -> About:
+        """What others must know of it."""
+        terms = self.terms
+        return About(terms.caller, terms.subject, terms.token_id, digest(terms.stop_token), wire_of(self.frames))
+
+
+@dataclass(slots=True)
+class _Job:
+    """A step of one stream, as it is sent.
+
+    Attributes:
+        last_id: the newest frame that it writes.
+    """
+
+    shadowed: _Shadowed
+    step: Step
+    memory: Memory
+    commands: list[Command]
+    last_id: int = 0
+
+
+def wire_of(frames: Frames) -> str:
+    """The name of a stream's format."""
+    return "ui" if isinstance(frames.wire, UiFormat) else "plain"
+
+
+class Mirror:
+    """The shadow of this process's resumable streams.
+
+    Args:
+        link: its own connection.
+        keys: of the fleet.
+        timing: the time between two rounds, and how long an ended stream is kept, in seconds.
+        fenced: told of a stream that another process has ended.
+        told: hears what became of the frames.
+
+    Attributes:
+        in_doubt: it is not known yet which streams others have ended while this process was asleep.
+    """
+
+    def __init__(
+        self, link: Connecting, keys: Keys, timing: tuple[float, float], fenced: Callable[[Terms], None], told: Told
+    ) -> None:
+        self._link = link
+        self._keys = keys
+        self._mirror_s, self._replay_s = timing
+        self._fenced = fenced
+        self._told = told
+        self._open: dict[str, _Shadowed] = {}  # those that may have something to write
+        self._done: dict[str, _Shadowed] = {}  # those that this connection has seen ended, which the memory still has
+        self._epoch = 0
+        self._behind_since: float | None = None  # loop time; None while nothing waits
+        self.in_doubt = False
+
+    def began(self, terms: Terms, frames: Frames) -> None:
+        """A resumable stream has begun."""
+        self._open[terms.stream_id] = _Shadowed(terms, frames, self._keys.stream(terms.stream_id))
+
+    def ended(self, terms: Terms) -> None:
+        """It has ended."""
+        shadowed = self._open.get(terms.stream_id)
+        if shadowed is not None and not shadowed.frames.replay.ended:
+            shadowed.ending = Ending.EXPIRED
+
+    def forgotten(self, terms: Terms) -> None:
+        """Its memory is gone, so that nothing of it could be written again."""
+        self._open.pop(terms.stream_id, None)
+        self._done.pop(terms.stream_id, None)
+
+    def look_anew(self) -> None:
+        """This process was asleep: others may have ended any of its streams meanwhile, also one that has nothing to write."""
+        self.in_doubt = True
+
+    async def run(self) -> None:
+        """Writes until cancelled; then what is left, for a short while."""
+        try:
+            while True:
+                wait_s = self._mirror_s
+                try:
+                    wait_s = 0.0 if await self.flush() else self._mirror_s
+                except RedisAway as away:
+                    log.debug("the mirror waits: %s", away)
+                    wait_s = max(_AWAY_S, self._mirror_s)
+                await asyncio.sleep(wait_s)
+        finally:
+            await self._farewell()
+            await self._link.close()
+
+    async def _farewell(self) -> None:
+        try:
+            async with asyncio.timeout(_FAREWELL_S):
+                while await self.flush():
+                    pass
+        except (RedisAway, TimeoutError):
+            log.warning("%d streams could not be written to Redis to their end", len(self._open))
+
+    async def flush(self) -> bool:
+        """One round; returns whether there is more to do at once. Raises RedisAway. Cancelling is safe."""
+        now = asyncio.get_running_loop().time()
+        more, doubted = False, self.in_doubt
+        jobs: list[_Job] = []
+        try:
+            if doubted:  # with a new connection every log is looked at
+                await self._link.close()
+            await self._link.open()
+            if self._link.epoch != self._epoch:  # what was known of the ended ones is in doubt too
+                self._epoch = self._link.epoch
+                self._open = self._done | self._open
+                self._done = {}
+            some = iter(list(self._open.values()))
+            while batch := self._plan(some, now):
+                jobs += batch
+                for job in batch:
+                    job.shadowed.standing.doubt()
+                replies = await self._link.exchange([one for job in batch for one in job.commands], _PIPELINE_S)
+                more = self._learn(batch, replies, now) or more
+        except RedisAway:
+            self._tell(now, waits=bool(self._open), jobs=jobs)
+            raise
+        self._tell(now, waits=more, jobs=jobs)
+        self.in_doubt = self.in_doubt and not doubted
+        return more
+
+    def _plan(self, some: Iterator[_Shadowed], now: float) -> list[_Job]:
+        """What to send next, of these; nothing at their end."""
+        jobs: list[_Job] = []
+        size_bytes = 0
+        for shadowed in some:
+            memory = shadowed.memory
+            step = shadowed.standing.next(memory, self._epoch, now)
+            if step is None:
+                continue
+            job = self._job(shadowed, step, memory)
+            jobs.append(job)
+            size_bytes += len(job.commands[0][-1]) if step is Step.APPEND else 0  # type: ignore[arg-type]
+            if size_bytes >= _PIPELINE_BYTES or len(jobs) >= _PIPELINE_STREAMS:
+                break
+        return jobs
+
+    def _job(self, shadowed: _Shadowed, step: Step, memory: Memory) -> _Job:
+        standing, keys = shadowed.standing, shadowed.keys
+        match step:
+            case Step.LOOK:
+                return _Job(shadowed, step, memory, [look(keys)])
+            case Step.MAKE | Step.REMAKE:
+                commands = make(keys, shadowed.about, memory.first_id, anew=step is Step.REMAKE)
+                return _Job(shadowed, step, memory, commands)
+            case Step.APPEND:
+                frames = shadowed.frames.replay.after(standing.written_id, _ENTRY_BYTES)
+                first_id = standing.written_id + 1
+                commands = [append(keys, first_id, frames, memory.first_id)]
+                return _Job(shadowed, step, memory, commands, standing.written_id + len(frames))
+            case Step.CLOSE:
+                assert memory.ending is not None, "else it is not closed"
+                return _Job(shadowed, step, memory, close(keys, memory.ending, memory.last_id, self._replay_s))
+            case Step.REFRESH:
+                return _Job(shadowed, step, memory, live(keys, LIFE_S))
+
+    def _learn(self, jobs: Iterable[_Job], replies: list[Reply], now: float) -> bool:
+        """Takes in what came of it; returns whether something follows at once."""
+        more = False
+        place = 0
+        for job in jobs:
+            theirs = replies[place : place + len(job.commands)]
+            place += len(job.commands)
+            more = self._learn_one(job, theirs, now) or more
+        return more
+
+    def _learn_one(self, job: _Job, replies: list[Reply], now: float) -> bool:
+        standing, epoch = job.shadowed.standing, self._epoch
+        reply = replies[-1] if job.step in (Step.MAKE, Step.REMAKE) else replies[0]
+        refusals = [one for one in (*replies, *(reply if isinstance(reply, list) else ())) if _is_refusal(one)]
+        if refusals:
+            # Already there, or ended, is found out by a look. Anything else, such as a full Redis, lasts.
+            if any("equal or smaller" in str(one) for one in refusals):
+                return True
+            self._told.mirror_refused()
+            log.debug("Redis refused to keep a stream: %s", refusals[0])
+            return False
+        match job.step:
+            case Step.LOOK:
+                standing.looked(found(reply), job.memory, epoch)
+                if standing.fenced:
+                    self._forget_fenced(job.shadowed)
+            case Step.MAKE | Step.REMAKE:
+                standing.made(job.memory.first_id, epoch, now)
+            case Step.APPEND | Step.CLOSE if reply is None:
+                return True  # it is not there any more: look
+            case Step.APPEND:
+                standing.appended(job.last_id, epoch)
+                return job.last_id < job.memory.last_id or job.memory.ending is not None
+            case Step.CLOSE:
+                assert job.memory.ending is not None, "else it was not closed"
+                standing.closed(job.memory.ending, epoch)
+            case Step.REFRESH if not reply:
+                return True
+            case Step.REFRESH:
+                standing.refreshed(epoch, now)
+        if standing.done:
+            stream_id = job.shadowed.terms.stream_id
+            if self._open.pop(stream_id, None) is not None:
+                self._done[stream_id] = job.shadowed
+            return False
+        return job.step is not Step.REFRESH
+
+    def _forget_fenced(self, shadowed: _Shadowed) -> None:
+        log.warning("stream %s was ended by another process, which took this one for dead", shadowed.terms.stream_id)
+        self._fenced(shadowed.terms)
+
+    def _tell(self, now: float, *, waits: bool, jobs: Iterable[_Job]) -> None:
+        self._behind_since = (self._behind_since or now) if waits else None
+        lag_s = 0.0 if self._behind_since is None else now - self._behind_since
+        lost = healed = 0
+        for job in jobs:
+            standing = job.shadowed.standing
+            lost, healed = lost + standing.lost, healed + standing.healed
+            standing.lost = standing.healed = 0
+        self._told.mirrored(lag_s, lost, healed)
+
+
+def _is_refusal(reply: Reply) -> bool:
+    return isinstance(reply, RedisRefused)

@@ -1,0 +1,243 @@
+"""Connections to the fleet's Redis: one command pipeline at a time, a deadline for each, and nobody who waits is in the way.
+
+A connection belongs to one task, so that no reader who leaves ever cancels a command that is half-way: redis-py has to
+drop its connection then, and a thousand leaving readers would be a thousand new connections. Readers ask `Asks`, which
+sends what is asked meanwhile in one pipeline and lets each wait no longer than its deadline, also while Redis is frozen.
+
+The only module that imports redis-py: without `redis_url` it is not needed, and not imported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hiredis import pack_command
+from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+
+from ..settings import SettingsError
+from ..settings.fleet import RedisOptions
+from .contact import Contact, RedisAway, RedisRefused, ScriptUnknown
+
+log = logging.getLogger(__name__)
+
+Command = tuple[str | bytes | int, ...]
+# What Redis says to one command: bytes, a number, a list of those, None; or its refusal, as a value.
+Reply = Any
+
+# For connecting, with TLS and a password over a long way, in seconds. Whoever asks meanwhile does not wait for it.
+_CONNECT_S = 2.0
+# One pipeline of questions holds at most this many, so that its answers are read within a few milliseconds.
+_MOST_AT_ONCE = 500
+
+
+def connector(options: RedisOptions) -> Callable[[], AbstractConnection]:
+    """What makes connections as the settings say.
+
+    Raises:
+        SettingsError: they could never work.
+    """
+    try:
+        given: dict[str, Any] = dict(parse_url(options.redis_url))
+        if options.redis_password_file:
+            given["password"] = Path(options.redis_password_file).read_text("utf-8").strip()
+        kind = given.pop("connection_class", Connection)
+        if options.redis_ca_file:
+            given["ssl_ca_certs"] = options.redis_ca_file
+        # RESP2: no pushes between replies. `driver_info`: managed services forbid CLIENT SETINFO.
+        given |= {"socket_timeout": None, "socket_connect_timeout": _CONNECT_S, "protocol": 2, "driver_info": None}
+        kind(**given)
+    except (OSError, ValueError, TypeError, RedisError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        # Not the error's words: they may repeat the URL, which may hold the password.
+        raise SettingsError(f"redis_url: it cannot be used: {reason or type(error).__name__}") from None
+    return lambda: kind(**given)
+
+
+class Link:
+    """One connection, made when it is needed; only one task may use it.
+
+    Args:
+        connect: makes a connection that is not open yet.
+
+    Attributes:
+        epoch: which connection this is, from 1; 0 before the first. What was sent in an earlier one may never have arrived.
+        local_host: the address from which Redis is reached; empty until it is, or where that is no address.
+    """
+
+    def __init__(self, connect: Callable[[], AbstractConnection]) -> None:
+        self._connect = connect
+        self._connection: AbstractConnection | None = None
+        self.epoch = 0
+        self.local_host = ""
+
+    async def open(self) -> None:
+        """Connects, if it is not connected. Raises RedisAway. Cancelling is safe."""
+        if self._connection is not None:
+            return
+        connection = self._connect()
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                await connection.connect()  # type: ignore[no-untyped-call]  # redis-py's own
+        except (RedisError, OSError, TimeoutError) as error:
+            await _let_go(connection)
+            raise RedisAway(_told(error)) from None
+        except BaseException:
+            await _let_go(connection)
+            raise
+        self._connection = connection
+        self.epoch += 1
+        writer = connection._writer  # redis-py does not tell its socket's address in any other way
+        name = writer.get_extra_info("sockname") if writer is not None else None
+        self.local_host = name[0] if isinstance(name, tuple) else ""
+
+    async def exchange(self, commands: Sequence[Command], timeout_s: float) -> list[Reply]:
+        """Sends the commands in one pipeline, and returns a reply for each; a refusal is a value among them.
+
+        Args:
+            commands: at least one.
+            timeout_s: for all of it, but for connecting.
+
+        Raises:
+            RedisAway: it cannot be known which of them Redis has done. Cancelling drops the connection likewise.
+        """
+        await self.open()
+        connection = self._connection
+        assert connection is not None, "it is open"
+        try:
+            async with asyncio.timeout(timeout_s):
+                # hiredis packs in a tenth of the time that redis-py takes, which would be most of what the mirror costs.
+                await connection.send_packed_command(_packed(commands), check_health=False)
+                return [await self._reply(connection) for _ in commands]
+        except (RedisError, OSError, TimeoutError) as error:
+            await self._drop()
+            raise RedisAway(_told(error)) from None
+        except BaseException:
+            await self._drop()
+            raise
+
+    async def close(self) -> None:
+        """Closes the connection, and waits until it is closed. Idempotent."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await _let_go(connection, nowait=False)
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await _let_go(connection)
+
+    async def _reply(self, connection: AbstractConnection) -> Reply:
+        try:
+            reply = await connection.read_response(disable_decoding=True, disconnect_on_error=False)
+        except ReadOnlyError:  # a replica: what was the primary is elsewhere now
+            raise
+        except ResponseError as refused:
+            return _refused(refused)
+        if isinstance(reply, list):  # of a transaction
+            return [_refused(one) if isinstance(one, ResponseError) else one for one in reply]
+        return reply
+
+
+class Asks:
+    """What the process asks Redis: many askers, one connection, one pipeline at a time.
+
+    Args:
+        link: the connection.
+        contact: told whether Redis answers.
+        timeout_s: how long an asker waits.
+    """
+
+    def __init__(self, link: Link, contact: Contact, timeout_s: float) -> None:
+        self.link = link
+        self.contact = contact
+        self._reached = asyncio.Event()
+        self._timeout_s = timeout_s
+        self._waiting: deque[tuple[Command, asyncio.Future[Reply]]] = deque()
+        self._wake = asyncio.Event()
+
+    async def ask(self, *command: str | bytes | int, anyway: bool = False) -> Reply:
+        """Asks one thing.
+
+        Args:
+            command: with its arguments.
+            anyway: also while Redis is away, to find out whether it still is.
+
+        Raises:
+            RedisAway: it is away, or the answer did not come in time. RedisRefused: it refused.
+
+        Cancelling is safe; the command may be done all the same.
+        """
+        if self.contact.away and not anyway:
+            raise RedisAway("Redis is away")
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting.append((command, future))
+        self._wake.set()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                reply = await future
+        except TimeoutError:
+            raise RedisAway("Redis did not answer in time") from None
+        if isinstance(reply, RedisRefused):
+            raise reply
+        return reply
+
+    async def reached_from(self) -> str:
+        """Waits until Redis was reached; the address from which, empty over a unix socket. Cancelling is safe."""
+        await self._reached.wait()
+        return self.link.local_host
+
+    async def run(self) -> None:
+        """Answers whoever asks, until cancelled."""
+        now = asyncio.get_running_loop().time
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), _MOST_AT_ONCE))]
+                batch = [one for one in batch if not one[1].done()]  # who does not wait any more is not asked for
+                if not batch:
+                    continue
+                began = now()
+                try:
+                    replies = await self.link.exchange([command for command, _ in batch], self._timeout_s)
+                except RedisAway as away:
+                    self.contact.failed(str(away))
+                    for _, future in batch:
+                        if not future.done():
+                            future.set_exception(RedisAway(str(away)))
+                    continue
+                self._reached.set()
+                self.contact.succeeded(now(), now() - began)
+                for (_, future), reply in zip(batch, replies, strict=True):
+                    if not future.done():
+                        future.set_result(reply)
+
+
+def _refused(error: ResponseError) -> RedisRefused:
+    return ScriptUnknown() if isinstance(error, NoScriptError) else RedisRefused(str(error))
+
+
+def _packed(commands: Sequence[Command]) -> bytes:
+    return b"".join([pack_command(command) for command in commands])  # type: ignore[arg-type]  # its stub knows one item
+
+
+async def _let_go(connection: AbstractConnection, *, nowait: bool = True) -> None:
+    try:
+        await connection.disconnect(nowait=nowait)
+    except (RedisError, OSError) as error:
+        log.debug("a connection to Redis could not be closed: %s", type(error).__name__)
+
+
+def _told(error: BaseException) -> str:
+    """What went wrong, without an address or a password."""
+    cause = error.__cause__ or error.__context__
+    for one in (error, cause):
+        if isinstance(one, OSError) and one.strerror:
+            return one.strerror.lower()
+    return "it did not answer in time" if isinstance(error, TimeoutError) else type(error).__name__

@@ -1,0 +1,86 @@
+"""The section of the settings for a fleet: several processes, on any machines, that share one Redis."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from .sections import Names
+
+# Where other processes may be without a word: this machine, and the networks that nobody outside routes to (RFC 1918,
+# RFC 4193). Link-local addresses are not among them, because clouds tell secrets to whoever asks there.
+PRIVATE = ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7")
+
+
+def _check_networks(networks: tuple[str, ...]) -> tuple[str, ...]:
+    for network in networks:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            raise PydanticCustomError("network", "each must be a network such as 10.0.0.0/8 or fd00::/8") from None
+    return networks
+
+
+def _check_url(url: str) -> str:
+    if url and not url.startswith(("redis://", "rediss://", "unix://")):
+        raise PydanticCustomError("redis_url", "it must begin with redis://, rediss:// (TLS) or unix://")
+    return url
+
+
+@dataclass(frozen=True, slots=True)
+class RedisOptions:
+    """How the fleet's Redis, or Valkey, is reached."""
+
+    redis_url: Annotated[
+        str,
+        AfterValidator(_check_url),
+        Field(
+            description="the Redis that several processes share, such as redis://USER:PASSWORD@HOST:6379/0; empty for none"
+        ),
+    ] = field(default="", repr=False)
+    redis_password_file: Annotated[
+        str, Field(description="a file with its password, which then stands in no URL; empty for none")
+    ] = ""
+    redis_ca_file: Annotated[
+        str, Field(description="certificates that rediss:// trusts, in PEM; empty trusts the system's")
+    ] = ""
+    redis_prefix: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$", description="what every key begins with: one for each fleet")
+    ] = "slw"
+    # Nobody waits longer for Redis than a reader notices; a Redis on the same network answers in 1 ms.
+    redis_timeout_s: Annotated[
+        float, Field(gt=0, le=5, description="how long a reader waits for Redis at most, in seconds")
+    ] = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class FleetOptions(RedisOptions):
+    """How this process takes part in a fleet."""
+
+    redis_away: Annotated[
+        Literal["local", "closed"],
+        Field(description='new streams while Redis cannot be reached: "local" starts them, "closed" refuses them'),
+    ] = "local"
+    # Four commands a second and stream: what a process that is killed takes with it is a quarter of a second of text.
+    mirror_s: Annotated[
+        float,
+        Field(ge=0.02, le=10, description="how long a resumable stream's text may be on its way to Redis, in seconds"),
+    ] = 0.25
+    peer_host: Annotated[
+        str, Field(description="address on which other processes reach this one; empty is that which reaches Redis")
+    ] = ""
+    peer_port: Annotated[
+        int, Field(ge=0, le=65535, description="its port, counted up by each worker; 0 takes a free one")
+    ] = 0
+    peer_networks: Annotated[
+        Names,
+        AfterValidator(_check_networks),
+        Field(description="where other processes may be: addresses elsewhere, which Redis names, are not connected to"),
+    ] = PRIVATE
+    fleet_secret_file: Annotated[
+        str, Field(description="a file with what the processes prove themselves by; empty keeps one in Redis")
+    ] = ""

@@ -1,0 +1,184 @@
+"""Carries a request to another process, and its answer back, with no more on the way than the reader's own bounds allow."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+import aiohttp
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
+from yarl import URL
+
+from ..errors import NotFound
+from ..settings.sections import SendBuffers
+from .entrance import BODY
+from .readers import bound_buffers
+
+log = logging.getLogger(__name__)
+
+# Says that a chat's newer question is why its older answer is to stop.
+NEWER = "X-Sluiceway-Newer"
+# What a process answers that was not asked by one of its fleet, or asked for another one that it took the port of.
+MISDIRECTED = 421
+_OF_A_CALLER = ("Authorization", "x-api-key")
+# A process that does not answer in this many seconds is not waited for, because the question is waiting.
+_TELLING_S = 1.0
+# A process on another machine that lives takes a connection in this many seconds, and begins to answer in these; else its
+# streams are read from Redis.
+_CONNECT_S = 1.0
+_HEAD_S = 1.0
+# Without a byte for this long, in seconds, it is looked whether the other process still lives.
+_SILENT_S = 2.0
+_HOP_BY_HOP = frozenset(
+    name.lower() for name in (hdrs.CONNECTION, hdrs.KEEP_ALIVE, hdrs.TRANSFER_ENCODING, hdrs.CONTENT_LENGTH, hdrs.HOST)
+)
+
+Reply = web.StreamResponse | NotFound
+
+
+class Misdirected(aiohttp.ClientError):
+    """The process there is not the one that was meant."""
+
+
+async def _for_ever() -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where another process listens.
+
+    Attributes:
+        path: of its unix socket; empty where it is reached by TCP.
+        host, port: otherwise.
+        headers: what it is told beside the request's own, by the request's method and target.
+        lives: whether it still lives; asked when it is silent.
+    """
+
+    path: str = ""
+    host: str = ""
+    port: int = 0
+    headers: Callable[[str, str], Mapping[str, str]] = lambda _method, _target: {}
+    lives: Callable[[], Awaitable[bool]] = field(default=_for_ever)
+
+    @property
+    def url(self) -> str:
+        """What its URLs begin with."""
+        if self.path:
+            return "http://worker"
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+
+
+class Carrier:
+    """Carries requests to other processes.
+
+    Args:
+        buffers: the bounds towards a reader whose stream is passed through.
+        relayed: told of each reader that begins and ends to be served like this, as +1 and -1.
+    """
+
+    def __init__(self, buffers: SendBuffers, relayed: Callable[[int], None] = lambda _change: None) -> None:
+        self._buffers = buffers
+        self._relayed = relayed
+        self._sessions: dict[str, aiohttp.ClientSession] = {}  # by the path of the socket; one for all that have none
+
+    async def close(self) -> None:
+        """Closes the connections to the others."""
+        for session in self._sessions.values():
+            await session.close()
+
+    async def pass_on(self, request: web.Request, place: Place) -> Reply:
+        """The answer from the process there.
+
+        Raises:
+            ClientError, TimeoutError: there is none, or it is another one. Cancelling closes the way to it.
+        """
+        headers = CIMultiDict((key, value) for key, value in request.headers.items() if key.lower() not in _HOP_BY_HOP)
+        headers.update(place.headers(request.method, request.path_qs))
+        url = URL(place.url + request.path_qs, encoded=True)
+        async with AsyncExitStack() as stack:
+            asking = self._session(place).request(request.method, url, headers=headers, data=request.get(BODY))
+            async with asyncio.timeout(None if place.path else _CONNECT_S + _HEAD_S):
+                theirs = await stack.enter_async_context(asking)
+            if theirs.status == MISDIRECTED:
+                raise Misdirected
+            if theirs.status == 404:
+                return NotFound("no stream of yours has this id")
+            ours = web.StreamResponse(status=theirs.status, reason=theirs.reason)
+            ours.headers.extend((k, v) for k, v in theirs.headers.items() if k.lower() not in _HOP_BY_HOP)
+            if theirs.content_type != "text/event-stream":
+                return web.Response(status=theirs.status, headers=ours.headers, body=await theirs.read())
+            self._relayed(1)
+            try:
+                await self._relay(request, theirs, ours, place)
+            finally:
+                self._relayed(-1)
+            return ours
+
+    async def _relay(
+        self, request: web.Request, theirs: aiohttp.ClientResponse, ours: web.StreamResponse, place: Place
+    ) -> None:
+        bound_buffers(request, self._buffers)
+        writer = await ours.prepare(request)
+        assert writer is not None, "it is prepared once"
+        try:
+            while data := await _next(theirs.content, place):
+                await ours.write(data)
+                await writer.drain()
+        except aiohttp.ClientError:
+            # The owner died. The reader learns it from an end without a last event, and comes back.
+            log.info("a stream that was passed through broke off, from %s", place.path or "another process")
+            ours.force_close()
+
+    async def tell_of_newer(self, request: web.Request, path: str, place: Place) -> None:
+        """Tells the process there to stop a chat's answer, because its next question has come; one that is gone is skipped.
+
+        Args:
+            request: the next question; its caller's key goes along.
+            path: that stops the answer.
+            place: where the answer may run.
+
+        Cancelling is safe.
+        """
+        headers = {name: request.headers[name] for name in _OF_A_CALLER if name in request.headers}
+        headers |= {**place.headers("POST", path), NEWER: "1"}
+        try:
+            async with asyncio.timeout(_TELLING_S):
+                async with self._session(place).post(URL(place.url + path, encoded=True), headers=headers):
+                    pass
+        except (aiohttp.ClientError, TimeoutError):
+            log.info("%s could not be told of a chat's newer question", place.path or "another process")
+
+    def _session(self, place: Place) -> aiohttp.ClientSession:
+        session = self._sessions.get(place.path)
+        if session is None:
+            # No connection is kept, because one whose other end has left while it was idle would fail the next request.
+            connector = (
+                aiohttp.UnixConnector(place.path, limit=0, force_close=True)
+                if place.path
+                else aiohttp.TCPConnector(limit=0, force_close=True)
+            )
+            session = self._sessions[place.path] = aiohttp.ClientSession(
+                connector=connector,
+                read_bufsize=self._buffers.send_buffer_bytes,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=5 if place.path else _CONNECT_S),
+                auto_decompress=False,
+            )
+        return session
+
+
+async def _next(content: aiohttp.StreamReader, place: Place) -> bytes:
+    """What comes next; empty at the end. Raises ClientError where the other process is gone, also without a word."""
+    if place.path:  # the kernel tells at once when a process of this machine ends
+        return await content.readany()
+    while True:
+        try:
+            async with asyncio.timeout(_SILENT_S):
+                return await content.readany()
+        except TimeoutError:
+            if not await place.lives():
+                raise aiohttp.ClientConnectionError("it is gone") from None

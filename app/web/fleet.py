@@ -1,0 +1,134 @@
+"""Puts the parts of a fleet together, where there is one: imported only with `redis_url`, and redis-py with it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from socket import socket
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from ..answer.outcome import Outcome
+from ..fleet.contact import Contact
+from ..fleet.errors import FleetAway, OwnerLost
+from ..fleet.limits import FleetLimits
+from ..fleet.logs import Logs
+from ..fleet.member import Member
+from ..fleet.mirror import Mirror
+from ..fleet.names import Keys, id_prefix
+from ..fleet.redis_link import Asks, Link, connector
+from ..settings import Settings
+from ..streams.archive import Shadow
+from ..streams.registry import Streams
+from ..streams.terms import Terms
+from ..telemetry.fleet import FleetMetrics
+from .carrying import Carrier
+from .copies import Copies
+from .elsewhere import InFleet
+from .entrance import Entrance, Route
+from .opening import Opener
+from .peers import keep_listening, peers_app
+from .tasks import beside
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Fleet:
+    """This process's part in the fleet: a `Part`.
+
+    Attributes:
+        id_prefix: what the ids of its streams begin with.
+        shadow: the mirror of its streams.
+        limits: where limits and budgets are kept.
+        member: this process.
+        metrics: what is told of it.
+    """
+
+    id_prefix: str
+    shadow: Shadow | None
+    limits: FleetLimits | None
+    member: Member
+    metrics: FleetMetrics
+    _asks: Asks
+    _logs: Logs
+    _settings: Settings
+    _worker: int
+    _in_doubt: Callable[[], bool]
+    _streams: Streams | None = None  # once they are there
+
+    def check_start(self) -> None:
+        """Raises FleetAway where no stream may be started now."""
+        if self.member.contact.away and self._settings.fleet.redis_away == "closed":
+            raise FleetAway("Redis cannot be reached, and nothing is started without it", retry_after_s=1.0)
+
+    def readiness(self) -> tuple[int, str]:
+        """Whether Redis is there; without it only who wants no streams then is not ready."""
+        if not self.member.contact.away:
+            return 200, ""
+        return (503 if self._settings.fleet.redis_away == "closed" else 200), "Redis is away\n"
+
+    def relayed(self, change: int) -> None:
+        """A reader begins (+1) or ends (-1) to be served by another process through this one."""
+        self.metrics.relayed(change)
+
+    def elsewhere(self, opener: Opener, carrier: Carrier) -> InFleet:
+        """What finds other processes' streams."""
+        told = (self.metrics.copied, self.metrics.owner_lost)
+        copies = Copies(opener, self._logs, self.member, self._settings.streams.heartbeat_s, told)
+        return InFleet(self.member, self._logs, copies, carrier)
+
+    def peers(self, streams: Streams, entrance: Entrance, routes: Iterable[Route]) -> web.Application:
+        """What other processes reach."""
+        self._streams = streams
+        return peers_app(self.member, self._in_doubt, entrance, routes)
+
+    async def keep_listening(self, serve: Callable[[socket], Awaitable[object]]) -> None:
+        """Opens the port of that, until cancelled."""
+        options = self._settings.fleet
+        port = options.peer_port and options.peer_port + self._worker
+        await keep_listening(self.member, (options.peer_host, port), self._asks.reached_from, serve)
+
+    def fenced(self, terms: Terms) -> None:
+        """Another process has taken this one for dead and ended the stream: Claude is let go of, the reader told the same."""
+        session = self._streams.live.get(terms.stream_id) if self._streams is not None else None
+        if session is not None:
+            session.stop(Outcome.FENCED, OwnerLost(session.replay.last_id))
+
+
+@asynccontextmanager
+async def joined(settings: Settings, worker: int, registry: CollectorRegistry) -> AsyncIterator[Fleet]:
+    """Takes part in the fleet; when the block is left, what its streams have written is in Redis, and its lease given back.
+
+    Args:
+        settings: how.
+        worker: this process's number among the workers of its machine.
+        registry: where the metrics live.
+
+    Raises:
+        SettingsError: it cannot be done like this. That Redis is away is none.
+    """
+    options = settings.fleet
+    connect = connector(options)
+    metrics = FleetMetrics(registry)
+    asks = Asks(Link(connect), Contact(metrics.redis_away, metrics.redis_took), options.redis_timeout_s)
+    keys = Keys(options.redis_prefix)
+    member = Member(asks, keys, options)
+    logs = Logs(member)
+    fenced: Callable[[Terms], None] = lambda terms: fleet.fenced(terms)  # noqa: E731
+    mirror = Mirror(Link(connect), keys, (options.mirror_s, settings.replay.replay_s), fenced, metrics)
+    limits = FleetLimits(asks, options.redis_prefix, member.incarnation)
+    prefix = id_prefix(worker, member.incarnation)
+    fleet = Fleet(prefix, mirror, limits, member, metrics, asks, logs, settings, worker, lambda: mirror.in_doubt)
+    async with (
+        beside(asks.run()),
+        beside(member.run()),
+        beside(member.watch_sleep(mirror.look_anew)),
+        beside(logs.run()),
+        beside(mirror.run()),
+    ):
+        yield fleet
+    await asks.link.close()

@@ -1,0 +1,113 @@
+"""Processes of a fleet that die, or seem to: what their readers are told elsewhere, and what a process is told that was not dead."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from app.tools.simulator.server import Simulator
+from tests.service.test_fleet import ids, last_event
+from tests.support.process import Service, Start
+from tests.support.readers import eventually
+from tests.support.redis_server import RedisServer, redis_server
+from tests.support.scrape import scrape_of
+
+pytestmark = pytest.mark.timeout(240)
+
+# A lease lasts 3 s, and whoever finds none must have had contact himself for as long, and a beat.
+JUDGES_AFTER_S = 4.5
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with redis_server(tmp_path) as server:
+        yield server
+
+
+async def fleet(start: Start, simulator: Simulator, redis: RedisServer, count: int) -> list[Service]:
+    environ = {
+        "ANTHROPIC_BASE_URL": simulator.url,
+        "SLUICEWAY_REDIS_URL": redis.url,
+        "SLUICEWAY_REDIS_TIMEOUT_S": "5",  # a busy machine is no dead Redis
+    }
+    ports = ("--port", "0", "--admin-port", "0")
+    started = await asyncio.gather(*(start(*ports, environ=environ) for _ in range(count)))
+    # Each has said where it is reached.
+    await eventually(lambda: sum(key.endswith(":p") for key in redis.names()) == count)
+    await asyncio.sleep(JUDGES_AFTER_S)  # real time: Redis's own clock ends a lease
+    return started
+
+
+async def asked(client: aiohttp.ClientSession, service: Service) -> aiohttp.ClientResponse:
+    body = {"prompt": "{{tokens=5000 rate=50}}", "resumable": True}
+    reader = await client.post(f"{service.url}/api/stream", json=body)
+    assert reader.status == 200
+    await reader.content.readuntil(b"id: 25\n")
+    return reader
+
+
+async def test_a_dead_processs_readers_get_all_that_was_written_then_one_end_the_same_for_all(
+    start: Start, simulator: Simulator, redis: RedisServer, client: aiohttp.ClientSession
+) -> None:
+    dead, b, c = await fleet(start, simulator, redis, 3)
+    reader = await asked(client, dead)
+    path = f"/api/stream/{reader.headers['X-Stream-Id']}"
+    dead.kill()
+    died_at = time.monotonic()
+    ends = []
+    for service, last_id in ((b, 0), (c, 4), (b, 10_000)):
+        async with client.get(service.url + path, headers={"Last-Event-ID": str(last_id)}) as rest:
+            raw = await rest.read()
+        assert ids(raw) == list(range(last_id + 1, last_id + 1 + len(ids(raw))))
+        ends.append(last_event(raw))
+        if last_id == 0:
+            print(f"told after {time.monotonic() - died_at:.2f} s")
+            assert len(ids(raw)) >= 20
+            assert ends[0]["last_id"] == ids(raw)[-1]
+    assert ends[0] == ends[1] == ends[2]
+    assert (ends[0]["type"], ends[0]["retryable"], ends[0]["complete"]) == ("worker_lost", True, False)
+    assert redis.without_expiry() == []
+    assert sum([(await scrape_of(one.admin_url)).value("fleet_lost_streams_total") for one in (b, c)]) == 1
+
+
+async def test_a_process_that_was_taken_for_dead_lets_go_of_claude_and_tells_the_same_end(
+    start: Start, simulator: Simulator, redis: RedisServer, client: aiohttp.ClientSession
+) -> None:
+    zombie, other = await fleet(start, simulator, redis, 2)
+    reader = await asked(client, zombie)
+    os.kill(zombie.process.pid, signal.SIGSTOP)
+    try:
+        async with client.get(f"{other.url}/api/stream/{reader.headers['X-Stream-Id']}") as rest:
+            end = last_event(await rest.read())
+        assert end["type"] == "worker_lost"
+    finally:
+        os.kill(zombie.process.pid, signal.SIGCONT)
+    told = last_event(await reader.read())
+    assert (told["type"], told["complete"]) == ("worker_lost", False)
+    await eventually(lambda: not any(book.live for book in simulator.books))
+    scrape = await scrape_of(zombie.admin_url)
+    assert scrape.value("streams_total", outcome="fenced") == 1
+
+
+async def test_redis_that_was_away_for_longer_than_a_lease_has_killed_nobody(
+    start: Start, simulator: Simulator, redis: RedisServer, client: aiohttp.ClientSession
+) -> None:
+    a, b = await fleet(start, simulator, redis, 2)
+    reader = await asked(client, a)
+    path = f"/api/stream/{reader.headers['X-Stream-Id']}"
+    redis.send(signal.SIGSTOP)
+    await asyncio.sleep(5)
+    redis.send(signal.SIGCONT)
+    through = await client.get(b.url + path)  # at once, while no lease is there
+    await through.content.readuntil(b"id: 60\n")
+    async with client.post(f"{b.url}{path}/stop", json={"stop_token": reader.headers["X-Stop-Token"]}) as stopped:
+        assert await stopped.json() == {"stopped": True}
+    assert last_event(await through.read())["type"] == "stopped"
+    reader.close()
