@@ -76,7 +76,13 @@ build/mutants/.lib: tests/mutants/requirements.lock | $(VENV)/.tests
 mutants: build/mutants/.lib ## Change one thing at a time in the rules and name what no test notices (an hour)
 	PYTHONPATH=$(abspath build/mutants/lib) nice -n 10 $(BIN)/python -m tests.mutants.run $(ARGS)
 
-soak: $(VENV)/.tests system ## Run the tests that take longer than `make test` may
+# What asks for everything that openapi.json describes, as its lock has it: too heavy for .venv.
+build/openapi/.py: tests/openapi/requirements.lock
+	$(PYTHON) -m venv --clear build/openapi/py
+	build/openapi/py/bin/python -m pip install --quiet --no-deps --only-binary :all: --require-hashes -r tests/openapi/requirements.lock
+	@touch $@
+
+soak: $(VENV)/.tests build/openapi/.py system ## Run the tests that take longer than `make test` may
 	$(BIN)/python -m pytest -m soak --timeout 1800
 
 client: $(VENV)/.service ## Pack the browser's client for npm: build/sluiceway-client-VERSION.tgz
@@ -135,6 +141,7 @@ lock: ## Pin what pyproject.toml asks for, with hashes, for every Python; ARGS=-
 	$(COMPILE) $(ARGS) -c tests/requirements.lock -o tests/mutants/requirements.lock tests/mutants/requirements.in
 	$(COMPILE) $(ARGS) -o tests/clients/matrix/requirements.lock tests/clients/matrix/requirements.in
 	$(COMPILE) $(ARGS) -o tests/bench/peers/requirements.lock tests/bench/peers/requirements.in
+	$(COMPILE) $(ARGS) -o tests/openapi/requirements.lock tests/openapi/requirements.in
 
 COMPILE = build/lock/bin/uv pip compile --quiet --python build/lock/bin/python --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
