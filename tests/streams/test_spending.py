@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import random
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from tests.support.budgets import MODEL, NOW, TOKEN, Bank, answer, bank, poor
 from tests.support.clock import jumping
 from tests.support.connections import FakeConnection
 from tests.support.fakes import event, text
+from tests.support.tickets import admitted
 
 
 async def run_out(kept: Bank, sessions: list[Session], within_s: float = 600) -> None:
@@ -77,6 +80,37 @@ async def test_readers_who_stall_are_held_for_and_the_budget_is_kept_all_the_sam
         ]
         await run_out(kept, sessions)
         assert {session.outcome for session in sessions} == {Outcome.BUDGET}
+        assert 0.095 <= kept.store.spent_usd <= 0.10, kept.store.spent_usd
+
+
+async def _comes_back(kept: Bank, session: Session, connection: FakeConnection, seed: int) -> int:
+    """Reads a stream whose connection breaks again and again, until it has ended; returns how often it came back."""
+    rng = random.Random(seed)
+    for count in itertools.count():
+        await connection.over.wait()
+        if session.outcome is not None:
+            return count
+        session.lost(connection)
+        await asyncio.sleep(rng.uniform(0, 0.3))
+        if session.outcome is not None:
+            return count
+        connection = FakeConnection(connection.sent_id, cut_at=rng.randrange(40, 120))
+        await kept.opened.streams.resume(session.terms.stream_id, poor(0.10), connection, admitted)
+    raise AssertionError
+
+
+@pytest.mark.slow
+@jumping
+async def test_readers_who_come_and_go_spend_their_budget_no_further_than_those_who_stay() -> None:
+    async with bank() as kept, asyncio.TaskGroup() as tasks:
+        readers, sessions = [], []
+        for place, rate in enumerate(RATES["slow"]):
+            connection = FakeConnection(cut_at=40 + 3 * place)
+            sessions.append(await kept.stream(poor(0.10), list(answer(rate, 120)), connection, policy=Policy.GRACE))
+            readers.append(tasks.create_task(_comes_back(kept, sessions[-1], connection, place)))
+        await run_out(kept, sessions)
+        assert {session.outcome for session in sessions} == {Outcome.BUDGET}
+        assert sum([await reader for reader in readers]) > 50, "hardly any came back"
         assert 0.095 <= kept.store.spent_usd <= 0.10, kept.store.spent_usd
 
 
