@@ -71,8 +71,9 @@ def test_what_is_booked_leaves_what_is_held_and_what_is_to_stay_free() -> None:
     hold.charge(200)
     assert day.book(keep_free=250) == 200
     assert (day.drawn, day.charged, day.held, day.free) == (350, 0, 100, 250)
+    hold.charge(230)  # meanwhile, before the booking fails
     day.unbook(200)
-    assert (day.drawn, day.charged, day.free) == (550, 200, 250)
+    assert (day.drawn, day.charged, day.held, day.free) == (550, 230, 70, 250)
 
 
 def test_a_new_day_is_whole_and_owes_what_is_held() -> None:
