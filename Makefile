@@ -137,7 +137,8 @@ lock: ## Pin what pyproject.toml asks for, with hashes, for every Python; ARGS=-
 	$(PYTHON) -m venv --clear build/lock
 	build/lock/bin/python -m pip install --quiet uv
 	$(COMPILE) $(ARGS) -o requirements.lock pyproject.toml
-	$(COMPILE) $(ARGS) --extra test -c requirements.lock -o tests/requirements.lock pyproject.toml
+	$(COMPILE) $(ARGS) --extra otel --extra redis -c requirements.lock -o config/container.lock pyproject.toml
+	$(COMPILE) $(ARGS) --extra test --extra otel --extra redis -c config/container.lock -o tests/requirements.lock pyproject.toml
 	$(COMPILE) $(ARGS) -c tests/requirements.lock -o tests/mutants/requirements.lock tests/mutants/requirements.in
 	$(COMPILE) $(ARGS) -o tests/clients/matrix/requirements.lock tests/clients/matrix/requirements.in
 	$(COMPILE) $(ARGS) -o tests/bench/peers/requirements.lock tests/bench/peers/requirements.in

@@ -19,9 +19,11 @@ from tests.support.locks import HERE, Pin, holds, read
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 SERVICE = PROJECT["project"]["dependencies"]
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+CONTAINER = SERVICE + EXTRAS["otel"] + EXTRAS["redis"]
 # Tests build the package without a network, so what building needs is locked with what they need themselves.
-TESTS = SERVICE + PROJECT["project"]["optional-dependencies"]["test"] + PROJECT["build-system"]["requires"]
-LOCKS = {"requirements.lock": SERVICE, "tests/requirements.lock": TESTS}
+TESTS = CONTAINER + EXTRAS["test"] + PROJECT["build-system"]["requires"]
+LOCKS = {"requirements.lock": SERVICE, "config/container.lock": CONTAINER, "tests/requirements.lock": TESTS}
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
 
@@ -87,8 +89,10 @@ def test_what_a_lock_pins_for_this_python_is_installed(lock: str) -> None:
 
 
 def test_the_service_runs_with_the_versions_it_is_tested_with() -> None:
-    service, tests = ({(pin.name, pin.version) for pin in read((ROOT / lock).read_text("utf-8"))} for lock in LOCKS)
-    assert service <= tests
+    service, container, tests = (
+        {(pin.name, pin.version) for pin in read((ROOT / lock).read_text("utf-8"))} for lock in LOCKS
+    )
+    assert service <= container <= tests
 
 
 @pytest.mark.parametrize("lock", LOCKS)

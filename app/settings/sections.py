@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
@@ -39,12 +40,27 @@ def _check_pepper(pepper: str) -> str:
     return pepper
 
 
+def _check_collector(url: str) -> str:
+    if url:
+        try:
+            parts = urlsplit(url)
+            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # a port or an address that is none
+            good = False
+        if not good or not url.isascii() or not url.isprintable() or set("@?# ") & set(url):
+            raise PydanticCustomError(
+                "url", "it must be http:// or https:// with a host, and hold no key and no question"
+            )
+    return url
+
+
 # The fields of bodies to /api that are the service's own, beside the Messages API's.
 OWN_FIELDS = frozenset({"prompt", "resumable", "policy", "grace_s", "credits", "betas"})
 # A list in the file; in the environment and on the command line its items are separated by commas.
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Keys = Annotated[Names, AfterValidator(_check_keys)]
 Pepper = Annotated[str, AfterValidator(_check_pepper)]
+Collector = Annotated[str, AfterValidator(_check_collector)]
 Host = Annotated[str, AfterValidator(_without_brackets)]
 
 
@@ -360,3 +376,9 @@ class Logs:
         Literal["auto", "human", "json"],
         Field(description="lines for people, or JSON; auto: for people on a terminal, else JSON"),
     ] = "auto"
+    otlp_endpoint: Annotated[
+        Collector,
+        Field(
+            description='collector that a span of each answer is sent to, such as "http://127.0.0.1:4318"; empty for none'
+        ),
+    ] = ""

@@ -15,6 +15,7 @@ from ..answer.transcript import Transcript
 from ..errors import SluicewayError, UpstreamError
 from ..money.entry import Entry
 from ..money.ledger import Ledger
+from ..telemetry.ending import Ending, log_ending
 from ..telemetry.observer import Observer
 from .limiter import Ticket
 
@@ -35,16 +36,19 @@ class Page:
     Attributes:
         account: the ledger's; read it, the page feeds it.
         ticket: what was taken for the stream at its admission; the page settles it.
+        first_token_s: when the first token was handed to the reader, in seconds since the request; None before.
+        claude_request_id: Claude's id for the request, where it is known.
     """
 
     __slots__ = (
         "_books",
         "_closing_since",
-        "_first_token_due",
         "_last_batch_at",
         "_loop",
         "_meter",
         "account",
+        "claude_request_id",
+        "first_token_s",
         "ticket",
         "transcript",
     )
@@ -54,7 +58,8 @@ class Page:
         self.ticket = ticket
         self._meter = ticket.meter
         self._loop = asyncio.get_running_loop()  # asked for once: in Python 3.11 each time is a system call
-        self._first_token_due = True
+        self.first_token_s: float | None = None
+        self.claude_request_id: str | None = None
         self._last_batch_at: float | None = None  # of the attached reader
         self._closing_since: float | None = None  # when the connection to Claude was told to close
         self.transcript = None if books.recount is None else Transcript()  # only where it may be counted anew
@@ -74,9 +79,9 @@ class Page:
         """Characters reached the reader's connection."""
         if chars:
             self.account.delivered(**chars)
-            if self._first_token_due:
-                self._first_token_due = False
-                self._books.observer.first_token(self._loop.time() - self.account.opened_at)
+            if self.first_token_s is None:
+                self.first_token_s = self._loop.time() - self.account.opened_at
+                self._books.observer.first_token(self.first_token_s)
 
     def batch(self, size_bytes: int) -> None:
         """A batch was written and drained."""
@@ -149,15 +154,22 @@ class Books:
         observer: told of all that happens to streams.
         upstream: whose prices and way of billing apply.
         recount: counts an aborted answer's text anew before it is booked; None leaves the estimate.
+        trace: told of every answer that has ended, as it is without a recount, such as what makes its span; None for none.
     """
 
     def __init__(
-        self, ledger: Ledger, observer: Observer, upstream: str = "anthropic", recount: Recount | None = None
+        self,
+        ledger: Ledger,
+        observer: Observer,
+        upstream: str = "anthropic",
+        recount: Recount | None = None,
+        trace: Callable[[Ending], None] | None = None,
     ) -> None:
         self.ledger = ledger
         self.observer = observer
         self.upstream = upstream
         self.recount = recount
+        self._trace = trace
         self._said: set[str] = set()  # remarks on the sums, each in the log once
         self._recounts = asyncio.TaskGroup()
 
@@ -185,6 +197,15 @@ class Books:
             log.exception("an answer could not be counted anew")
         finally:
             self.book(entry)
+
+    def tell(self, ending: Ending) -> None:
+        """Tells the log, and whoever traces, of an answer that has ended. Never raises."""
+        try:
+            log_ending(ending)
+            if self._trace is not None:
+                self._trace(ending)
+        except Exception:
+            log.exception("the end of an answer of %s could not be told", ending.entry.model)
 
     def book(self, entry: Entry) -> None:
         """Tells of a settled stream, and says once what an operator should know of the sums."""

@@ -26,14 +26,13 @@ from ..errors import (
     UpstreamError,
 )
 from ..flow.relay import Source
-from ..money.ledger import Account
 from ..settings.sections import StreamBounds
 from ..wire import WireFormat
 from .archive import Archive, Kept
-from .books import Books
+from .books import Books, Page
 from .connection import Connection
 from .delivery import Frames
-from .end_line import log_end
+from .endings import ending_of, ending_of_whole
 from .limiter import Ticket
 from .meter import Running
 from .replay import Replay
@@ -183,8 +182,13 @@ class Streams:
         return session
 
     @asynccontextmanager
-    async def whole(self, model: str, max_tokens: int, ticket: Ticket) -> AsyncIterator[Account]:
+    async def whole(self, terms: Terms, max_tokens: int, ticket: Ticket) -> AsyncIterator[Page]:
         """Books an answer that comes whole: settled when the block is left, whatever ends it, and its ticket with it.
+
+        Args:
+            terms: what it was asked for with, without an id: it is no stream.
+            max_tokens: the request's own bound.
+            ticket: what was taken for it.
 
         Raises:
             Draining: none is asked for any more. Overloaded: there is no room for one more.
@@ -192,8 +196,9 @@ class Streams:
             not foreseen.
         """
         self.check_room()
-        page = self._books.open(model, max_tokens, ticket)
+        page = self._books.open(terms.model, max_tokens, ticket)
         outcome = Outcome.INTERNAL_ERROR
+        failure: SluicewayError | None = None
         limit = asyncio.timeout(None)
         cuts: list[EndedError] = []
 
@@ -206,10 +211,10 @@ class Streams:
         ticket.begin(Running(page.account, lambda: True, cut))
         try:
             async with limit:
-                yield page.account
+                yield page
             outcome = Outcome.COMPLETED
         except SluicewayError as error:
-            outcome = page.failed(error)
+            failure, outcome = error, page.failed(error)
             raise
         except asyncio.CancelledError:
             outcome = Outcome.DISCONNECTED
@@ -221,11 +226,14 @@ class Streams:
                     raise cuts[0] from None
                 raise ShuttingDown("the service is shutting down", retry_after_s=1.0) from None
             log.exception("an answer that was asked for whole failed")
-            raise InternalError("the service failed; its log has the cause") from error
+            failure = InternalError("the service failed; its log has the cause")
+            raise failure from error
         finally:
             self._whole.discard(limit)
             self._check_idle()
-            page.settle(outcome)
+            entry = page.settle(outcome)
+            if entry is not None:
+                self._books.tell(ending_of_whole(terms, page, entry, failure))
 
     def unbooked_failed(self, error: UpstreamError) -> None:
         """What no page of the books was opened for, such as a request that passes, failed on Claude's side."""
@@ -383,7 +391,7 @@ class Streams:
             self._archive.append(terms, session.asked.frames)
         entry = session.page.settle(outcome)
         if entry is not None:
-            log_end(session, entry)
+            self._books.tell(ending_of(session, entry))
 
 
 def _check_place(replay: Replay, frame_id: int) -> None:

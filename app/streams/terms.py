@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ..access.callers import Caller
+from ..telemetry.trace_parent import TraceParent
 
 # Bytes of chance in an id or a token, 144 bits: nobody guesses one, and no two streams ever meet.
 _CHANCE_BYTES = 18
@@ -26,7 +27,7 @@ class Terms:
     """What one stream was asked for with.
 
     Attributes:
-        stream_id: unguessable, told to the reader.
+        stream_id: unguessable, told to the reader; empty for an answer that comes whole.
         caller: who asked, as a name that gives no key away; only the same caller may come back.
         model: the model asked for.
         policy: what happens when the reader is lost.
@@ -36,6 +37,7 @@ class Terms:
         subject: whom it is for, of the caller's own users; empty for the caller itself.
         token_id: of the browser token that it was asked for with; empty for none.
         request_id: our own, of the request that asked; empty where none did.
+        parent: the caller's span that the request was made in; None for none.
         commits_early: silence before Claude's first event is broken by a sign of life, which commits the status.
     """
 
@@ -49,6 +51,7 @@ class Terms:
     subject: str = ""
     token_id: str = ""
     request_id: str = ""
+    parent: TraceParent | None = None
     commits_early: bool = True
 
 

@@ -63,6 +63,7 @@ from .plain_api import PlainApi
 from .probe import Probes
 from .refusals import Refusals
 from .response_headers import guard_response
+from .spans import spans
 from .tasks import beside
 
 log = logging.getLogger(__name__)
@@ -234,8 +235,9 @@ async def _streams(
         file = LedgerFile(Path(settings.costs.ledger_file), ledger)
         file.load(asyncio.get_running_loop().time())
         await stack.enter_async_context(beside(file.keep()))
+    trace = await stack.enter_async_context(spans(settings.logs.otlp_endpoint, claude.identity.base_url))
     books = await stack.enter_async_context(
-        Books(ledger, metrics, settings.costs.upstream, _reconcile(settings, claude))
+        Books(ledger, metrics, settings.costs.upstream, _reconcile(settings, claude), trace)
     )
     return await stack.enter_async_context(
         Streams(

@@ -28,7 +28,7 @@ from ..upstream.headers import headers_down
 from ..wire.messages import MessagesFormat, events_of
 from .bodies import decoded
 from .entrance import BODY, CALLER, Body, Route
-from .opening import Opener, Wanted
+from .opening import Opener, Wanted, terms_of
 from .operation import Answer, Operation
 from .requests import parse_messages_request
 from .slashes import one_slash
@@ -75,12 +75,14 @@ class MessagesApi:
         self.opener.streams.check_room()
         asking = Asking(request[CALLER], asked.model, asked.max_tokens, request[BODY], whole=True)
         ticket = await self.opener.limiter.admit(asking)
-        async with settled(ticket), self.opener.streams.whole(asked.model, asked.max_tokens, ticket) as account:
+        terms = terms_of(request, asked.model)
+        async with settled(ticket), self.opener.streams.whole(terms, asked.max_tokens, ticket) as page:
             answer = await self._ask(request)
+            page.claude_request_id = answer.headers.get("request-id")
             events, error = self._events_of(answer)
             for event in events:
-                account.see(event)
-            account.delivered_all()
+                page.account.see(event)
+            page.account.delivered_all()
         # Secrets are taken out of errors only: an answer is passed on as Claude wrote it.
         response = _response(answer, self.opener.claude.hide(answer.content) if error else answer.content)
         response.headers.update(ticket.headers)

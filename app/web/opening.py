@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aiohttp import hdrs, web
 
@@ -17,6 +17,7 @@ from ..streams.liveness import Liveness
 from ..streams.registry import Streams
 from ..streams.session import Session
 from ..streams.terms import Policy, Terms, new_stop_token
+from ..telemetry.trace_parent import TraceParent
 from ..upstream.answer import Answer
 from ..upstream.claude import Claude
 from ..upstream.headers import HeadersUp, headers_down
@@ -105,19 +106,14 @@ class Opener:
         return await self._serve(connection, session)
 
     def _terms(self, request: web.Request, wanted: Wanted) -> Terms:
-        caller = request[CALLER]
-        return Terms(
-            self.streams.new_id(),
-            caller.name,
-            wanted.model,
-            wanted.policy,
-            wanted.grace_s,
+        return replace(
+            terms_of(request, wanted.model),
+            stream_id=self.streams.new_id(),
+            policy=wanted.policy,
+            grace_s=wanted.grace_s,
             stop_token=new_stop_token(),
             name=wanted.name,
             commits_early=not wanted.as_client,
-            subject=caller.token.subject if caller.token is not None else "",
-            token_id=caller.token.token_id if caller.token is not None else "",
-            request_id=request_id_of(request),
         )
 
     async def resume(
@@ -176,6 +172,20 @@ class Opener:
             if session is not None:
                 session.lost(connection)
         return connection.response
+
+
+def terms_of(request: web.Request, model: str) -> Terms:
+    """What a request asks for an answer with: one that comes whole, until it is given a stream's id."""
+    caller = request[CALLER]
+    return Terms(
+        "",
+        caller.name,
+        model,
+        subject=caller.token.subject if caller.token is not None else "",
+        token_id=caller.token.token_id if caller.token is not None else "",
+        request_id=request_id_of(request),
+        parent=TraceParent.of(request.headers.get("traceparent", "")),
+    )
 
 
 class _WithHead:

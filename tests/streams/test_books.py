@@ -14,7 +14,7 @@ from app.money.entry import Entry
 from app.money.ledger import Account, Ledger
 from app.money.prices import SHIPPED, load_prices
 from app.streams.books import Books, Recount
-from app.streams.terms import Policy
+from app.streams.terms import Policy, Terms
 from app.telemetry.prometheus import Metrics
 from tests.support.books import STOP, end, start
 from tests.support.books import settled as settled_entry
@@ -62,7 +62,7 @@ async def test_a_whole_answer_whose_booking_fails_is_given_all_the_same(monkeypa
 
         with monkeypatch.context() as patched:
             patched.setattr(Account, "settle", fails)
-            async with opened.streams.whole("claude-opus-4-8", 10**400, unbounded()):
+            async with opened.streams.whole(Terms("", "c", "claude-opus-4-8"), 10**400, unbounded()):
                 pass
         await opened.streams.drain()
 

@@ -13,7 +13,7 @@ from app.answer.outcome import Outcome
 from app.errors import BudgetAway, BudgetCut, BudgetExhausted, BudgetHeld, Forbidden
 from app.money.allowance import nano
 from app.streams.session import Session
-from app.streams.terms import Policy
+from app.streams.terms import Policy, Terms
 from tests.support.books import end, start
 from tests.support.budgets import MODEL, NOW, TOKEN, Bank, answer, bank, poor
 from tests.support.clock import jumping
@@ -204,8 +204,8 @@ async def test_a_whole_answer_is_held_for_by_the_time_it_takes_and_cut_when_that
         ticket = await kept.admit(poor(0.02), whole=True)
 
         async def ask() -> None:
-            async with kept.opened.streams.whole(MODEL, 64_000, ticket) as account:
-                kept.opened.accounts.append(account)
+            async with kept.opened.streams.whole(Terms("", "c", MODEL), 64_000, ticket) as page:
+                kept.opened.accounts.append(page.account)
                 await asyncio.sleep(3600)
 
         with pytest.raises(BudgetCut):
@@ -329,8 +329,8 @@ async def test_an_answer_whose_length_nobody_can_read_is_held_for_as_the_longest
         ticket = await kept.admit(poor(0.02), whole=True, max_tokens=0)
 
         async def ask() -> None:
-            async with kept.opened.streams.whole(MODEL, 0, ticket) as account:
-                kept.opened.accounts.append(account)
+            async with kept.opened.streams.whole(Terms("", "c", MODEL), 0, ticket) as page:
+                kept.opened.accounts.append(page.account)
                 await asyncio.sleep(3600)
 
         with pytest.raises(BudgetCut):
