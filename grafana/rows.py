@@ -428,6 +428,12 @@ def details() -> Iterator[Panel]:
         [Query(quantile(0.99, "event_loop_lag_seconds", by="instance"), "{{instance}}")], span=8,
     )  # fmt: skip
     yield lines_panel(
+        "Saturation by worker",
+        "How full each worker is: the fullest of its places for streams, the bodies that are arriving, and its event loop's "
+        "lag against `max_lag_s`. At 1 it turns requests away; scale out from some 0.6 on.", SHARE,
+        [Query(f"max by (instance) ({metric('saturation')})", "{{instance}}")], span=8,
+    )  # fmt: skip
+    yield lines_panel(
         "Upstream errors and retries",
         "Errors of the Messages API by its own type, whoever is at fault, retries before the first event, and values of "
         "usage that could not be read.", TIMES_PER_SECOND,

@@ -27,6 +27,11 @@ def check_room(limits: AdmissionLimits, in_flight: int, late_for_s: float) -> No
         raise Lagging("this service is at its capacity", retry_after_s=1.0)
 
 
+def saturation(*held_of: tuple[float, float]) -> float:
+    """How full a process is, from 0 to 1: as full as the fullest of what it has bounded, each as what is held and its bound. Pure."""
+    return max(min(1.0, held / bound) for held, bound in held_of)
+
+
 class LagMeter:
     """Measures how late the event loop runs its timers, and for how long it has been so.
 

@@ -121,10 +121,12 @@ class Streams:
         """
         if not self.accepting:
             raise Draining("the service is shutting down", retry_after_s=1.0)
-        self._check_places()
+        self._room.check(self.in_flight)
 
-    def _check_places(self) -> None:
-        self._room.check(len(self.live) + len(self._whole) + len(self._replaying))
+    @property
+    def in_flight(self) -> int:
+        """Places that are taken: by streams, by answers that come whole or pass, by readers of kept ones."""
+        return len(self.live) + len(self._whole) + len(self._replaying)
 
     def give_way(self, caller: Caller | None, name: str = "", *, of_subject: bool = False) -> bool:
         """Ends a stream so that another one, or a reader, has its place. See `Room`."""
@@ -185,10 +187,7 @@ class Streams:
     async def whole(self, terms: Terms, max_tokens: int, ticket: Ticket) -> AsyncIterator[Page]:
         """Books an answer that comes whole: settled when the block is left, whatever ends it, and its ticket with it.
 
-        Args:
-            terms: what it was asked for with, without an id: it is no stream.
-            max_tokens: the request's own bound.
-            ticket: what was taken for it.
+        Its terms have no id, since it is no stream.
 
         Raises:
             Draining: none is asked for any more. Overloaded: there is no room for one more.
@@ -290,7 +289,7 @@ class Streams:
             NoPlace, Overloaded: it finds no place.
         """
         with suppress(Lagging):  # nothing is started, so that nobody is slowed down
-            self._check_places()
+            self._room.check(self.in_flight)
         ticket = await admit()
         self._replaying.add(connection)
         self._idle.clear()

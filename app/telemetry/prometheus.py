@@ -69,6 +69,7 @@ class Metrics:
         streams_active: gauge of sessions, with or without a reader.
         upstreams_active: gauge of open answers of Claude. Above `streams_active` something was orphaned.
         readers_stalled: gauge of readers that are connected and accept nothing.
+        saturation: gauge of how full the process is, from 0 to 1.
     """
 
     def __init__(self, registry: CollectorRegistry, models: Iterable[str], *, simulated: bool = False) -> None:
@@ -163,6 +164,11 @@ class Metrics:
         self._pauses = self._counter("producer_pauses", "Times that a producer was held by backpressure.")
         self.streams_active = self._gauge("streams_active", "Sessions, with or without a reader.")
         self.upstreams_active = self._gauge("upstreams_active", "Open answers of Claude.")
+        self.saturation = self._gauge(
+            "saturation",
+            "How full the process is, from 0 to 1: the fullest of its places for streams (of max_streams), the bodies that are "
+            "arriving (of max_arriving_bytes) and its event loop's lag (of max_lag_s). At 1 it turns requests away.",
+        )
         self.readers_stalled = self._gauge("readers_stalled", "Readers that are connected and accept nothing.")
 
     def _make_upstream_series(self) -> None:

@@ -50,11 +50,14 @@ class Bodies:
 
     Args:
         max_held_bytes: what those that are still arriving may hold together.
+
+    Attributes:
+        held_bytes: what they hold.
     """
 
     def __init__(self, max_held_bytes: int) -> None:
-        self._max_held_bytes = max_held_bytes
-        self._held_bytes = 0
+        self.max_held_bytes = max_held_bytes
+        self.held_bytes = 0
 
     async def read(self, request: web.Request, bound: BodyBound) -> bytes:
         """The whole body.
@@ -84,12 +87,12 @@ class Bodies:
                         await _look_over(piece, shape)
                     came(size_bytes)
         finally:
-            self._held_bytes -= size_bytes
+            self.held_bytes -= size_bytes
         return await _joined(pieces)
 
     def _hold(self, size_bytes: int) -> None:
-        self._held_bytes += size_bytes
-        if self._held_bytes > self._max_held_bytes:
+        self.held_bytes += size_bytes
+        if self.held_bytes > self.max_held_bytes:
             raise Overloaded("as many bodies are arriving as this service may hold", retry_after_s=2.0)
 
 

@@ -26,8 +26,8 @@ from ..money.ledger_file import LedgerFile
 from ..money.prices import Prices
 from ..settings import Settings, SettingsError
 from ..settings.connections import ConnectionBounds
-from ..settings.sections import BodyLimits, Callers
-from ..streams.admission import LagMeter, check_room
+from ..settings.sections import AdmissionLimits, BodyLimits, Callers
+from ..streams.admission import LagMeter, check_room, saturation
 from ..streams.archive import Archive
 from ..streams.books import Books
 from ..streams.registry import Streams
@@ -157,7 +157,7 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
         page = _page(settings, credentials, guard)
         opener = Opener(claude, streams, limiter, settings.readers, HeadersUp(settings.passing.forward_headers))
         passed = await _pass_through(stack, settings, opener)
-        bodies = Bodies(settings.bodies.max_arriving_bytes)
+        bodies = _bodies(settings, metrics, claude, streams)
         entrance = _entrance(settings, callers.identity, bodies, exposure.names(settings))
         cors = Cors(settings.callers.cors_origins)
         carrier = Carrier(settings.readers, part.relayed)
@@ -226,7 +226,7 @@ async def _streams(
         part.check_start()
         check_room(limits, in_flight, meter.late_for_s)
 
-    limits = replace(settings.admission, max_streams=min(settings.admission.max_streams, descriptors.room()))
+    limits = replace(settings.admission, max_streams=_places(settings.admission))
     if limits != settings.admission:
         log.warning("the limit of open files leaves room for %d streams: max_streams is above it", limits.max_streams)
     meter = LagMeter(time.monotonic, settings.admission.max_lag_s, on_beat)
@@ -248,6 +248,23 @@ async def _streams(
             part.id_prefix,
         )
     )
+
+
+def _places(limits: AdmissionLimits) -> int:
+    return min(limits.max_streams, descriptors.room())
+
+
+def _bodies(settings: Settings, metrics: Metrics, claude: Claude, streams: Streams) -> Bodies:
+    """What reads bodies: with it all is there that saturation is made of."""
+    bodies = Bodies(settings.bodies.max_arriving_bytes)
+    metrics.saturation.set_function(
+        lambda: saturation(
+            (streams.in_flight, _places(settings.admission)),
+            (bodies.held_bytes, bodies.max_held_bytes),
+            (claude.pacer.lag_s, settings.admission.max_lag_s),
+        )
+    )
+    return bodies
 
 
 def _crowd(bounds: ConnectionBounds) -> Crowd:

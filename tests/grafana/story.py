@@ -77,6 +77,7 @@ class Worker:
         self.metrics.streams_active.set(active)
         self.metrics.upstreams_active.set(active - self._random.randint(0, 4))
         self.metrics.readers_stalled.set(stalled)
+        self.metrics.saturation.set(active / 100)
         self.cpu_s += 3 + active * 0.1
 
     def _refuse(self, incident: bool) -> None:

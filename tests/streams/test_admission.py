@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 
 import pytest
 from aiohttp import ClientSession
 
 from app.errors import Overloaded
 from app.settings.sections import AdmissionLimits
-from app.streams.admission import SUSTAINED_S, LagMeter, check_room
+from app.streams.admission import SUSTAINED_S, LagMeter, check_room, saturation
+from app.web.runner import Running
 from tests.conftest import Serve
+from tests.support.readers import Reader, eventually
+from tests.support.scrape import scrape
 
 
 def test_there_is_room_up_to_the_bound_and_not_beyond() -> None:
@@ -22,6 +26,42 @@ def test_there_is_room_up_to_the_bound_and_not_beyond() -> None:
     assert refused.value.status == 503
     assert refused.value.retry_after_s
     assert "2 streams" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("held_of", "full"),
+    [
+        (((0, 10), (0, 1.0)), 0.0),
+        (((5, 10), (0.1, 1.0)), 0.5),
+        (((1, 10), (0.9, 1.0)), 0.9),
+        (((10, 10), (0, 1.0)), 1.0),
+        (((0, 10), (7.5, 1.0)), 1.0),  # a loop may be later than its bound; nothing is fuller than full
+    ],
+)
+def test_a_process_is_as_full_as_the_fullest_of_what_it_bounds(
+    held_of: tuple[tuple[float, float], ...], full: float
+) -> None:
+    assert saturation(*held_of) == full
+
+
+def _runs(service: Running, count: int) -> bool:
+    return len(service.streams.live) == count
+
+
+async def test_the_gauge_of_saturation_follows_the_places_taken(serve: Serve) -> None:
+    service = await serve(max_streams=4)
+    readers = [await Reader.connect(service.url) for _ in range(3)]
+    seen = []
+    for count, reader in enumerate(readers, 1):
+        await reader.ask("tokens=60000 rate=5")
+        await reader.head()
+        await eventually(partial(_runs, service, count))
+        seen.append((await scrape(service)).value("saturation"))
+    assert seen == [0.25, 0.5, 0.75]
+    for reader in readers:
+        reader.leave()
+    await eventually(lambda: not service.streams.live)
+    assert (await scrape(service)).value("saturation") < 0.25
 
 
 def test_no_one_comes_in_once_the_loop_has_been_late_for_a_while() -> None:

@@ -52,6 +52,7 @@ CONTRACT = {
     "sluiceway_streams_active": set(),
     "sluiceway_upstreams_active": set(),
     "sluiceway_readers_stalled": set(),
+    "sluiceway_saturation": set(),
     "sluiceway_upstream_errors_total": {"type"},
     "sluiceway_upstream_retries_total": set(),
     "sluiceway_price_usd_per_mtok": {"model", "type"},
