@@ -21,10 +21,14 @@ def test_every_incarnation_has_a_name_of_its_own_and_its_streams_name_it() -> No
 @pytest.mark.parametrize(
     "stream_id",
     ["", "st0_x", "st0_abcdefgh", "st0_abcdefgh.", "st0_ABCDEFGH.x", "st0_abcdefgh.x}", "st0_abcdefgh.x/y", "xst0_abcdefgh.x",
-     "st0_abcdefgh.x\n", "st0_abcdefg1.x", new_stream_id()],
+     "st0_abcdefgh.x\n", "st0_abcdefg1.x"],
 )  # fmt: skip
 def test_no_other_id_names_an_owner(stream_id: str) -> None:
     assert owner_of(stream_id) is None
+
+
+def test_an_id_made_without_a_fleet_names_no_owner() -> None:
+    assert owner_of(new_stream_id()) is None
 
 
 def test_all_that_one_process_writes_is_in_one_slot_of_a_cluster_and_callers_names_are_in_no_key() -> None:
