@@ -473,6 +473,7 @@ def details() -> Iterator[Panel]:
         "Prices in use",
         "The price table that all money above rests on, in dollars per million tokens (base tier).", USD,
         Query(f"max by (model, type) ({metric('price_usd_per_mtok')})", "USD per million tokens"), ("model", "type"),
+        span=8,
     )  # fmt: skip
     yield table_panel(
         "Versions",
@@ -480,4 +481,5 @@ def details() -> Iterator[Panel]:
         COUNT,
         Query(f"count by (version) ({metric('build_info')})", "workers"),
         ("version",),
+        span=8,
     )
