@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import islice
 
 from prometheus_client import CollectorRegistry
 
@@ -22,6 +24,8 @@ from .tasks import beside
 
 # Two round trips to Claude, in seconds: what is on its way when a connection is closed.
 _ROUND_TRIPS_S = 0.1
+# How often budgets are looked at of which nobody asks anything: after a start, and when a day has begun.
+_LOOK_S = 60.0
 
 
 @asynccontextmanager
@@ -62,5 +66,13 @@ async def limiting(
         spending = Spending(state, rules, metrics)
         stack.push_async_callback(spending.close)
         await stack.enter_async_context(beside(spending.run()))
+        await stack.enter_async_context(beside(_looking(spending, guard, settings.budgets.named_callers)))
         kept = Kept(spending, state if shared != 1 else None, prices, ledger.tokens_each)
         yield Limiter(lambda: guard.roster.limits, kept, metrics)
+
+
+async def _looking(spending: Spending, guard: Guard, most: int) -> None:
+    """Keeps the metrics of budgets true for the callers that have a name in them; never ends."""
+    while True:
+        spending.look(islice(guard.roster.callers.values(), most), guard.roster.limits)
+        await asyncio.sleep(_LOOK_S)

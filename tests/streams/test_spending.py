@@ -161,6 +161,21 @@ async def test_once_spent_it_says_how_much_and_until_when_and_the_next_day_is_an
 
 
 @jumping
+async def test_how_a_budget_stands_is_told_though_nobody_asks() -> None:
+    async with bank() as kept:
+        for day, spent_usd in (("2026-11-25", 3.0), ("2026-11-26", 0.0)):
+            kept.store.spent["acme", "day", day] = nano(spent_usd)
+            kept.spending.look([poor(5.0)], Limits())
+            await asyncio.sleep(0.1)
+            told = {"caller": "acme", "span": "day"}
+            assert kept.registry.get_sample_value("sluiceway_budget_usd", told) == 5
+            assert kept.registry.get_sample_value("sluiceway_budget_left_usd", told) == 5 - spent_usd
+            await asyncio.sleep(5)
+            assert not kept.spending._pots, "and nothing is kept for it"
+            kept.wall_s = 86_400
+
+
+@jumping
 async def test_a_day_that_ends_in_the_middle_of_an_answer_takes_what_came_in_it() -> None:
     async with bank() as kept:
         session = await kept.stream(poor(5.0), list(answer(100, 10)))
