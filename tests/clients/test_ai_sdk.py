@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -17,6 +18,7 @@ from app.tools.simulator.server import Simulator
 from app.web.runner import Running
 from app.wire.ui_messages import to_claude
 from tests.conftest import Serve
+from tests.service.test_budgets import callers
 from tests.support.answers import NAMES, events_in
 from tests.support.browser import blameless
 from tests.support.node import bundle, node
@@ -145,6 +147,25 @@ async def test_several_turns_with_a_picture_and_fields_of_the_messages_api(servi
     assert text_of(second["messages"][1]) == numbered_text(20)
     assert text_of(second["messages"][3]) == numbered_text(2)
     assert second["messages"][3]["metadata"]["model"] == "claude-haiku-5-5"
+
+
+@pytest.mark.parametrize("version", [7, 6])
+async def test_a_budget_that_is_spent_ends_the_answer_with_what_came_and_refuses_the_next(
+    serve: Serve, simulator: Simulator, tmp_path: Path, version: int
+) -> None:
+    service = await serve(**callers(tmp_path, "[callers.acme]\nbudget_usd_per_day = 0.02"))
+    key = {"headers": {"Authorization": "Bearer acme-key"}, "body": {"model": "claude-fable-5", "max_tokens": 64_000}}
+    asked = {"way": "ask", "id": "1", "say": "{{tokens=64000 rate=200 text=numbered}}", **key}
+    (cut,) = await chats(service, asked, version=version)
+    (refused,) = await chats(service, asked, version=version)
+
+    assert cut["status"] == refused["status"] == "error"
+    assert numbered_text(400).startswith(text_of(cut["messages"][1]))
+    assert " token0020" in text_of(cut["messages"][1])
+    assert "and the answer was cut" in cut["errors"][0]
+    assert cut["finishes"][0]["isError"]
+    assert "budget_exhausted" in refused["errors"][0]
+    assert len(simulator.books) == 1, "the next was not asked of Claude"
 
 
 @pytest.mark.parametrize(("keeps_page", "version"), [(True, 7), (False, 7), (False, 6)])

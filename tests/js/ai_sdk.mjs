@@ -7,12 +7,12 @@ const { Chat } = await import(react);
 const { DefaultChatTransport, lastAssistantMessageIsCompleteWithToolCalls } = await import(ai);
 const api = `${base_url}/api/chat`;
 
-function open({ id, messages = [], tools = {}, body } = {}) {
+function open({ id, messages = [], tools = {}, body, headers } = {}) {
   const seen = { errors: [], finishes: [] };
   const chat = new Chat({
     id,
     messages,
-    transport: new DefaultChatTransport({ api, body }),
+    transport: new DefaultChatTransport({ api, body, headers }),
     sendAutomaticallyWhen: lastAssistantMessageIsCompleteWithToolCalls,
     onError: (error) => seen.errors.push(`${error.name}: ${error.message}`),
     onFinish: ({ finishReason, isAbort, isDisconnect, isError }) =>
@@ -41,8 +41,8 @@ async function until(condition) {
 }
 
 const ways = {
-  async ask({ id, say, messages, body, file }) {
-    const open_chat = open({ id, messages, body });
+  async ask({ id, say, messages, body, headers, file }) {
+    const open_chat = open({ id, messages, body, headers });
     const files = file ? [file] : undefined;
     await open_chat.chat.sendMessage({ text: say, files });
     return told(open_chat);
