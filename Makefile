@@ -82,6 +82,8 @@ build/openapi/.py: tests/openapi/requirements.lock
 	build/openapi/py/bin/python -m pip install --quiet --no-deps --only-binary :all: --require-hashes -r tests/openapi/requirements.lock
 	@touch $@
 
+# What builds and runs the container there.
+soak: DEBIAN += mmdebstrap:mmdebstrap buildah:buildah podman:podman crun:crun
 soak: $(VENV)/.tests build/openapi/.py system ## Run the tests that take longer than `make test` may
 	$(BIN)/python -m pytest -m soak --timeout 1800
 
