@@ -8,8 +8,8 @@ PYTHON_VERSION := $(or $(shell $(PYTHON) -c 'import platform; print(platform.pyt
 export PYTHONDONTWRITEBYTECODE =
 HOST   ?= 127.0.0.1
 PORT   ?= 8080
-# What the tests drive for real: a proxy, a browser, a metrics server, network namespaces.
-DEBIAN := nginx:nginx-light chromium:chromium prometheus:prometheus ip:iproute2 openssl:openssl systemd-analyze:systemd
+# What the tests drive for real: a proxy, a browser, a metrics server, Redis, network namespaces.
+DEBIAN := nginx:nginx-light chromium:chromium prometheus:prometheus redis-server:redis-server ip:iproute2 openssl:openssl systemd-analyze:systemd
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test unit mutants soak client clients check cover bench load audit lock clean
