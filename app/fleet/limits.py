@@ -226,6 +226,10 @@ class FleetLimits:
         self._untold += corrections
         self._wake.set()
 
+    def tell_again(self) -> None:
+        """Redis has forgotten: it is told of all places of this process at once."""
+        self._wake.set()
+
     async def reap(self) -> None:
         """Nothing: what processes held that died lapses by itself."""
 

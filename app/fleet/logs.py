@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from .contact import RedisAway, RedisRefused
 from .log_commands import About, Entry, entries_of, read
-from .member import Member
+from .member import LEARNS_S, SECRET_S, Member
 from .mirror_rules import END_ID, Ending
 from .names import FORMAT, owner_of
 
@@ -21,10 +21,11 @@ LOOK_S = 0.1
 # Of one log so many entries at once: some 16 s of an answer, or 64 times 16 kB of what was written long ago.
 _ENTRIES = 64
 
-# Ends a log whose owner has no lease, in the one step in which that is looked at. 1: ended. 0: the owner lives, or the log
-# has ended already, or is not there.
+# Ends a log whose owner has no lease, in the one step in which that is looked at. 1: ended. 0: the log has ended already, or
+# is not there. -1: the owner lives, or Redis began anew a short while ago, when everybody lacks a lease.
 _END = """
-if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+local left = redis.call('PTTL', KEYS[3])
+if redis.call('EXISTS', KEYS[1]) == 1 or left < 0 or left > tonumber(ARGV[3]) then return -1 end
 local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
 if #last == 0 then return 0 end
 local number = string.match(last[1][1], '^%d+')
@@ -121,12 +122,18 @@ class Logs:
                 else:
                     future.set_result(found.get(stream_id, []))
 
-    async def end(self, stream_id: str) -> bool:
-        """Ends the log of a process that is gone; False where that lives, or has ended it. Raises RedisAway."""
+    async def end(self, stream_id: str) -> bool | None:
+        """Ends the log of a process that is gone.
+
+        Returns:
+            Whether this call ended it; None where its owner lives, or nobody can say that it does not.
+
+        Raises:
+            RedisAway: nobody knows. Cancelling is safe.
+        """
         owner = owner_of(stream_id)
         assert owner is not None, "a stream of a fleet names its owner"
-        key = self._keys.stream(stream_id).log
-        reply = await self._member.asks.ask(
-            "EVAL", _END, 2, self._keys.lease(owner), key, str(END_ID), Ending.LOST.value
-        )
-        return bool(reply)
+        keys = (self._keys.lease(owner), self._keys.stream(stream_id).log, self._keys.born)
+        learned_ms = int((SECRET_S - LEARNS_S) * 1000)
+        said = await self._member.asks.ask("EVAL", _END, len(keys), *keys, str(END_ID), Ending.LOST.value, learned_ms)
+        return None if said == -1 else bool(said)

@@ -15,7 +15,7 @@ import logging
 import math
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,11 +34,11 @@ _BELIEVED_S = 0.25
 # So many other processes are remembered, by where they were last; a large fleet that restarts for a day is some thousands.
 _MOST_KNOWN = 10_000
 # A Redis that began anew learns from every process within this long, in seconds, also where several beats go astray.
-_LEARNS_S = 10.0
+LEARNS_S = 10.0
 # How long Redis keeps where a process is, in seconds, from its last beat on: an hour, longer than any stream waits.
 _PLACE_S = 3600
 # The secret outlives the fleet's longest sleep, in seconds: a week.
-_SECRET_S = 7 * 86_400
+SECRET_S = 7 * 86_400
 
 
 class Asking(Protocol):
@@ -78,6 +78,7 @@ class Member:
         incarnation: what it is called.
         address: where the others reach it; None until it listens.
         secret: what the processes prove themselves by; None until Redis has told it.
+        forgotten: called when Redis was found to have begun anew, at the first beat after it.
     """
 
     def __init__(self, asks: Asking, keys: Keys, options: FleetOptions) -> None:
@@ -86,7 +87,9 @@ class Member:
         self.incarnation = new_incarnation()
         self.address: tuple[str, int] | None = None
         self.secret: bytes | None = _secret_in(options.fleet_secret_file)
+        self.forgotten: Callable[[], Awaitable[None]] = _nothing
         self._from_file = self.secret is not None
+        self._born: bytes | None = None  # by which this process knows that Redis is still the one it was
         self._networks = [ipaddress.ip_network(network) for network in options.peer_networks]
         self._believed: dict[str, tuple[float, Lease | None]] = {}  # with the loop time until which
         self._awake_at = math.inf  # loop time at which this process was last seen to run
@@ -130,19 +133,29 @@ class Member:
         await self.asks.ask("SET", key, told, "PX", int(LEASE_S * 1000), anyway=True)
         if host:
             await self.asks.ask("SET", self.keys.place(self.incarnation), told, "EX", _PLACE_S)
-        await self.asks.ask("SET", self.keys.born, 1, "NX", "EX", _SECRET_S)
         if not self._from_file:
             await self._learn_secret()
+        await self._recognise()
+
+    async def _recognise(self) -> None:
+        """Whether Redis still holds what the fleet wrote, by a word of chance in it."""
+        key = self.keys.born
+        await self.asks.ask("SET", key, secrets.token_hex(8), "NX", "EX", SECRET_S)
+        born = await self.asks.ask("GET", key)
+        if born != self._born and self._born is not None:
+            log.warning("Redis has begun anew, and is told again what this process knows")
+            await self.forgotten()
+        self._born = born
 
     async def _learn_secret(self) -> None:
         key = self.keys.secret
         ours = self.secret or secrets.token_hex(32).encode()
         # Where Redis has forgotten it, all who know it say the same.
-        await self.asks.ask("SET", key, ours, "NX", "EX", _SECRET_S)
+        await self.asks.ask("SET", key, ours, "NX", "EX", SECRET_S)
         theirs = await self.asks.ask("GET", key)
         if isinstance(theirs, bytes) and len(theirs) >= 32:
             self.secret = theirs
-        await self.asks.ask("EXPIRE", key, _SECRET_S)
+        await self.asks.ask("EXPIRE", key, SECRET_S)
 
     async def _leave(self) -> None:
         """Says that it is gone, so that nobody waits for the lease to lapse."""
@@ -180,7 +193,7 @@ class Member:
             RedisAway: nobody knows.
         """
         left_ms = await self.asks.ask("PTTL", self.keys.born)
-        return not isinstance(left_ms, int) or _SECRET_S - left_ms / 1000 < _LEARNS_S or left_ms < 0
+        return not isinstance(left_ms, int) or SECRET_S - left_ms / 1000 < LEARNS_S or left_ms < 0
 
     def last_known(self, incarnation: str) -> Lease | None:
         """Where the process was last reached, also while Redis is away; None where that was never known."""
@@ -209,6 +222,10 @@ class Member:
                 "a process of the fleet says that it is at %s, which is in none of peer_networks", ascii(host)[:60]
             )
         return Lease(host, port) if allowed and 0 < port < 65536 else Lease("", 0)
+
+
+async def _nothing() -> None:
+    return
 
 
 def _secret_in(path: str) -> bytes | None:

@@ -152,6 +152,7 @@ class Mirror:
         self._epoch = 0
         self._behind_since: float | None = None  # loop time; None while nothing waits
         self.in_doubt = False
+        self._anew = False  # the next round looks at every log
 
     def began(self, terms: Terms, frames: Frames) -> None:
         """A resumable stream has begun."""
@@ -168,9 +169,14 @@ class Mirror:
         self._open.pop(terms.stream_id, None)
         self._done.pop(terms.stream_id, None)
 
-    def look_anew(self) -> None:
-        """This process was asleep: others may have ended any of its streams meanwhile, also one that has nothing to write."""
-        self.in_doubt = True
+    def look_anew(self, *, asleep: bool = False) -> None:
+        """Every log is looked at again, also of what has ended and of what has nothing to write.
+
+        Args:
+            asleep: this process was, so that others may have ended any of its streams meanwhile; else Redis has forgotten.
+        """
+        self._anew = True
+        self.in_doubt = self.in_doubt or asleep
 
     async def run(self) -> None:
         """Writes until cancelled; then what is left, for a short while."""
@@ -199,9 +205,10 @@ class Mirror:
         """One round; returns whether there is more to do at once. Raises RedisAway. Cancelling is safe."""
         now = asyncio.get_running_loop().time()
         more, doubted = False, self.in_doubt
+        anew, self._anew = self._anew, False
         jobs: list[_Job] = []
         try:
-            if doubted:  # with a new connection every log is looked at
+            if anew:  # with a new connection every log is looked at
                 await self._link.close()
             await self._link.open()
             if self._link.epoch != self._epoch:  # what was known of the ended ones is in doubt too

@@ -120,6 +120,10 @@ class Archive:
         """The caller's newest stream of this name, while it runs or can be read again."""
         return self._named.get((caller, subject, name))
 
+    def names(self) -> list[tuple[tuple[str, str, str], str]]:
+        """Every name, by caller, subject and name, with the id of its newest stream."""
+        return [(name, terms.stream_id) for name, terms in self._named.items()]
+
     def forget(self, terms: Terms) -> None:
         """Lets go of a stream and of its name, if it has that still. Idempotent."""
         kept = self._kept.pop(terms.stream_id, None)

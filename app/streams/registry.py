@@ -69,6 +69,7 @@ class Streams:
     ) -> None:
         self._books = books
         self._archive = archive
+        self.names = archive.names
         self._bounds = bounds
         self._id_prefix = id_prefix
         self._tasks = asyncio.TaskGroup()

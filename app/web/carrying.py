@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import aiohttp
 from aiohttp import hdrs, web
+from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 from yarl import URL
 
-from ..errors import NotFound
+from ..errors import EndedError, NotFound
 from ..settings.sections import SendBuffers
+from ..wire.plain import PlainFormat
+from ..wire.ui_stream import UiFormat
 from .entrance import BODY
 from .readers import bound_buffers
 
@@ -22,6 +26,8 @@ log = logging.getLogger(__name__)
 
 # Says that a chat's newer question is why its older answer is to stop.
 NEWER = "X-Sluiceway-Newer"
+# Marks a response in the format of the AI SDK.
+UI_MARK = "X-Vercel-AI-UI-Message-Stream"
 # What a process answers that was not asked by one of its fleet, or asked for another one that it took the port of.
 MISDIRECTED = 421
 _OF_A_CALLER = ("Authorization", "x-api-key")
@@ -73,6 +79,49 @@ class Place:
         return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
 
 
+class Reader(Protocol):
+    """Who is given a stream from elsewhere.
+
+    Attributes:
+        sent_id: the last frame that it has.
+        ended: it has the last event.
+    """
+
+    sent_id: int
+    ended: bool
+
+    @property
+    def response(self) -> web.StreamResponse:
+        """What it is given as; its head is sent by the first write."""
+
+    async def write(self, data: bytes) -> None:
+        """Writes, and drains. Raises ConnectionError, or Interrupted."""
+
+
+BrokeOff = Callable[[Reader], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Relayed:
+    """A reader whose stream is passed through.
+
+    Attributes:
+        response: whose head was sent.
+        sent_id: the last frame that it has.
+        ended: it has the last event.
+    """
+
+    response: web.StreamResponse
+    _writer: AbstractStreamWriter
+    sent_id: int
+    ended: bool = False
+
+    async def write(self, data: bytes) -> None:
+        """Writes, and drains. Raises ConnectionError."""
+        await self.response.write(data)
+        await self._writer.drain()
+
+
 class Carrier:
     """Carries requests to other processes.
 
@@ -91,8 +140,14 @@ class Carrier:
         for session in self._sessions.values():
             await session.close()
 
-    async def pass_on(self, request: web.Request, place: Place) -> Reply:
+    async def pass_on(self, request: web.Request, place: Place, broke_off: BrokeOff | None = None) -> Reply:
         """The answer from the process there.
+
+        Args:
+            request: the reader's.
+            place: where that process listens.
+            broke_off: serves a reader on whose stream broke off; without it the reader learns it from an end without a
+                last event, and comes back.
 
         Raises:
             ClientError, TimeoutError: there is none, or it is another one. Cancelling closes the way to it.
@@ -112,27 +167,64 @@ class Carrier:
             ours.headers.extend((k, v) for k, v in theirs.headers.items() if k.lower() not in _HOP_BY_HOP)
             if theirs.content_type != "text/event-stream":
                 return web.Response(status=theirs.status, headers=ours.headers, body=await theirs.read())
-            self._relayed(1)
-            try:
-                await self._relay(request, theirs, ours, place)
-            finally:
-                self._relayed(-1)
+            with suppress(ConnectionError):  # the reader left
+                reader = await self._begun(request, ours)
+                if not await self._relay(theirs.content, reader, place):
+                    log.info("a stream that was passed through broke off, from %s", place.path or "another process")
+                    await (broke_off or _let_go)(reader)
             return ours
 
-    async def _relay(
-        self, request: web.Request, theirs: aiohttp.ClientResponse, ours: web.StreamResponse, place: Place
-    ) -> None:
+    async def _begun(self, request: web.Request, response: web.StreamResponse) -> Relayed:
         bound_buffers(request, self._buffers)
-        writer = await ours.prepare(request)
+        writer = await response.prepare(request)
         assert writer is not None, "it is prepared once"
+        number = request.headers.get(hdrs.LAST_EVENT_ID, "")
+        return Relayed(response, writer, int(number) if number.isascii() and number.isdigit() else 0)
+
+    async def read_on(self, request: web.Request, stream_id: str, place: Place, reader: Reader) -> bool:
+        """Reads a stream on, for a reader that has begun, from the process that owns it.
+
+        Args:
+            request: the reader's; its caller's key goes along.
+            stream_id: the stream's.
+            place: where its owner listens.
+            reader: is given every frame after its `sent_id`.
+
+        Returns:
+            Whether it came to the end; else the owner cannot be reached, or has nothing for this reader.
+
+        Raises:
+            ConnectionError, Interrupted: the reader is gone. Cancelling closes the way to the owner.
+        """
+        path = f"/api/stream/{stream_id}"
+        own = {name: request.headers[name] for name in _OF_A_CALLER if name in request.headers}
         try:
-            while data := await _next(theirs.content, place):
-                await ours.write(data)
-                await writer.drain()
-        except aiohttp.ClientError:
-            # The owner died. The reader learns it from an end without a last event, and comes back.
-            log.info("a stream that was passed through broke off, from %s", place.path or "another process")
-            ours.force_close()
+            async with asyncio.timeout(_CONNECT_S + _HEAD_S):
+                headers = own | {hdrs.LAST_EVENT_ID: str(reader.sent_id), **place.headers("GET", path)}
+                theirs = await self._session(place).get(URL(place.url + path, encoded=True), headers=headers)
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+        async with theirs:
+            return theirs.status == 200 and await self._relay(theirs.content, reader, place)
+
+    async def _relay(self, content: aiohttp.StreamReader, reader: Reader, place: Place) -> bool:
+        """Gives a reader whole events, so that it can be served on after any; whether that came to its end."""
+        rest = b""
+        self._relayed(1)
+        try:
+            while True:
+                try:
+                    data = await _next(content, place)
+                except aiohttp.ClientError:
+                    return False
+                if not data:
+                    return True
+                whole, end, rest = (rest + data).rpartition(b"\n\n")
+                if end:
+                    await reader.write(whole + end)
+                    reader.sent_id = _last_id(whole) or reader.sent_id
+        finally:
+            self._relayed(-1)
 
     async def tell_of_newer(self, request: web.Request, path: str, place: Place) -> None:
         """Tells the process there to stop a chat's answer, because its next question has come; one that is gone is skipped.
@@ -169,6 +261,25 @@ class Carrier:
                 auto_decompress=False,
             )
         return session
+
+
+async def write_end(reader: Reader, error: EndedError) -> None:
+    """Writes a last event that no frame holds, in the reader's format. Raises ConnectionError, Interrupted."""
+    wire = UiFormat("") if UI_MARK in reader.response.headers else PlainFormat(thinking=False)
+    await reader.write(b"".join(wire.end(error)))
+    reader.ended = True
+
+
+async def _let_go(reader: Reader) -> None:
+    reader.response.force_close()
+
+
+def _last_id(events: bytes) -> int:
+    """The id of the last event that has one; 0 where none has."""
+    at = events.rfind(b"\nid: ")
+    if at < 0 and not events.startswith(b"id: "):
+        return 0
+    return int(events[at + 5 if at >= 0 else 4 :].partition(b"\n")[0])
 
 
 async def _next(content: aiohttp.StreamReader, place: Place) -> bytes:

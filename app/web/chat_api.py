@@ -23,7 +23,7 @@ from ..streams.terms import Policy
 from ..wire.ui_messages import continued, preface, to_claude, tool_calls
 from ..wire.ui_stream import CostOf, UiFormat
 from .bodies import decoded
-from .carrying import NEWER
+from .carrying import NEWER, UI_MARK
 from .entrance import BODY, CALLER, Body, Route
 from .forwarding import Forwarder
 from .opening import Opener, Wanted
@@ -31,13 +31,13 @@ from .operation import Answer, Operation
 from .requests import Question, field_value, parse_fields, question_of
 
 # The AI SDK's servers send it; its clients do not look (UI message stream, version 1).
-_MARK = {"X-Vercel-AI-UI-Message-Stream": "v1"}
+_MARK = {UI_MARK: "v1"}
 _TRANSPORT_FIELDS = ("id", "messages", "trigger", "messageId")
 
 _EVENTS = Answer(
     "The UI message stream of the AI SDK, version 1",
     "text/event-stream",
-    headers=("X-Stream-Id", "X-Vercel-AI-UI-Message-Stream"),
+    headers=("X-Stream-Id", UI_MARK),
 )
 _NOTHING = Answer("There is nothing to come back to", "")
 _CHAT = Operation(

@@ -2,7 +2,9 @@
 
 What a reader meets, wherever it comes back:
 - the owner lives and is reached: the owner itself, through this process, with all that holds on one machine;
-- the owner is gone, or cannot be reached: what it wrote to Redis, and how that ends (`copies.py`);
+- the owner is gone, or cannot be reached: what it wrote to Redis, and how that ends (`copies.py`); a reader on whom the owner
+  breaks off in the middle is served on from there, in the same answer, and by the owner once that is reached again;
+- the owner has let go of what it kept: what Redis keeps of it;
 - Redis is away: the owner, if it was ever reached from here, or the other workers of this machine; else a 503 that says
   when to try again, never "no such stream", which nobody can know then.
 """
@@ -10,30 +12,28 @@ What a reader meets, wherever it comes back:
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import aiohttp
 from aiohttp import web
 
-from ..errors import NotFound
+from ..errors import Expired, NotFound
+from ..fleet.chats import Chats
 from ..fleet.contact import RedisAway
 from ..fleet.errors import FleetAway
-from ..fleet.logs import Logs
 from ..fleet.member import Lease, Member
 from ..fleet.names import owner_of
 from ..fleet.proof import PROOF, proof
 from ..streams.terms import owner
-from .carrying import Carrier, Place, Reply
+from .carrying import Carrier, Place, Reader, Reply
 from .copies import Copies
+from .copying import Copying
 from .entrance import CALLER
 from .errors import Handler
 from .forwarding import is_unknown, stop_path
 from .slashes import one_slash
 
 log = logging.getLogger(__name__)
-
-# How long Redis keeps which stream is a chat's newest, in seconds, longer than an answer and what is kept of it: an hour.
-_NAME_S = 3600
-
 
 # Redis could not be asked for the stream of this request.
 _NOT_LOOKED_FOR = web.RequestKey("not_looked_for", bool)
@@ -44,15 +44,16 @@ class InFleet:
 
     Args:
         member: this process.
-        logs: the others' streams in Redis.
-        copies: serves them.
+        chats: which of them is a chat's newest.
+        copies, copying: serve what Redis has of others' streams.
         carrier: carries requests to their owners.
     """
 
-    def __init__(self, member: Member, logs: Logs, copies: Copies, carrier: Carrier) -> None:
+    def __init__(self, member: Member, chats: Chats, copies: Copies, copying: Copying, carrier: Carrier) -> None:
         self._member = member
-        self._logs = logs
+        self._chats = chats
         self._copies = copies
+        self._copying = copying
         self._carrier = carrier
 
     async def find(self, request: web.Request, handler: Handler) -> Reply | None:
@@ -67,7 +68,7 @@ class InFleet:
             if not is_unknown(request, answer):
                 return answer
             try:
-                stream_id = await self._newest(request, request.match_info["id"])
+                stream_id = await self._chats.newest((*owner(request[CALLER]), request.match_info["id"]))
             except RedisAway:
                 request[_NOT_LOOKED_FOR] = True
                 return None
@@ -78,7 +79,7 @@ class InFleet:
         if whose is None:
             return None
         if whose == self._member.incarnation:
-            return await _attempt(request, handler)
+            return await self._own(request, handler, stream_id)
         return await self._from_owner(request, stream_id, whose)
 
     def check(self, request: web.Request) -> None:
@@ -88,11 +89,9 @@ class InFleet:
 
     async def tell_of_newer(self, request: web.Request, chat_id: str, stream_id: str) -> None:
         """Ends the chat's older answer, wherever it runs, and says that `stream_id` is the newest. Cancelling is safe."""
-        key = self._member.keys.name(*owner(request[CALLER]), chat_id)
         try:
-            # In one step, so that of two questions at once one is the older, for everybody.
-            older = await self._member.asks.ask("SET", key, stream_id, "EX", _NAME_S, "GET")
-            whose = owner_of(older.decode()) if isinstance(older, bytes) else None
+            older = await self._chats.claim((*owner(request[CALLER]), chat_id), stream_id)
+            whose = owner_of(older) if older is not None else None
             if whose is None or whose == self._member.incarnation:
                 return  # one of its own is ended when the newer one starts
             place = self._place(whose, await self._member.lease_of(whose))
@@ -102,39 +101,76 @@ class InFleet:
         if place is not None:
             await self._carrier.tell_of_newer(request, stop_path(chat_id), place)
 
-    async def _newest(self, request: web.Request, chat_id: str) -> str | None:
-        told = await self._member.asks.ask("GET", self._member.keys.name(*owner(request[CALLER]), chat_id))
-        return told.decode() if isinstance(told, bytes) else None
+    async def _own(self, request: web.Request, handler: Handler, stream_id: str) -> Reply:
+        try:
+            return await _attempt(request, handler)
+        except Expired as expired:  # memory was needed for others; Redis may have more of it
+            try:
+                answer = await self._from_redis(request, stream_id, let_go=True)
+            except (Expired, FleetAway):
+                answer = None
+            if answer is None or isinstance(answer, NotFound):
+                raise expired from None
+            return answer
 
     async def _from_owner(self, request: web.Request, stream_id: str, whose: str) -> Reply | None:
-        away = False
-        lease: Lease | None = None
+        away = let_go = False
+        answer: Reply | None = None
         try:
             lease = await self._member.lease_of(whose)
         except RedisAway:
-            away = True
+            away, lease = True, None
         # Where it was last, too: while Redis is away or has just come back, no lease proves that it is gone.
         place = self._place(whose, lease or self._member.last_known(whose))
-        let_go = False
         if place is not None:
             try:
-                answer = await self._carrier.pass_on(request, place)
+                answer = await self._carrier.pass_on(request, place, partial(self._read_on, request, stream_id))
             except (aiohttp.ClientError, TimeoutError):
                 log.info("the process that has stream %s cannot be reached", ascii(stream_id))
             else:
-                if not is_unknown(request, answer):
+                let_go = is_unknown(request, answer) or answer.status == Expired.status
+                if not let_go:
                     return answer
-                let_go = True
         if away:
             request[_NOT_LOOKED_FOR] = True
             return None
         try:
-            return await self._copies.answer(request, stream_id, let_go=let_go)
+            found = await self._from_redis(request, stream_id, let_go=let_go)
+        except (Expired, FleetAway):
+            if answer is None or is_unknown(request, answer):
+                raise
+            return answer
+        # What its owner says of it is more than that Redis knows nothing.
+        return answer if isinstance(found, NotFound) and answer is not None else found
+
+    async def _from_redis(self, request: web.Request, stream_id: str, *, let_go: bool) -> Reply | None:
+        """What Redis has of it; None where it could not be looked for. Raises Expired, FleetAway, Forbidden."""
+        try:
+            return await self._copies.answer(
+                request, stream_id, partial(self._read_on, request, stream_id), let_go=let_go
+            )
         except NotFound as error:
             return error
         except RedisAway:
             request[_NOT_LOOKED_FOR] = True
             return None
+
+    async def _read_on(self, request: web.Request, stream_id: str, reader: Reader) -> None:
+        """Serves a reader on who has had all that came so far: from Redis, or from the owner if that is reached (again)."""
+        whose = owner_of(stream_id)
+        assert whose is not None, "a stream of a fleet names its owner"
+        while not await self._copying.write(stream_id, reader):
+            try:
+                away, lease = False, await self._member.lease_of(whose)
+            except RedisAway:
+                away, lease = True, None
+            place = self._place(whose, lease or self._member.last_known(whose))
+            if place is not None and await self._carrier.read_on(request, stream_id, place, reader):
+                return
+            if away:
+                log.info("a reader of stream %s is let go, and may come back", ascii(stream_id))
+                reader.response.force_close()
+                return
 
     def _place(self, whose: str, lease: Lease | None) -> Place | None:
         secret = self._member.secret

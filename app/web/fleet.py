@@ -6,12 +6,14 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from socket import socket
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from ..answer.outcome import Outcome
+from ..fleet.chats import Chats
 from ..fleet.contact import Contact
 from ..fleet.errors import FleetAway, OwnerLost
 from ..fleet.limits import FleetLimits
@@ -21,12 +23,12 @@ from ..fleet.mirror import Mirror
 from ..fleet.names import Keys, id_prefix
 from ..fleet.redis_link import Asks, Link, connector
 from ..settings import Settings
-from ..streams.archive import Shadow
 from ..streams.registry import Streams
 from ..streams.terms import Terms
 from ..telemetry.fleet import FleetMetrics
 from .carrying import Carrier
 from .copies import Copies
+from .copying import Copying
 from .elsewhere import InFleet
 from .entrance import Entrance, Route
 from .opening import Opener
@@ -42,22 +44,22 @@ class Fleet:
 
     Attributes:
         id_prefix: what the ids of its streams begin with.
-        shadow: the mirror of its streams.
+        shadow: the mirror of its streams, `Mirror`.
         limits: where limits and budgets are kept.
         member: this process.
         metrics: what is told of it.
     """
 
     id_prefix: str
-    shadow: Shadow | None
-    limits: FleetLimits | None
+    shadow: Mirror
+    limits: FleetLimits
     member: Member
     metrics: FleetMetrics
     _asks: Asks
     _logs: Logs
     _settings: Settings
     _worker: int
-    _in_doubt: Callable[[], bool]
+    _chats: Chats
     _streams: Streams | None = None  # once they are there
 
     def check_start(self) -> None:
@@ -77,14 +79,14 @@ class Fleet:
 
     def elsewhere(self, opener: Opener, carrier: Carrier) -> InFleet:
         """What finds other processes' streams."""
-        told = (self.metrics.copied, self.metrics.owner_lost)
-        copies = Copies(opener, self._logs, self.member, self._settings.streams.heartbeat_s, told)
-        return InFleet(self.member, self._logs, copies, carrier)
+        copying = Copying(self._logs, self.member, self._settings.streams.heartbeat_s, self.metrics.owner_lost)
+        copies = Copies(opener, self._logs, self.member, copying, self.metrics.copied)
+        return InFleet(self.member, self._chats, copies, copying, carrier)
 
     def peers(self, streams: Streams, entrance: Entrance, routes: Iterable[Route]) -> web.Application:
         """What other processes reach."""
         self._streams = streams
-        return peers_app(self.member, self._in_doubt, entrance, routes)
+        return peers_app(self.member, lambda: self.shadow.in_doubt, entrance, routes)
 
     async def keep_listening(self, serve: Callable[[socket], Awaitable[object]]) -> None:
         """Opens the port of that, until cancelled."""
@@ -97,6 +99,13 @@ class Fleet:
         session = self._streams.live.get(terms.stream_id) if self._streams is not None else None
         if session is not None:
             session.stop(Outcome.FENCED, OwnerLost(session.replay.last_id))
+
+    async def tell_again(self) -> None:
+        """Redis began anew: it is told what this process knows. Raises RedisAway."""
+        self.shadow.look_anew()
+        self.limits.tell_again()
+        if self._streams is not None:
+            await self._chats.tell_again(self._streams.names())
 
 
 @asynccontextmanager
@@ -121,12 +130,14 @@ async def joined(settings: Settings, worker: int, registry: CollectorRegistry) -
     fenced: Callable[[Terms], None] = lambda terms: fleet.fenced(terms)  # noqa: E731
     mirror = Mirror(Link(connect), keys, (options.mirror_s, settings.replay.replay_s), fenced, metrics)
     limits = FleetLimits(asks, options.redis_prefix, member.incarnation)
+    chats = Chats(asks, keys, settings.replay.replay_s)
     prefix = id_prefix(worker, member.incarnation)
-    fleet = Fleet(prefix, mirror, limits, member, metrics, asks, logs, settings, worker, lambda: mirror.in_doubt)
+    fleet = Fleet(prefix, mirror, limits, member, metrics, asks, logs, settings, worker, chats)
+    member.forgotten = fleet.tell_again
     async with (
         beside(asks.run()),
         beside(member.run()),
-        beside(member.watch_sleep(mirror.look_anew)),
+        beside(member.watch_sleep(partial(mirror.look_anew, asleep=True))),
         beside(logs.run()),
         beside(mirror.run()),
     ):

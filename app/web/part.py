@@ -18,17 +18,19 @@ from .opening import Opener
 
 
 class Part(Protocol):
-    """What the service asks of its part.
+    """What the service asks of its part."""
 
-    Attributes:
-        id_prefix: what the ids of its streams begin with.
-        shadow: keeps a copy of its streams; None where nobody does.
-        limits: where limits and budgets are kept for all machines; None where this one keeps its own.
-    """
+    @property
+    def id_prefix(self) -> str:
+        """What the ids of its streams begin with."""
 
-    id_prefix: str
-    shadow: Shadow | None
-    limits: FleetLimits | None
+    @property
+    def shadow(self) -> Shadow | None:
+        """Keeps a copy of its streams; None where nobody does."""
+
+    @property
+    def limits(self) -> FleetLimits | None:
+        """Where limits and budgets are kept for all machines; None where this one keeps its own."""
 
     def check_start(self) -> None:
         """Raises FleetAway where no stream may be started now."""

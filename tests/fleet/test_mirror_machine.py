@@ -221,4 +221,4 @@ class Machine(RuleBasedStateMachine):
 def test_the_log_becomes_what_the_memory_holds_whatever_fails(redis: RedisServer) -> None:
     machine = type("AtThisServer", (Machine,), {"port": redis.port})
     run_state_machine_as_test(machine, settings=HOW)
-    assert redis.port in machine.gaps, "no reader lacked what was gone, so that nothing was shown"
+    assert redis.port in Machine.gaps, "no reader lacked what was gone, so that nothing was shown"

@@ -9,7 +9,6 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.fleet.mirror import Mirror
 from app.fleet.names import Keys
 from app.fleet.proof import PROOF, proof
 from app.streams.lifecycle import ReaderState
@@ -20,6 +19,7 @@ from tests.conftest import Serve
 from tests.support.readers import Reader, eventually
 from tests.support.redis_server import RedisServer, redis_server
 from tests.support.scrape import scrape_of
+from tests.support.wire import Wire
 
 KEYS = "one:key-of-one,two:key-of-two"
 ONE = {"Authorization": "Bearer key-of-one"}
@@ -87,9 +87,16 @@ def last_event(raw: bytes) -> dict[str, Any]:
     return told
 
 
+async def forget_leases(owner: Running, other: Running) -> None:
+    """What the owner says of itself now is what the other one believes."""
+    await part(owner).member.beat()
+    part(other).member._believed.clear()
+    part(other).member._last_known.clear()
+
+
 async def mirrored(redis: RedisServer, service: Running) -> None:
     """Waits until everything of the process's streams is in Redis."""
-    await eventually(lambda: not part(service).shadow._open)  # type: ignore[union-attr]
+    await eventually(lambda: not part(service).shadow._open)
     assert redis.without_expiry() == []
 
 
@@ -166,9 +173,7 @@ async def test_nobody_reads_or_stops_anothers_stream_from_anywhere(
 
     assert await answers() == [404, 404, 404]
     part(a).member.address = None  # it cannot be reached any more: Redis tells the same
-    await part(a).member.beat()
-    part(b).member._believed.clear()
-    part(b).member._last_known.clear()
+    await forget_leases(a, b)
     assert await answers() == [404, 404, 404]
     assert (await client.get(b.url + path(reader), headers=ONE)).status == 200
 
@@ -183,9 +188,7 @@ async def test_what_has_ended_is_read_from_redis_when_its_process_is_gone(
         whole.append((path(reader), await reader.read()))
     await mirrored(redis, a)
     part(a).member.address = None
-    await part(a).member.beat()
-    part(b).member._believed.clear()
-    part(b).member._last_known.clear()
+    await forget_leases(a, b)
     for where, raw in whole:
         async with client.get(b.url + where, headers=ONE) as again:
             assert await again.read() == raw
@@ -208,9 +211,7 @@ async def test_a_stream_that_nobody_came_back_for_has_expired_everywhere(
     await eventually(lambda: not a.streams.live)
     await mirrored(redis, a)
     part(a).member.address = None
-    await part(a).member.beat()
-    part(b).member._believed.clear()
-    part(b).member._last_known.clear()
+    await forget_leases(a, b)
     async with client.get(b.url + path(reader), headers=ONE) as gone:
         assert (gone.status, (await gone.json())["type"]) == (410, "expired")
 
@@ -243,7 +244,7 @@ async def test_a_stream_that_is_not_resumable_costs_no_command(
     before = redis.names()
     reader = await ask(client, a, "{{tokens=50}}", resumable=False)
     await reader.read()
-    await part(a).shadow.flush()  # type: ignore[union-attr]
+    await part(a).shadow.flush()
     assert redis.names() == before
 
 
@@ -314,9 +315,7 @@ async def test_what_redis_forgot_is_written_again(
     await mirrored(redis, a)
     part(a).member.address = None
     await eventually(lambda: not part(b).member.contact.away)
-    await part(a).member.beat()
-    part(b).member._believed.clear()
-    part(b).member._last_known.clear()
+    await forget_leases(a, b)
     async with client.get(b.url + path(reader), headers=ONE) as again:
         raw = await again.read()
     assert raw.endswith(raw_rest)
@@ -331,9 +330,7 @@ async def test_readers_take_two_connections_to_redis_however_many_they_are(
     reader = await ask(client, a, policy="drain")
     await reader.content.readuntil(b"id: 3\n")
     part(a).member.address = None
-    await part(a).member.beat()
-    part(b).member._believed.clear()
-    part(b).member._last_known.clear()
+    await forget_leases(a, b)
     readers = [await client.get(b.url + path(reader), headers=ONE) for _ in range(30)]
     for one in readers:
         await one.content.readuntil(b"id: 12\n")
@@ -368,7 +365,7 @@ async def test_what_its_owner_has_let_go_of_ends_where_redis_ends(
     stream_id = reader.headers["X-Stream-Id"]
     log = part(a).member.keys.stream(stream_id).log
     await eventually(lambda: redis.client.xlen(log) > 1)
-    part(a).shadow.forgotten(a.streams.live[stream_id].terms)  # type: ignore[union-attr]
+    part(a).shadow.forgotten(a.streams.live[stream_id].terms)
     async with client.post(f"{a.url}{path(reader)}/stop", headers=ONE) as stopped:
         assert await stopped.json() == {"stopped": True}
     await eventually(lambda: not a.streams.live)
@@ -390,9 +387,82 @@ async def test_a_process_that_was_asleep_learns_of_streams_that_have_nothing_to_
     await eventually(lambda: redis.client.xlen(key) == 2)
     redis.client.xadd(key, {"e": "worker_lost", "n": 1}, id=f"{2**53 - 1}-0")
     mirror = part(a).shadow
-    assert isinstance(mirror, Mirror)
-    mirror.look_anew()
+    mirror.look_anew(asleep=True)
     async with client.get(b.url + path(reader), headers=ONE) as elsewhere:  # a takes nobody before it knows
         assert last_event(await elsewhere.read())["type"] == "worker_lost"
     assert last_event(await reader.read())["type"] == "worker_lost"
     await eventually(lambda: not mirror.in_doubt)
+
+
+async def test_a_reader_whose_owner_is_cut_off_in_the_middle_is_served_on_from_redis_and_by_the_owner_again(
+    processes: Processes, client: aiohttp.ClientSession
+) -> None:
+    a, b = await processes()
+    async with Wire(part(a).member) as wire:
+        await forget_leases(a, b)
+        reader = await ask(client, a, "{{tokens=300 rate=100}}")
+        await reader.content.readuntil(b"id: 3\n")
+        async with client.get(b.url + path(reader), headers=ONE) as through:
+            await through.content.readuntil(b"id: 9\n")
+            assert wire.carried == 1
+            wire.cut()
+            await eventually(lambda: a.streams.live[reader.headers["X-Stream-Id"]].held_until is not None)
+            wire.mend()
+            raw = await through.read()
+        assert ids(raw) == list(range(10, 10 + len(ids(raw))))
+        assert last_event(raw)["done"] is True
+        assert wire.carried == 2
+
+
+async def test_who_cannot_reach_a_living_owner_reads_redis_and_is_told_where_a_stop_cannot_reach_it(
+    processes: Processes, client: aiohttp.ClientSession
+) -> None:
+    a, b = await processes()
+    async with Wire(part(a).member) as wire:
+        wire.cut()
+        await forget_leases(a, b)
+        reader = await ask(client, a, policy="drain")
+        await reader.content.readuntil(b"id: 3\n")
+        async with client.get(b.url + path(reader), headers=ONE) as elsewhere:
+            raw = await elsewhere.content.readuntil(b"id: 20\n")
+            assert ids(raw) == list(range(1, 21))
+        token = {"stop_token": reader.headers["X-Stop-Token"]}
+        async with client.post(f"{b.url}{path(reader)}/stop", json=token) as stopped:
+            assert (stopped.status, (await stopped.json())["type"]) == (503, "fleet_away")
+            assert stopped.headers["Retry-After"] == "1"
+
+
+async def test_a_chat_is_found_again_by_its_name_after_redis_has_forgotten_everything(
+    processes: Processes, redis: RedisServer, client: aiohttp.ClientSession
+) -> None:
+    a, b = await processes()
+    said = {"id": "u", "role": "user", "parts": [{"type": "text", "text": "{{tokens=20}}"}]}
+    asked = {"id": "c", "messages": [said], "resumable": True}
+    answer = await client.post(f"{a.url}/api/chat", json=asked, headers=ONE)
+    raw = await answer.read()
+    log = part(a).member.keys.stream(answer.headers["X-Stream-Id"]).log
+    await mirrored(redis, a)
+    redis.client.flushall()
+    await part(a).member.beat()
+    async with client.get(f"{b.url}/api/chat/c/stream", headers=ONE) as again:
+        assert (again.status, await again.read()) == (200, raw)
+    await eventually(lambda: redis.client.exists(log) == 1)  # what has ended is written again too
+    assert redis.without_expiry() == []
+
+
+async def test_what_memory_was_needed_for_others_redis_still_has(
+    processes: Processes, redis: RedisServer, client: aiohttp.ClientSession
+) -> None:
+    a, b = await processes(replay_total_bytes=20_000)
+    kept = await ask(client, a, "{{tokens=400}}")
+    raw = await kept.read()
+    await mirrored(redis, a)
+    while a.streams._archive.after(kept.headers["X-Stream-Id"]).frames.replay.size_bytes:  # type: ignore[union-attr]
+        await (await ask(client, a, "{{tokens=400}}")).read()
+    for service in (a, b):
+        async with client.get(service.url + path(kept), headers=ONE) as again:
+            assert (again.status, await again.read()) == (200, raw)
+    redis.client.delete(part(a).member.keys.stream(kept.headers["X-Stream-Id"]).about)
+    for service in (a, b):
+        async with client.get(service.url + path(kept), headers=ONE) as gone:
+            assert (gone.status, (await gone.json())["type"]) == (410, "expired")

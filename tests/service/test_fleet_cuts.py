@@ -88,7 +88,7 @@ async def troubles(redis: RedisServer, stop: asyncio.Event, chance: random.Rando
 
 
 @pytest.mark.parametrize(
-    "most", [pytest.param(500, id="500"), pytest.param(10_000, id="10000", marks=pytest.mark.soak)]
+    "most", [pytest.param(250, id="250"), pytest.param(10_000, id="10000", marks=pytest.mark.soak)]
 )
 async def test_no_byte_is_lost_or_doubled_however_often_readers_are_cut(
     most: int, serve: Serve, simulator: Simulator, tmp_path: Path

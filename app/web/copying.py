@@ -1,0 +1,178 @@
+"""Writes one reader of another process's stream what Redis has of it, and what comes, to its end.
+
+Once the owner has no lease and this process can judge (`member.py`), the log is ended, in Redis, for everybody, and the
+reader gets one typed last event, `worker_lost`, with the id of the last frame there is. The same event comes again
+whenever it asks again. A reader that had more than was written, at most the last quarter of a second, gets that event at
+once. Where frames are missing it is told that the stream has expired: there is no hole that nobody speaks of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..errors import EndedError, Expired
+from ..fleet.contact import RedisAway
+from ..fleet.errors import OwnerLost
+from ..fleet.log_commands import Entry, Gap, after
+from ..fleet.logs import Logs
+from ..fleet.member import Member
+from ..fleet.mirror_rules import Ending
+from ..fleet.names import owner_of
+from ..streams.delivery import SLICE_BYTES
+from ..wire.plain import KEEP_ALIVE
+from .carrying import Reader, write_end
+
+log = logging.getLogger(__name__)
+
+# A reader whose log cannot be looked at for this long, in seconds, is let go, so that it comes back, perhaps elsewhere.
+_AWAY_S = 3.0
+# Where nothing new comes for this long, in seconds, the owner is tried again: one that cannot be told of its readers holds
+# Claude still for them.
+SILENT_S = 2.0
+# So long is waited before Redis is asked again, in seconds, while it is away.
+_AGAIN_S = 0.5
+
+
+@dataclass(slots=True)
+class _Times:
+    """Loop times of one reader.
+
+    Attributes:
+        wrote_at: something was written to it.
+        news_at: there were frames.
+        known_at: Redis answered.
+    """
+
+    wrote_at: float
+    news_at: float
+    known_at: float
+
+
+class Copying:
+    """Serves readers from Redis.
+
+    Args:
+        logs: the streams in Redis.
+        member: this process.
+        heartbeat_s: seconds between signs of life.
+        owner_lost: told of a stream that was ended for its dead owner.
+    """
+
+    def __init__(self, logs: Logs, member: Member, heartbeat_s: float, owner_lost: Callable[[], None]) -> None:
+        self._logs = logs
+        self._member = member
+        self._heartbeat_s = heartbeat_s
+        self._owner_lost = owner_lost
+
+    async def is_over(self, stream_id: str) -> bool:
+        """Whether the stream's owner is dead; then its log is ended. Raises RedisAway."""
+        owner = owner_of(stream_id)
+        assert owner is not None, "a stream of a fleet names its owner"
+        if await self._member.lease_of(owner) is not None:
+            return False
+        if not self._member.may_judge(asyncio.get_running_loop().time()):
+            return False
+        ended = await self._logs.end(stream_id)
+        if ended:
+            log.warning("stream %s was ended, because the process that had it is gone", stream_id)
+            self._owner_lost()
+        return ended is not None
+
+    async def write(
+        self, stream_id: str, reader: Reader, *, entries: Sequence[Entry] = (), let_go: bool = False
+    ) -> bool:
+        """Writes the stream to its end, or for as long as there is something new.
+
+        Args:
+            stream_id: the stream's.
+            reader: who reads it, and has a head that says in which format.
+            entries: that are known already.
+            let_go: its owner has nothing of it any more: what is in Redis is all that there will be.
+
+        Returns:
+            Whether it came to the end; else nothing came for `SILENT_S`, or Redis is away.
+
+        Raises:
+            ConnectionError, Interrupted: the reader is gone. Cancelling is safe.
+        """
+        now = asyncio.get_running_loop().time
+        times = _Times(now(), now(), now())
+        while True:
+            try:
+                ended, news = await self._write_some(reader, entries, times)
+                if ended:
+                    return True
+                if not news and let_go:
+                    return await _end(reader, Expired("the rest of this stream is no longer kept"))
+                if now() - times.news_at > SILENT_S:
+                    let_go = await self._is_kept_no_longer(stream_id)
+                    if not let_go:
+                        return False
+                if now() - times.wrote_at >= self._heartbeat_s:
+                    await reader.write(KEEP_ALIVE)
+                    times.wrote_at = now()
+                more = await self._more(stream_id, reader.sent_id, at_once=news or let_go)
+                if more is None:
+                    return await _end(reader, OwnerLost(reader.sent_id))
+                entries, times.known_at = more, now()
+            except RedisAway:
+                if now() - times.known_at > _AWAY_S:
+                    return False
+                entries = ()
+                await asyncio.sleep(_AGAIN_S)
+
+    async def _write_some(self, reader: Reader, entries: Sequence[Entry], times: _Times) -> tuple[bool, bool]:
+        """Writes what is new in some entries; returns whether the stream has ended, and whether there was anything."""
+        try:
+            frames, ending = after(entries, reader.sent_id)
+        except Gap:
+            return await _end(reader, Expired("frames after this id are no longer kept")), True
+        for piece in _sliced(frames):
+            await reader.write(b"".join(piece))
+            reader.sent_id += len(piece)
+            times.wrote_at = times.news_at = asyncio.get_running_loop().time()
+        if ending is None:
+            return False, bool(frames)
+        return await _end(reader, _error_of(ending, entries[-1].last_id)), True
+
+    async def _is_kept_no_longer(self, stream_id: str) -> bool:
+        """Whether it was kept for as long as that is promised; a Redis that began anew may learn of it again."""
+        return await self._logs.about(stream_id) is None and not await self._member.has_forgotten()
+
+    async def _more(self, stream_id: str, sent_id: int, *, at_once: bool) -> list[Entry] | None:
+        """The next entries, waited for only where the reader has had all that there was; None where nothing can come."""
+        if at_once:
+            return await self._logs.entries(stream_id, sent_id)
+        if await self.is_over(stream_id):
+            return await self._logs.entries(stream_id, sent_id) or None
+        return await self._logs.news(stream_id, sent_id)
+
+
+async def _end(reader: Reader, error: EndedError | None) -> bool:
+    """Writes the last event, where the frames do not hold it already."""
+    if error is not None:
+        await write_end(reader, error)
+    reader.ended = True
+    return True
+
+
+def _error_of(ending: Ending, last_id: int) -> EndedError | None:
+    if ending is Ending.LOST:
+        return OwnerLost(last_id)
+    return Expired("this stream has ended, and nothing of it is kept") if ending is Ending.EXPIRED else None
+
+
+def _sliced(frames: list[bytes]) -> list[list[bytes]]:
+    """In pieces of about what the sockets hold."""
+    pieces: list[list[bytes]] = []
+    size_bytes = SLICE_BYTES
+    for frame in frames:
+        if size_bytes + len(frame) > SLICE_BYTES:
+            pieces.append([])
+            size_bytes = 0
+        pieces[-1].append(frame)
+        size_bytes += len(frame)
+    return pieces
