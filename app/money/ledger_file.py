@@ -50,6 +50,7 @@ class LedgerFile:
         self._ledger = ledger
         self._base = b""  # the ledger as it was when it and the file last held the same
         self._base_at = 0.0  # when that was, on the ledger's clock
+        self._failing = False  # the last save did
         self._held = b""  # what tells the file's bytes of then from others
 
     def load(self, now: float) -> None:
@@ -62,7 +63,7 @@ class LedgerFile:
         self._base, self._base_at = msgspec.json.encode(self._ledger.dump(now)), now
 
     def save(self, now: float) -> bool:
-        """Adds what was learned to the file, and takes over what others added; a failure is said and changes nothing.
+        """Adds what was learned to the file, and takes over what others added; a failure changes nothing, and is said once.
 
         Returns:
             Whether that is done with; False while another worker has the lock.
@@ -72,10 +73,19 @@ class LedgerFile:
                 if locked:
                     self._take_in(lambda saved: self._join(saved, now))
                     self._write(now)
+                    self._tell(None)
                 return locked
         except OSError as error:
-            log.warning("what the ledger learned could not be saved: %s", error)
+            self._tell(error)
             return True
+
+    def _tell(self, failure: OSError | None) -> None:
+        if failure is not None and not self._failing:
+            told = failure.strerror or failure
+            log.warning("what the ledger learned could not be saved in %s, and is kept in memory: %s", self._path, told)
+        elif failure is None and self._failing:
+            log.warning("what the ledger learned is saved in %s again", self._path)
+        self._failing = failure is not None
 
     async def keep(self) -> None:
         """Saves once in a while until cancelled, and then once more."""
@@ -156,8 +166,12 @@ class LedgerFile:
         base = msgspec.json.encode(self._ledger.dump(now))
         raw = b'{"saved_at": %.3f, "ledger": %b}' % (time.time(), base)
         new = self._path.with_name(f"{self._path.name}.new")
-        new.write_bytes(raw)
-        new.replace(self._path)
+        try:
+            new.write_bytes(raw)
+            new.replace(self._path)
+        except OSError:
+            new.unlink(missing_ok=True)  # the part that was written would keep a full disk full
+            raise
         self._base, self._base_at, self._held = base, now, hashlib.blake2b(raw).digest()
 
     def _set_aside(self, error: Exception) -> None:

@@ -198,6 +198,7 @@ class SharedState:
         """Does it in one transaction."""
         try:
             db = self._opened()
+            changes = db.total_changes
             with _transaction(db):
                 done = what(db)
         except (sqlite3.Error, OSError) as error:
@@ -208,7 +209,7 @@ class SharedState:
                     "%s: budgets and shared limits cannot be kept, and are asked for again: %s", self._path, error
                 )
             raise StateAway(str(error)) from error
-        if self._away:
+        if self._away and db.total_changes > changes:  # a full disk can still be read
             self._away = False
             log.warning("%s: budgets and shared limits are kept again", self._path)
         return done

@@ -163,7 +163,7 @@ class Claude:
         except TimeoutError as error:
             raise UpstreamTimeout(f"Claude did not answer within {timeout_s:g} s") from error
         except UpstreamError as failure:
-            self.failed(f"a request to {path} failed", failure, logging.WARNING)
+            self.failed(f"a request to {path.partition('?')[0]} failed", failure, logging.WARNING)
             raise
         return response
 

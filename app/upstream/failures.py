@@ -8,7 +8,15 @@ import ssl
 import httpx2
 
 from ..answer.refusals import came_with, no_stream, refusal
-from ..errors import ErrorResponse, SluicewayError, UpstreamCut, UpstreamError, UpstreamGarbled, UpstreamUnreachable
+from ..errors import (
+    ErrorResponse,
+    SluicewayError,
+    UpstreamCut,
+    UpstreamError,
+    UpstreamGarbled,
+    UpstreamRefused,
+    UpstreamUnreachable,
+)
 from .exchange import BrokeOff
 from .identity import NoToken
 from .ways import ProxyRefused
@@ -20,6 +28,10 @@ _FAULTS: dict[type[BaseException], str] = {
     ConnectionResetError: "reset",
     TimeoutError: "timed out",
 }
+# What Claude says of the key and the account before it looks at a request, which it then cannot repeat.
+_OF_THE_ACCOUNT = frozenset(
+    {"authentication_error", "billing_error", "permission_error", "rate_limit_error", "overloaded_error"}
+)
 
 
 def translated(cause: httpx2.HTTPError) -> UpstreamError:
@@ -56,11 +68,19 @@ def refused(response: httpx2.Response) -> UpstreamError:
 
 
 def described(error: SluicewayError) -> str:
-    """An error for the log: its status, its type, and its words, which hold no secrets; and what kept a connection away."""
+    """An error for the log: its status, its type, and its words where they are ours or of the account; and what kept a connection away.
+
+    What Claude, or a gateway before it, says of a request may repeat it: that is for whoever asked, and not for the log.
+    """
+    told = error.message
+    if isinstance(error, UpstreamRefused) and error.type not in _OF_THE_ACCOUNT:
+        return f"{error.status} {error.type}"
+    if isinstance(error, UpstreamGarbled):
+        told = told.partition(": ")[0]
     cause: BaseException | None = error if isinstance(error, UpstreamUnreachable) else None
     while cause is not None:
-        for kind, told in _FAULTS.items():
+        for kind, fault in _FAULTS.items():
             if isinstance(cause, kind):
-                return f"{error.status} {error.type}: {error.message}: {told}"
+                return f"{error.status} {error.type}: {told}: {fault}"
         cause = cause.__cause__
-    return f"{error.status} {error.type}: {error.message}"
+    return f"{error.status} {error.type}: {told}"

@@ -10,53 +10,19 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.conftest import Serve
+from tests.support.collector import Collector, collecting
 from tests.support.readers import eventually
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
-class Collector:
-    """Takes spans by OTLP over HTTP, as a collector does."""
-
-    def __init__(self) -> None:
-        self.url = ""
-        self.bodies: list[bytes] = []
-        self.keys: list[str | None] = []
-
-    @property
-    def spans(self) -> list[Span]:
-        return [
-            span
-            for body in self.bodies
-            for resource in ExportTraceServiceRequest.FromString(body).resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
-
-    async def take(self, request: web.Request) -> web.Response:
-        self.bodies.append(await request.read())
-        self.keys.append(request.headers.get("authorization"))
-        return web.Response(body=b"", content_type="application/x-protobuf")
-
-
 @pytest.fixture
 async def collector() -> AsyncIterator[Collector]:
-    taking = Collector()
-    app = web.Application()
-    app.router.add_post("/v1/traces", taking.take)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0]
-    taking.url = f"http://{host}:{port}"
-    yield taking
-    await runner.cleanup()
+    async with collecting() as taking:
+        yield taking
 
 
 def told(span: Span) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import socket
 import httpx2
 import pytest
 
-from app.errors import UpstreamError
+from app.errors import UpstreamError, UpstreamGarbled, UpstreamRefused
 from app.upstream.failures import described, translated
 
 
@@ -33,3 +33,24 @@ def caused(by: OSError) -> UpstreamError:
 )
 def test_what_kept_a_connection_away_is_told_by_its_class_alone(cause: OSError, told: str) -> None:
     assert described(caused(cause)) == f"502 upstream_unreachable: Claude could not be reached{told}"
+
+
+@pytest.mark.parametrize(
+    "kind", ["invalid_request_error", "not_found_error", "request_too_large", "api_error", "new_error"]
+)
+def test_what_claude_says_of_a_request_is_not_told_since_it_may_repeat_it(kind: str) -> None:
+    error = UpstreamRefused("messages.0: 'my secret' is wrong", type=kind, status=400, retryable=False)
+    assert described(error) == f"400 {kind}"
+
+
+@pytest.mark.parametrize(
+    "kind", ["authentication_error", "billing_error", "permission_error", "rate_limit_error", "overloaded_error"]
+)
+def test_what_claude_says_of_the_account_is_told(kind: str) -> None:
+    error = UpstreamRefused("your credit balance is too low", type=kind, status=400, retryable=False)
+    assert described(error) == f"400 {kind}: your credit balance is too low"
+
+
+def test_what_stands_in_an_answers_place_is_told_by_its_kind_alone() -> None:
+    error = UpstreamGarbled("Claude's side answered 200 with text/html, not with a stream of events: my secret")
+    assert described(error).endswith("with text/html, not with a stream of events")
