@@ -141,6 +141,8 @@ class Probes:
             "heartbeat_s": settings.streams.heartbeat_s,
             "max_body_bytes": settings.bodies.max_body_bytes,
             "max_messages_bytes": settings.bodies.max_messages_bytes,
+            # A site whose pages may call, by which the way is tried as they would; `*` for any, empty for none.
+            "cors_origin": next(iter(settings.callers.cors_origins), ""),
         }
         self._id_prefix = id_prefix
         self._instance = secrets.token_hex(4)
@@ -268,6 +270,7 @@ def _seen(request: web.Request) -> dict[str, Any]:
     return {
         "http": f"{request.version.major}.{request.version.minor}",
         "last_event_id": request.headers.get("Last-Event-ID", "")[:12],
+        "origin": request.headers.get(hdrs.ORIGIN, "")[:200],
         "proxies": len([name for name in request.headers.get("X-Forwarded-For", "").split(",") if name.strip()]),
     }
 

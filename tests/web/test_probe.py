@@ -43,10 +43,10 @@ async def test_a_probe_is_what_was_asked_for_and_asks_nothing_of_claude(
 
 
 async def test_what_the_request_was_when_it_arrived_is_told(service: Running, client: aiohttp.ClientSession) -> None:
-    headers = {"Last-Event-ID": "41", "X-Forwarded-For": "a, b"}
+    headers = {"Last-Event-ID": "41", "X-Forwarded-For": "a, b", "Origin": "https://a.example"}
     async with client.get(f"{service.url}/api/probe", params={"events": 0}, headers=headers) as response:
         (first,) = events(await response.read())
-    assert first["seen"] == {"http": "1.1", "last_event_id": "41", "proxies": 2}
+    assert first["seen"] == {"http": "1.1", "last_event_id": "41", "origin": "https://a.example", "proxies": 2}
 
 
 async def test_two_run_at_a_time_and_the_third_may_come_again(service: Running, client: aiohttp.ClientSession) -> None:

@@ -16,6 +16,10 @@ from .findings import (
     buffering,
     cached,
     compressed,
+    cors_changed,
+    cors_opened,
+    cors_origin_lost,
+    cors_preflight,
     cut_hidden,
     filled_cache,
     http_1_0,
@@ -36,6 +40,8 @@ _LONGER_S, _LONGER_SHARE = 0.5, 0.1
 # sent, since not every proxy goes by what is announced.
 _ANNOUNCED_BYTES = (8_388_608, 4_194_304, 1_048_576, 262_144, 65_536, 16_384, 4096, 1024, 256)
 _SENT_BYTES = (60_000, 16_384, 4096, 1024, 256)
+# Whose page is tried where any site's may call, or none's: a name that nobody has (RFC 2606).
+_ANY_SITE = "https://page.example"
 # Where events come together a second look must agree; and if too little could be judged, there is another one.
 _LOOKS = 4
 
@@ -98,7 +104,25 @@ async def _of_requests(way: Way, knock: Knock) -> list[Finding]:
     limit = await _body_limit(way, int(knock.told["max_messages_bytes"]))
     if limit is not None:
         found.append(limit)
-    return found
+    return [*found, *await of_pages(way, str(knock.told.get("cors_origin", "")))]
+
+
+async def of_pages(way: Way, allowed: str) -> list[Finding]:
+    """What becomes of requests that other sites' pages make; `allowed` is a site whose pages may, `*` for any."""
+    origin = allowed if allowed not in ("", "*") else _ANY_SITE
+    seen, headers = await way.as_page(origin)
+    came = headers.get("access-control-allow-origin", "")
+    if not allowed:
+        return [cors_opened(came, origin)] if came else []
+    if seen != origin:
+        return [cors_origin_lost(origin, seen)]
+    exposed = "x-stream-id" in headers.get("access-control-expose-headers", "").lower()
+    if came != allowed or not exposed:
+        return [cors_changed(origin, allowed, came, exposed)]
+    status, headers = await way.preflight(origin)
+    if not 200 <= status < 300 or headers.get("access-control-allow-origin") != allowed:
+        return [cors_preflight(origin, status, headers.get("server", "a proxy"))]
+    return []
 
 
 async def _of_failing(way: Way, knock: Knock) -> list[Finding]:

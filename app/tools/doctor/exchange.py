@@ -179,7 +179,9 @@ class Exchange:
     # What httptools calls
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_lines[name.decode("latin-1").lower()] = value.decode("latin-1").strip()
+        said, lines = value.decode("latin-1").strip(), self._header_lines
+        key = name.decode("latin-1").lower()
+        lines[key] = f"{lines[key]}, {said}" if key in lines else said  # as a browser takes it (RFC 9110, 5.3)
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()

@@ -273,3 +273,50 @@ def rewritten() -> Finding:
     return Finding(
         "rewritten", "error", evidence, "sub_filter_types text/html; or no filter in the location that leads here"
     )
+
+
+def cors_opened(allowed: str, origin: str) -> Finding:
+    """Other sites' pages may read what the service lets nobody's page read."""
+    evidence = (
+        f"the service lets no other site's page call, and a page of {origin} was told that it may: 1 Access-Control-Allow-Origin, "
+        f"{allowed!r}, was added on the way"
+    )
+    mend = (
+        "no add_header Access-Control-Allow-Origin in the location that leads here (the sites that may: cors_origins)"
+    )
+    return Finding("cors", "warning", evidence, mend)
+
+
+def cors_origin_lost(origin: str, seen: str) -> Finding:
+    """The service does not learn which site's page asks."""
+    arrived = f"{seen!r} arrived" if seen else "0 such headers arrived"
+    evidence = f"Origin: {origin} was sent, and {arrived}: the service cannot let that site's pages call"
+    return Finding("cors", "error", evidence, 'no proxy_set_header Origin ""; in the location that leads here')
+
+
+def cors_changed(origin: str, wanted: str, allowed: str, exposed: bool) -> Finding:
+    """What lets a page read does not arrive as it was sent.
+
+    Args:
+        origin: of the page.
+        wanted: what the service says.
+        allowed: what arrived.
+        exposed: the page may see the stream's id.
+    """
+    if allowed == wanted and not exposed:
+        evidence = "X-Stream-Id is 0 times among what Access-Control-Expose-Headers names: a page cannot come back to its stream"
+    else:
+        count = len([part for part in allowed.split(",") if part.strip()])
+        evidence = (
+            f"{count} values of Access-Control-Allow-Origin arrived ({allowed!r}), where the service sends 1 ({wanted!r}): a "
+            f"browser lets a page of {origin} read nothing of it"
+        )
+    mend = "no add_header and no proxy_hide_header Access-Control-… in the location that leads here: the service says it itself"
+    return Finding("cors", "error", evidence, mend)
+
+
+def cors_preflight(origin: str, status: int, server: str) -> Finding:
+    """A browser asks first, and is not let."""
+    evidence = f"a preflight of a page of {origin} was answered with {status} by {server}: its browser sends no question after that"
+    mend = "no limit_except, auth_… or if ($request_method = OPTIONS) in the location that leads here: preflights carry no key"
+    return Finding("cors", "error", evidence, mend)

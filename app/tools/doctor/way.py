@@ -224,6 +224,25 @@ class Way:
             # Another process answered: either it was met at once, or by a second attempt. The one that is to fail knows.
         return False
 
+    async def as_page(self, origin: str) -> tuple[str, dict[str, str]]:
+        """The origin that arrived of a request that a page of `origin` makes, and the headers of its answer."""
+        async with self._probe({"events": 0}, {"Origin": origin}) as exchange:
+            first = next(iter(_events_in(await _whole_body(exchange))), {})
+        return str(first.get("seen", {}).get("origin", "")), exchange.headers
+
+    async def preflight(self, origin: str) -> tuple[int, dict[str, str]]:
+        """The status and the headers of what that page's browser asks before; without a key, as browsers do. Raises NoAnswer."""
+        asks = {
+            "Origin": origin,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization,content-type",
+        }
+        exchange = await Exchange.begin(self._target, Request(self._path({}), asks, "OPTIONS"))
+        try:
+            return await exchange.head(), exchange.headers
+        finally:
+            exchange.leave()
+
     async def repeats(self) -> Repeated | None:
         """What came twice with the same bytes; None: nothing did."""
         same = {"u": secrets.token_hex(4)}
