@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..access.limits import PERIOD_S, Late, Want
 from ..streams.state import Balance, Draft, StateAway, Taking
+from .apart import MOST_BUDGETS, Apart, Budget, budget_of
 from .contact import RedisAway, RedisRefused, ScriptUnknown
 from .member import Asking
 from .names import digest
@@ -24,10 +26,10 @@ from .names import digest
 # Places lapse after the first and are told anew each third of it; what is drawn is told anew by every draft, in seconds.
 PLACES_S = 30.0
 DRAWN_S = 60.0
+# While Redis is away it is tried again this often, in seconds.
+_AGAIN_S = 1.0
 # Sums of a day or a month are kept for so long after the last draft, in seconds: 40 days.
 _SUMS_S = 40 * 86_400
-# So many budgets' own sums are remembered: a caller has two, a day's and a month's, and then those of the next.
-_MOST_SUMS = 20_000
 
 _NOW = "local t = redis.call('TIME') local now = tonumber(t[1]) + tonumber(t[2]) / 1000000\n"
 
@@ -141,8 +143,6 @@ return 1
 """.replace("PLACES_S", str(int(PLACES_S)))
 )
 
-_Budget = tuple[str, str, str]
-
 
 class FleetLimits:
     """What the processes of a fleet share of limits and budgets.
@@ -151,17 +151,23 @@ class FleetLimits:
         asks: of Redis.
         prefix: of every key.
         process: this one's incarnation.
+        apart: what it lets in by itself while Redis is away.
+        clock: seconds since the epoch, for that alone.
 
     Attributes:
         on_dead: told what was booked as spent for processes that died, in nano-dollars.
     """
 
-    def __init__(self, asks: Asking, prefix: str, process: str) -> None:
+    def __init__(
+        self, asks: Asking, prefix: str, process: str, apart: Apart, clock: Callable[[], float] = time.time
+    ) -> None:
         self._asks = asks
         # One tag: a script's keys must lie in one place.
         self._tag = f"{prefix}:{{l}}"
         self._process = process
-        self._spent: OrderedDict[_Budget, int] = OrderedDict()  # by this process, as Redis knows
+        self._apart = apart
+        self._clock = clock
+        self._spent: OrderedDict[Budget, int] = OrderedDict()  # by this process, as Redis knows
         self._places: dict[str, int] = {}  # of this process, by caller; none at zero
         self._untold: list[Want] = []  # corrections
         self._wake = asyncio.Event()
@@ -170,33 +176,50 @@ class FleetLimits:
     async def draw(self, drafts: Sequence[Draft]) -> list[Balance]:
         """Books what was spent, and draws more as far as it is there.
 
+        While Redis is away it is drawn from what this process may spend by itself.
+
         Raises:
-            StateAway: nobody knows whether it was done. Cancelling likewise; the next draft tells anew.
+            StateAway: that is nothing by the policy. Cancelling leaves it open whether it was done; the next draft tells
+            anew.
         """
         if not drafts:
             return []
-        budgets = [(draft.name, draft.span, draft.period) for draft in drafts]
-        sums: dict[_Budget, int] = {}
+        own: dict[Budget, int] = {}
+        sums: list[int] = []  # of each draft's budget, with that draft's; a budget may come twice
         given: list[int] = []
-        for budget, draft in zip(budgets, drafts, strict=True):
-            sums[budget] = sums.get(budget, self._spent.get(budget, 0)) + draft.book
-            given += [sums[budget], draft.limit, draft.keep, draft.least, draft.ahead]
-        keys = [f"{self._tag}:b:{digest(name)}:{span}:{period}" for name, span, period in budgets]
-        told = [int(figure) for figure in await self._do(_DRAW, keys, given)]
-        for budget, spent in sums.items():
+        for draft in drafts:
+            budget = budget_of(draft)
+            own[budget] = own.get(budget, self._spent.get(budget, 0)) + draft.book
+            sums.append(own[budget])
+            given += [own[budget], draft.limit, draft.keep, draft.least, draft.ahead]
+        keys = [f"{self._tag}:b:{digest(name)}:{span}:{period}" for name, span, period in map(budget_of, drafts)]
+        balances: list[Balance] | None
+        try:
+            balances = self._told(drafts, sums, await self._do(_DRAW, keys, given))
+        except StateAway:
+            balances = self._apart.draw(drafts, sums)
+            if balances is None:
+                raise
+        for budget, spent in own.items():
             self._spent[budget] = spent
             self._spent.move_to_end(budget)
-        while len(self._spent) > _MOST_SUMS:
+        while len(self._spent) > MOST_BUDGETS:
             self._spent.popitem(last=False)
+        return balances
+
+    def _told(self, drafts: Sequence[Draft], sums: Sequence[int], raw: Sequence[bytes]) -> list[Balance]:
+        told = [int(figure) for figure in raw]
+        balances = [Balance(told[at], told[at + 1], told[at + 2]) for at in range(0, len(told), 4)]
+        for draft, own, balance in zip(drafts, sums, balances, strict=True):
+            self._apart.heard(draft, own, balance)
         if dead := sum(told[3::4]):
             self.on_dead(dead)
-        return [Balance(*told[at : at + 3]) for at in range(0, len(told), 4)]
+        return balances
 
     async def take(self, wants: Sequence[Want], place: Taking) -> Late | str | None:
         """Takes of all buckets, and a place; nothing where one of them has not enough, and says which.
 
-        Raises:
-            StateAway: as `draw` does. Cancelling as there.
+        While Redis is away this process goes by its own share. Cancelling as in `draw`.
         """
         counted = _counted(place)
         given: list[int | str] = [len(counted)]
@@ -205,7 +228,13 @@ class FleetLimits:
         for want in wants:
             given += [f"{_seconds(want, want.cost):.6f}", f"{_seconds(want, min(want.cost, want.per_minute)):.6f}"]
         keys = [*(self._place(name) for name, *_ in counted), *map(self._bucket, wants)]
-        answer = await self._do(_TAKE, keys, given)
+        try:
+            answer = await self._do(_TAKE, keys, given)
+        except StateAway:
+            refused = self._apart.take(wants, place, self._clock())
+            if refused is None:
+                self._places.update((name, here) for name, here, *_ in counted if name)
+            return refused
         match answer[0]:
             case b"taken":
                 self._places.update((name, here) for name, here, *_ in counted if name)
@@ -253,7 +282,9 @@ class FleetLimits:
             try:
                 await self._do(_NOTE, keys, given)
             except StateAway:
-                continue  # in ten seconds again, and Redis's own log line has said so
+                self._wake.set()  # again as soon as it is back; its own log line has said that it is away
+                await asyncio.sleep(_AGAIN_S)
+                continue
             self._places = {name: count for name, count in self._places.items() if count}
 
     async def _do(self, script: str, keys: Sequence[str], given: Sequence[int | str]) -> Any:

@@ -40,6 +40,15 @@ _PLACE_S = 3600
 # The secret outlives the fleet's longest sleep, in seconds: a week.
 SECRET_S = 7 * 86_400
 
+# Counts the processes that were heard of since a lease began, this one among them, by Redis's own clock.
+_COUNT = f"""
+local now = tonumber(redis.call('TIME')[1])
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - {int(LEASE_S)} - 1)
+redis.call('EXPIRE', KEYS[1], 60)
+return redis.call('ZCARD', KEYS[1])
+"""
+
 
 class Asking(Protocol):
     """Who asks Redis: `redis_link.Asks`.
@@ -78,6 +87,7 @@ class Member:
         incarnation: what it is called.
         address: where the others reach it; None until it listens.
         secret: what the processes prove themselves by; None until Redis has told it.
+        processes: how many were there when Redis was last heard.
         forgotten: called when Redis was found to have begun anew, at the first beat after it.
     """
 
@@ -87,6 +97,7 @@ class Member:
         self.incarnation = new_incarnation()
         self.address: tuple[str, int] | None = None
         self.secret: bytes | None = _secret_in(options.fleet_secret_file)
+        self.processes = 1
         self.forgotten: Callable[[], Awaitable[None]] = _nothing
         self._from_file = self.secret is not None
         self._born: bytes | None = None  # by which this process knows that Redis is still the one it was
@@ -136,6 +147,8 @@ class Member:
         if not self._from_file:
             await self._learn_secret()
         await self._recognise()
+        count = await self.asks.ask("EVAL", _COUNT, 1, self.keys.members, self.incarnation)
+        self.processes = max(1, count) if isinstance(count, int) else self.processes
 
     async def _recognise(self) -> None:
         """Whether Redis still holds what the fleet wrote, by a word of chance in it."""

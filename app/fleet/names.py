@@ -87,6 +87,11 @@ class Keys:
         return f"{self.prefix}:{{g}}:born"
 
     @property
+    def members(self) -> str:
+        """Which processes there are."""
+        return f"{self.prefix}:{{g}}:members"
+
+    @property
     def secret(self) -> str:
         """What the processes prove themselves by."""
         return f"{self.prefix}:{{g}}:secret"

@@ -62,8 +62,10 @@ class FleetOptions(RedisOptions):
     """How this process takes part in a fleet."""
 
     redis_away: Annotated[
-        Literal["local", "closed"],
-        Field(description='new streams while Redis cannot be reached: "local" starts them, "closed" refuses them'),
+        Literal["local", "closed", "open"],
+        Field(
+            description='while Redis cannot be reached each process lets in its share of the limits ("local"), nothing ("closed"), or all of them ("open")'
+        ),
     ] = "local"
     # Four commands a second and stream: what a process that is killed takes with it is a quarter of a second of text.
     mirror_s: Annotated[

@@ -344,7 +344,7 @@ class Spending:
 
     def _take_in(self, pot: Pot, draft: Draft, balance: Balance) -> None:
         allowance = pot.allowance
-        pot.away = False
+        pot.away = not balance.known
         allowance.drawn += balance.granted
         allowance.spent, allowance.others = balance.spent, balance.others
         allowance.dry = balance.granted < draft.least

@@ -85,11 +85,13 @@ class Balance:
         granted: was drawn.
         spent: of the whole budget, by all.
         others: drawn by other processes.
+        known: False where nobody can say how it stands, so that nothing was granted.
     """
 
     granted: int
     spent: int
     others: int
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)

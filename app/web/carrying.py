@@ -198,13 +198,14 @@ class Carrier:
         """
         path = f"/api/stream/{stream_id}"
         own = {name: request.headers[name] for name in _OF_A_CALLER if name in request.headers}
-        try:
-            async with asyncio.timeout(_CONNECT_S + _HEAD_S):
-                headers = own | {hdrs.LAST_EVENT_ID: str(reader.sent_id), **place.headers("GET", path)}
-                theirs = await self._session(place).get(URL(place.url + path, encoded=True), headers=headers)
-        except (aiohttp.ClientError, TimeoutError):
-            return False
-        async with theirs:
+        headers = own | {hdrs.LAST_EVENT_ID: str(reader.sent_id), **place.headers("GET", path)}
+        asking = self._session(place).get(URL(place.url + path, encoded=True), headers=headers)
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(_CONNECT_S + _HEAD_S):
+                    theirs = await stack.enter_async_context(asking)
+            except (aiohttp.ClientError, TimeoutError):
+                return False
             return theirs.status == 200 and await self._relay(theirs.content, reader, place)
 
     async def _relay(self, content: aiohttp.StreamReader, reader: Reader, place: Place) -> bool:

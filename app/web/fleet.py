@@ -13,6 +13,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from ..answer.outcome import Outcome
+from ..fleet.apart import Apart
 from ..fleet.chats import Chats
 from ..fleet.contact import Contact
 from ..fleet.errors import FleetAway, OwnerLost
@@ -129,7 +130,8 @@ async def joined(settings: Settings, worker: int, registry: CollectorRegistry) -
     logs = Logs(member)
     fenced: Callable[[Terms], None] = lambda terms: fleet.fenced(terms)  # noqa: E731
     mirror = Mirror(Link(connect), keys, (options.mirror_s, settings.replay.replay_s), fenced, metrics)
-    limits = FleetLimits(asks, options.redis_prefix, member.incarnation)
+    apart = Apart(options.redis_away, lambda: member.processes)
+    limits = FleetLimits(asks, options.redis_prefix, member.incarnation, apart)
     chats = Chats(asks, keys, settings.replay.replay_s)
     prefix = id_prefix(worker, member.incarnation)
     fleet = Fleet(prefix, mirror, limits, member, metrics, asks, logs, settings, worker, chats)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from app.access.limits import Late, Want
+from app.fleet.apart import Apart
 from app.fleet.contact import Contact, RedisAway
 from app.fleet.limits import FleetLimits
 from app.fleet.redis_link import Asks, Link, connector
@@ -57,7 +58,7 @@ class Lossy:
 async def process(redis: RedisServer, name: str) -> AsyncIterator[tuple[FleetLimits, Lossy]]:
     asks = Asks(Link(connector(RedisOptions(redis_url=redis.url))), Contact(), 10.0)
     lossy = Lossy(asks)
-    limits = FleetLimits(lossy, "t", name)
+    limits = FleetLimits(lossy, "t", name, Apart("closed", lambda: 2))
     try:
         async with beside(asks.run()), beside(limits.run()):
             yield limits, lossy

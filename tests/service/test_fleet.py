@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
 import pytest
 
+from app.fleet.contact import RedisAway
 from app.fleet.names import Keys
 from app.fleet.proof import PROOF, proof
 from app.streams.lifecycle import ReaderState
@@ -85,6 +87,15 @@ def ids(raw: bytes) -> list[int]:
 def last_event(raw: bytes) -> dict[str, Any]:
     told: dict[str, Any] = json.loads(raw.strip().rpartition(b"data: ")[2])
     return told
+
+
+async def lose_redis(redis: RedisServer, *services: Running) -> None:
+    """Redis is killed, and the processes have found it out."""
+    redis.kill()
+    for service in services:
+        while not part(service).member.contact.away:
+            with suppress(RedisAway):
+                await part(service).member.beat()
 
 
 async def forget_leases(owner: Running, other: Running) -> None:
@@ -280,9 +291,8 @@ async def test_without_redis_streams_start_or_not_as_it_is_set_and_readers_are_t
     processes: Processes, redis: RedisServer, client: aiohttp.ClientSession
 ) -> None:
     local, closed = [(await processes(1, redis_away=policy))[0] for policy in ("local", "closed")]
-    redis.kill()
+    await lose_redis(redis, local, closed)
     try:
-        await eventually(lambda: part(local).member.contact.away and part(closed).member.contact.away)
         reader = await ask(client, local, "{{tokens=5}}")
         assert last_event(await reader.read())["done"] is True
         async with client.get(f"{local.url}/api/stream/st0_abcdefgh.elsewhere", headers=ONE) as elsewhere:
@@ -412,6 +422,7 @@ async def test_a_reader_whose_owner_is_cut_off_in_the_middle_is_served_on_from_r
         assert ids(raw) == list(range(10, 10 + len(ids(raw))))
         assert last_event(raw)["done"] is True
         assert wire.carried == 2
+        reader.close()
 
 
 async def test_who_cannot_reach_a_living_owner_reads_redis_and_is_told_where_a_stop_cannot_reach_it(
@@ -430,6 +441,7 @@ async def test_who_cannot_reach_a_living_owner_reads_redis_and_is_told_where_a_s
         async with client.post(f"{b.url}{path(reader)}/stop", json=token) as stopped:
             assert (stopped.status, (await stopped.json())["type"]) == (503, "fleet_away")
             assert stopped.headers["Retry-After"] == "1"
+        reader.close()
 
 
 async def test_a_chat_is_found_again_by_its_name_after_redis_has_forgotten_everything(

@@ -12,7 +12,7 @@ import pytest
 
 from app.web.runner import Running
 from tests.conftest import Serve
-from tests.service.test_fleet import part
+from tests.service.test_fleet import lose_redis, part
 from tests.support.readers import eventually
 from tests.support.redis_server import RedisServer, redis_server
 from tests.support.scrape import scrape_of
@@ -30,20 +30,23 @@ async def fleet(serve: Serve, redis: RedisServer, folder: Path, bounds: str, **g
     file = folder / "callers.toml"
     file.write_text(f"[callers.acme]\n{bounds}\n")
     file.chmod(0o600)
-    options = {
+    options: dict[str, Any] = {
         "callers_file": str(file),
         "api_keys": "acme:key-of-acme",
         "redis_url": redis.url,
         "redis_timeout_s": 5.0,
     }
-    services = [await serve(**options, **given) for _ in range(2)]
+    services = [await serve(**(options | given)) for _ in range(2)]
     for service in services:
         await eventually(lambda service=service: not part(service).member.contact.away)  # type: ignore[misc]
     return services
 
 
-async def asked(client: aiohttp.ClientSession, service: Running, prompt: str) -> tuple[int, bytes]:
-    async with client.post(f"{service.url}/api/stream", json={"prompt": prompt}, headers=ACME) as response:
+async def asked(
+    client: aiohttp.ClientSession, service: Running, prompt: str, caller: str = "acme"
+) -> tuple[int, bytes]:
+    headers = {"Authorization": f"Bearer key-of-{caller}"}
+    async with client.post(f"{service.url}/api/stream", json={"prompt": prompt}, headers=headers) as response:
         return response.status, await response.read()
 
 
@@ -82,15 +85,32 @@ async def test_two_processes_spend_one_budget_and_no_more(
     assert redis.without_expiry() == []
 
 
-async def test_without_redis_who_has_a_budget_is_refused_and_the_rest_is_not(
-    serve: Serve, redis: RedisServer, tmp_path: Path, client: aiohttp.ClientSession
+@pytest.mark.parametrize(
+    ("policy", "known", "unknown", "places"), [("local", 200, 503, 2), ("closed", 503, 503, 0), ("open", 200, 200, 4)]
+)
+async def test_without_redis_each_process_lets_in_what_the_policy_says(
+    serve: Serve, redis: RedisServer, tmp_path: Path, policy: str, known: int, unknown: int, places: int
 ) -> None:
-    service, _ = await fleet(
-        serve, redis, tmp_path, "budget_usd_per_day = 1\n[callers.free]\nstreams = 1", max_streams=50
-    )
-    assert (await asked(client, service, "{{tokens=3}}"))[0] == 200
-    redis.kill()
-    await eventually(lambda: part(service).member.contact.away)
-    await asyncio.sleep(0.1)
-    status, said = await asked(client, service, "{{tokens=300000 rate=1}}")
-    assert (status, b"budget_unavailable" in said) == (503, True)
+    bounds = "budget_usd_per_day = 1\n[callers.new]\nbudget_usd_per_day = 1\n[callers.free]\nstreams = 4"
+    keys = "acme:key-of-acme,new:key-of-new,free:key-of-free"
+    service, other = await fleet(serve, redis, tmp_path, bounds, redis_away=policy, api_keys=keys)
+    await eventually(lambda: part(service).member.processes == 2)
+    async with aiohttp.ClientSession() as client:
+        assert (await asked(client, service, "{{tokens=3}}"))[0] == 200
+        await lose_redis(redis, service)
+        assert (await asked(client, service, "{{tokens=3}}"))[0] == known
+        assert (await asked(client, service, "{{tokens=3}}", "new"))[0] == unknown
+        body = {"prompt": "{{tokens=5000 rate=20}}"}
+        free = {"Authorization": "Bearer key-of-free"}
+        answers = [await client.post(f"{service.url}/api/stream", json=body, headers=free) for _ in range(6)]
+        assert [answer.status for answer in answers].count(200) == places
+        # What was let in meanwhile counts for all as soon as Redis is back.
+        redis.start()
+        await eventually(lambda: not part(other).member.contact.away and not part(service).member.contact.away)
+        if places:
+            await eventually(lambda: any(":p:" in name for name in redis.names()))
+        body = {"prompt": "{{tokens=5000 rate=20}}"}
+        more = [await client.post(f"{other.url}/api/stream", json=body, headers=free) for _ in range(5)]
+        assert [answer.status for answer in more].count(200) == 4 - places
+        for answer in (*answers, *more):
+            answer.close()
