@@ -17,9 +17,10 @@ class Link:
         up: whether connections are taken; while False new ones are closed at once.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, host: str = "127.0.0.1") -> None:
         parts = urlsplit(target)
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
+        self._own_host = host
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self.url = ""
@@ -31,8 +32,8 @@ class Link:
         return len(self._writers) // 2
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=4096)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._server = await asyncio.start_server(self._serve, self._own_host, 0, limit=4096)
+        self.url = f"http://{self._own_host}:{self._server.sockets[0].getsockname()[1]}"
 
     async def stop(self) -> None:
         assert self._server is not None
@@ -74,9 +75,9 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 
 @asynccontextmanager
-async def link(target: str) -> AsyncIterator[Link]:
-    """A link to `target`, an http URL, for as long as the block lasts."""
-    made = Link(target)
+async def link(target: str, host: str = "127.0.0.1") -> AsyncIterator[Link]:
+    """A link to `target`, an http URL, on this address of ours, for as long as the block lasts."""
+    made = Link(target, host)
     await made.start()
     try:
         yield made

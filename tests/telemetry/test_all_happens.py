@@ -36,7 +36,7 @@ from app.web.runner import Running
 from app.wire.plain import PlainFormat
 from tests.conftest import Serve
 from tests.grafana.board import BOARD, GRAFANA, filled, targets, vector_selectors
-from tests.service.test_vanished import Far, far_away
+from tests.support.far import Far, far_away
 from tests.support.readers import Reader, eventually
 from tests.support.redis_server import redis_server
 from tests.support.scrape import scrape
