@@ -14,6 +14,10 @@ def main() -> None:
     """Runs the command line."""
     if sys.argv[1:2] and sys.argv[1] in _SERVICES:
         heed()
+    if sys.argv[1:2] == ["serve"] and "--worker" not in sys.argv:  # a parent, which needs next to nothing
+        from .fleet.supervisor import main as supervise
+
+        sys.exit(supervise(sys.argv[2:]))
     from .commands import main as run
 
     run()

@@ -60,7 +60,7 @@ def main() -> None:
 @click.option("--admin-port", metavar="INTEGER", help="Port of /metrics and the probes, on loopback.")
 @click.option("--config", metavar="FILE", help="TOML file of settings.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, help="Processes on the one port.")
-@click.option("--worker", hidden=True, help="This process's place among them; set by the parent.")
+@click.option("--worker", type=int, hidden=True, help="What ties this process to its parent; set by that.")
 @click.option("--simulate", is_flag=True, help="Without an API key, start a simulated Claude beside the service.")
 def _serve(
     host: str | None,
@@ -70,18 +70,16 @@ def _serve(
     admin_port: str | None,
     config: str | None,
     workers: int,
-    worker: str | None,
+    worker: int | None,
     simulate: bool,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; SIGHUP reads keys and prices again."""
+    """Serve until SIGTERM or SIGINT; SIGHUP reads everything again, new code too."""
     from .settings import SettingsError
     from .web.process import Command, serve
 
     given = {"host": host, "port": port, "unix": unix, "admin_port": admin_port}
     try:
-        up = serve(Command(given, config, take_over, simulate), workers, worker)
+        serve(Command(given, config, take_over, simulate), workers, worker)
     except (SettingsError, OSError) as error:
         told = f"it cannot be run: {error}" if isinstance(error, OSError) else str(error)
         raise click.ClickException(" ".join(told.split())) from None
-    if not up:
-        raise click.exceptions.Exit(1)

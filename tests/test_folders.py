@@ -29,7 +29,7 @@ FOLDERS = [
     "__main__",
 ]
 # What stands beside the folders knows nobody but each other.
-BESIDE = {"errors", "settings"}
+BESIDE = {"errors", "settings", "settings_error"}
 
 # Pure: no clock, no sockets, no files. Time comes in as `now`.
 PURE = {

@@ -1,4 +1,4 @@
 """Several processes that serve as one: the parent that starts and replaces workers.
 
-Imports `settings` alone. Read `supervisor.py` first.
+Imports `settings` and `telemetry` alone. Read `supervisor.py` first.
 """

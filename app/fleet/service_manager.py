@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 
@@ -18,12 +19,15 @@ class ServiceManager:
 
     Args:
         address: of its socket, as `NOTIFY_SOCKET` has it; empty for nobody.
+        watchdog_s: see below.
+
+    Attributes:
         watchdog_s: it takes the process for hung after such a silence, in seconds; 0: never.
     """
 
     def __init__(self, address: str = "", watchdog_s: float = 0.0) -> None:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
-        self._watchdog_s = watchdog_s
+        self.watchdog_s = watchdog_s
         self._timer: asyncio.TimerHandle | None = None  # of the next feed, once it is ready
 
     @classmethod
@@ -36,8 +40,12 @@ class ServiceManager:
     def ready(self) -> None:
         """It serves; from here on its watchdog is fed, within `feeding`."""
         self._tell("READY=1", _WAIT_S)
-        if self._address and self._watchdog_s:
+        if self._address and self.watchdog_s and self._timer is None:
             self._feed()
+
+    def reloading(self) -> None:
+        """It starts anew while it serves; `ready` says when that is done. (`Type=notify-reload` wants the time with it.)"""
+        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}", _WAIT_S)
 
     def stopping(self) -> None:
         """It has begun to end; the drain may take a while."""
@@ -54,7 +62,7 @@ class ServiceManager:
 
     def _feed(self) -> None:
         self._tell("WATCHDOG=1")
-        self._timer = asyncio.get_running_loop().call_later(self._watchdog_s / 3, self._feed)
+        self._timer = asyncio.get_running_loop().call_later(self.watchdog_s / 3, self._feed)
 
     def _tell(self, said: str, wait_s: float = 0.0) -> None:
         if not self._address:
@@ -64,6 +72,3 @@ class ServiceManager:
             sock.settimeout(wait_s)
             sock.connect(self._address)
             sock.send(said.encode())
-
-
-NOBODY = ServiceManager()

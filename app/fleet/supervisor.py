@@ -1,261 +1,284 @@
-"""Several workers on one port: started, watched, replaced, drained.
+"""The parent of the workers, one or several: it opens the sockets, starts them, replaces those that die, and on SIGHUP all of them.
 
-The parent binds the sockets and keeps them open, so that what reaches a worker that died waits for its successor.
-Over TCP each worker has a socket of its own and the kernel spreads connections (`SO_REUSEPORT`); over a unix socket
-they share one. Each has its own admin port, counted up from the first, because a scrape must meet one worker.
+    SIGHUP ──▶ a new generation starts from the files as they are now: code, settings, callers, prices
+               it cannot start ──▶ it has said why, and the old one goes on as if nothing had been
+               all are ready ──▶ the old one is told to leave, the new one to begin, on the same open sockets
+               the old one serves what it has to its end, for `drain_s` at most
+
+It stays the same process from start to end, and its own code is the one that it was started with. It reads no settings: the
+first worker tells what they say of it, so that it needs neither the libraries of the service nor their memory.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
-import socket
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, dataclass, field
-from functools import partial
 
-from ..settings import Settings, SettingsError
-from .service_manager import NOBODY, ServiceManager
-from .tcp import tcp_sockets
-from .tie import ParentsEnd
-from .unix_path import UnixPath
+from ..settings_error import SettingsError
+from ..telemetry.log_lines import log_to
+from .children import PACKAGE, Children
+from .generation import Generation, Worker
+from .service_manager import ServiceManager
+from .simulated import simulated
+from .sockets import Sockets, changed
+from .spec import Wants, WorkerSpec
 
 log = logging.getLogger(__name__)
 
-# A worker that dies young is replaced after a pause that doubles from the first to the last of these, in seconds.
-_FIRST_PAUSE_S, _LAST_PAUSE_S = 0.1, 5.0
-# A worker that has lived this long, in seconds, was healthy, so the next pause is a short one again.
-_LONG_LIFE_S = 30.0
+# A generation that is not ready after this long, in seconds, is given up: a start takes one or two.
+_START_S = 120.0
+# A worker that is silent for so long, in seconds, is never taken for hung: the machine may be busy.
+_LEAST_SILENCE_S = 10.0
+# The admin port is tried this often, in seconds, while the service that is replaced still has it, because a port does
+# not tell when it is free.
+_ADMIN_RETRY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerSpec:
-    """What a worker is told by its parent.
+class _Opened:
+    """What is opened once, and outlives the workers.
 
     Attributes:
-        number: its number, from 0; part of its streams' ids.
-        count: how many there are.
-        folder: where each one's unix socket for the other workers lies; empty for a worker alone.
-        listen_fds: the sockets that it is to accept from; empty to open them by the settings.
-        tie_fd: what ties it to its parent; None without one.
-        older: paths of the unix sockets of those that this service replaces, while they drain.
+        wants: what the first worker wanted.
+        sockets: where it listens.
+        environ: what workers need to reach a simulated Claude.
     """
 
-    number: int = 0
-    count: int = 1
-    folder: str = ""
-    listen_fds: tuple[int, ...] = ()
-    tie_fd: int | None = None
-    older: tuple[str, ...] = ()
-
-    def socket_of(self, number: int) -> str:
-        """The path of another worker's socket."""
-        assert self.folder, "a worker alone has no others"
-        return f"{self.folder}/{number}.sock"
+    wants: Wants
+    sockets: Sockets
+    environ: dict[str, str] = field(default_factory=dict)
 
 
-def parse_worker(text: str) -> WorkerSpec:
-    """A worker's spec as its parent writes it. Raises ValueError or TypeError."""
-    told = json.loads(text)
-    return WorkerSpec(**told | {"listen_fds": tuple(told["listen_fds"]), "older": tuple(told["older"])})
-
-
-@dataclass(slots=True, eq=False)
-class _Worker:
-    """One process.
-
-    Attributes:
-        tie: our end of what ties it to us.
-        ready: it is set up, and listens to every signal.
-        hung_up: a SIGHUP came before it was ready.
-    """
-
-    process: asyncio.subprocess.Process
-    tie: ParentsEnd
-    ready: bool = False
-    hung_up: bool = False
-
-    def tell(self, number: signal.Signals) -> None:
-        """Sends the signal; a SIGHUP once the worker listens to it, which would end it before."""
-        if number is signal.SIGHUP and not self.ready:
-            self.hung_up = True
-        elif self.process.returncode is None:
-            self.process.send_signal(number)
-
-
-@dataclass(slots=True)
-class _Workers:
-    """All of them.
-
-    Attributes:
-        count: how many there are to be.
-        start: starts the one with this number.
-        running: by number.
-        decided: set when all of them were ready once, or when that is not to be any more.
-        published: set when readers can reach them, so that they may say so.
-        stopping: set when they are to end, and none is replaced.
-        failed: one of them could not start.
-    """
-
-    count: int
-    start: Callable[[int], Awaitable[_Worker]]
-    running: dict[int, _Worker] = field(default_factory=dict)
-    decided: asyncio.Event = field(default_factory=asyncio.Event)
-    published: asyncio.Event = field(default_factory=asyncio.Event)
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    failed: bool = False
-
-    def tell(self, number: signal.Signals) -> None:
-        """Passes a signal on; any but SIGHUP ends them all."""
-        if number is not signal.SIGHUP:
-            self.stopping.set()
-            self.decided.set()
-        for worker in self.running.values():
-            worker.tell(number)
-
-    async def keep(self, number: int) -> None:
-        """Keeps one of them running until all are to end."""
-        loop = asyncio.get_running_loop()
-        pause_s = _FIRST_PAUSE_S
-        while not self.stopping.is_set():
-            began = loop.time()
-            status = await self._run(number)
-            if self.stopping.is_set():
-                return
-            if not self.decided.is_set():  # the worker has said why it could not start
-                self.failed = True
-                self.tell(signal.SIGTERM)
-                return
-            pause_s = _FIRST_PAUSE_S if loop.time() - began > _LONG_LIFE_S else min(pause_s * 2, _LAST_PAUSE_S)
-            log.error("worker %d ended with status %d; another one starts in %.1f s", number, status, pause_s)
-            try:
-                async with asyncio.timeout(pause_s):
-                    await self.stopping.wait()
-            except TimeoutError:
-                continue
-
-    async def _run(self, number: int) -> int:
-        """Runs one to its end; its exit status."""
-        worker = self.running[number] = await self.start(number)
-        try:
-            if self.stopping.is_set():  # the signal came while it was being started
-                worker.tell(signal.SIGTERM)
-            if await worker.tie.is_ready():
-                worker.ready = True
-                if worker.hung_up:
-                    worker.tell(signal.SIGHUP)
-                if len(self.running) == self.count and all(one.ready for one in self.running.values()):
-                    self.decided.set()
-                await self.published.wait()
-                await worker.tie.begin()
-            return await worker.process.wait()
-        finally:
-            worker.tie.close()
-            del self.running[number]
-
-
-async def supervise(
-    settings: Settings,
-    count: int,
-    arguments: Sequence[str],
-    environment: Mapping[str, str],
-    *,
-    manager: ServiceManager = NOBODY,
-    take_over: bool = False,
-) -> bool:
-    """Runs `count` workers until SIGTERM or SIGINT, which are passed on: each drains; a second signal hurries them.
+class Supervisor:
+    """The parent.
 
     Args:
-        settings: where they listen.
-        count: how many.
-        arguments: of `python -m app serve`, as this process got them, without `--workers`.
-        environment: what each worker gets beside this process's own.
-        manager: is told when all serve, and when they end.
-        take_over: this is a restart: a live service on the unix socket is replaced.
+        arguments: of `serve`, as this process got them; each worker gets them too.
+        folder: where workers find each other.
+        manager: is told how the service fares.
+    """
+
+    def __init__(self, arguments: Sequence[str], folder: str, manager: ServiceManager) -> None:
+        self._arguments = arguments
+        self._folder = folder
+        self._manager = manager
+        self._children = Children()
+        self._stack = AsyncExitStack()
+        self._opened: _Opened | None = None  # once the first worker has said what
+        self._living: set[Worker] = set()
+        self._generations: list[Generation] = []  # those that serve or start, the newest last
+        # A worker is watched where the service is, because it is there that streams are served.
+        self._silence_s = max(manager.watchdog_s, _LEAST_SILENCE_S) if manager.watchdog_s else 0.0
+        self._status = 1  # the exit status of a start that failed
+        self._stopping = asyncio.Event()
+        self._hung_up = asyncio.Event()
+
+    async def run(self) -> int:
+        """Serves until SIGTERM or SIGINT, which are passed on: each worker drains; a second signal hurries them.
+
+        Returns:
+            The exit status: not 0 where it could not be started, and why has been said.
+
+        Raises:
+            SettingsError: it cannot be listened there.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end, number)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up.set)
+        loop.add_signal_handler(signal.SIGCHLD, self._children.reap)
+        wrong: SettingsError | None = None
+        async with self._stack:
+            with self._manager.feeding():
+                async with asyncio.TaskGroup() as tasks:
+                    try:
+                        up = await self._next(tasks)
+                    except SettingsError as error:  # kept: a group would wrap it
+                        up, wrong = False, error
+                    if up:
+                        await self._serve(tasks)
+        if wrong is not None:
+            raise wrong
+        return 0 if up or self._stopping.is_set() else self._status
+
+    async def _serve(self, tasks: asyncio.TaskGroup) -> None:
+        self._manager.ready()
+        following = tasks.create_task(self._follow_admin())
+        stopping = tasks.create_task(self._stopping.wait())
+        while not self._stopping.is_set():
+            hung_up = tasks.create_task(self._hung_up.wait())
+            await asyncio.wait((stopping, hung_up), return_when=asyncio.FIRST_COMPLETED)
+            hung_up.cancel()
+            if not self._stopping.is_set():
+                self._hung_up.clear()  # one that comes from here on asks for another one
+                await self._reload(tasks)
+        following.cancel()
+        self._manager.stopping()
+
+    async def _reload(self, tasks: asyncio.TaskGroup) -> None:
+        """Replaces all workers, or none."""
+        log.info("everything is read again: new workers start")
+        self._manager.reloading()
+        up = await self._next(tasks)
+        if self._stopping.is_set():
+            return
+        if up:
+            log.info("new workers serve; the older ones end what they have")
+        else:
+            log.error("nothing has changed, since new workers could not start: the lines before this one say why")
+        self._manager.ready()
+
+    async def _next(self, tasks: asyncio.TaskGroup) -> bool:
+        """Starts a generation, and lets it take the place of the one before.
+
+        Returns:
+            Whether it does; if not, the reason has been said.
+
+        Raises:
+            SettingsError: it cannot be listened there.
+        """
+        first = await self._start(0)
+        if first is None or self._opened is None:
+            return False
+        generation = Generation(self._opened.wants.workers, self._start, self._over)
+        older = self._generations[:]
+        self._generations.append(generation)
+        for place in range(self._opened.wants.workers):
+            tasks.create_task(generation.keep(place, None if place else first), name=f"worker {place}")
+        try:
+            async with asyncio.timeout(_START_S):
+                await generation.decided.wait()
+        except TimeoutError:
+            log.error("new workers were not ready within %g s", _START_S)
+            generation.end(signal.SIGKILL)
+        try:
+            if generation.ending.is_set():
+                self._generations.remove(generation)
+                return False
+            if not older:
+                self._opened.sockets.publish()
+            for each in older:
+                each.leave()
+            self._generations = [generation]
+        except SettingsError:
+            generation.end(signal.SIGTERM)
+            raise
+        finally:
+            generation.begun.set()  # nobody waits for it any more, whatever it is
+        return True
+
+    async def _start(self, place: int) -> Worker | None:
+        """A worker that has been told what it is; None where it could not be started, or ended before it had asked.
+
+        Raises:
+            SettingsError: it is the first of all, and it cannot be listened where it wants.
+        """
+        environ = {**os.environ, **(self._opened.environ if self._opened is not None else {})}
+        try:
+            child = self._children.spawn(["serve", *self._arguments], "--worker", environ)
+        except OSError as error:
+            log.error("a worker cannot be started: %s", error)
+            return None
+        numbers = {worker.number for worker in self._living}
+        number = next(free for free in range(len(numbers) + 1) if free not in numbers)
+        worker = Worker(child, number, self._silence_s)
+        self._living.add(worker)
+        if self._stopping.is_set():
+            child.tell(signal.SIGTERM)
+        try:
+            said = await worker.says("wants")
+            if said is not None:
+                opened = await self._open(Wants.parse(said["wants"]))
+                self._tell(worker, place, opened)
+                return worker
+        except BaseException:
+            child.tell(signal.SIGTERM)
+            self._over(worker)
+            raise
+        self._status = await child.wait()  # that of `serve --help` is 0
+        self._over(worker)
+        return None
+
+    async def _open(self, wants: Wants) -> _Opened:
+        """What is open, and is opened now for the first worker of all. Raises SettingsError."""
+        if self._opened is None:
+            log_to(sys.stderr, wants.log_level, PACKAGE, wants.log_format)
+            sockets = Sockets(wants)
+            self._stack.callback(sockets.close)
+            environ: dict[str, str] = {}
+            if wants.simulate:
+                environ = await self._stack.enter_async_context(simulated(self._children))
+                url = environ["ANTHROPIC_BASE_URL"]
+                print(
+                    f"No ANTHROPIC_API_KEY: answers come from a simulated Claude on {url}. They cost nothing.",
+                    flush=True,
+                )
+            self._opened = _Opened(wants, sockets, environ)
+        elif others := changed(self._opened.wants, wants):
+            log.warning("%s changed: that takes a restart", ", ".join(others))
+        return self._opened
+
+    def _tell(self, worker: Worker, place: int, opened: _Opened) -> None:
+        public, admin = opened.sockets.public(place), opened.sockets.admin(place)
+        spec = WorkerSpec(
+            number=worker.number,
+            count=opened.wants.workers,
+            folder=self._folder,
+            older=tuple(opened.sockets.older),
+            place=place,
+            public=len(public),
+            beat_s=self._silence_s / 3,
+            listening=asdict(opened.wants.listening),
+            environ=opened.environ,
+        )
+        worker.child.tie.tell({"spec": asdict(spec)}, [*public, *admin])
+
+    def _over(self, worker: Worker) -> None:
+        """It has ended; what it could not remove itself is removed, before another one has its number."""
+        worker.child.tie.close()
+        self._living.discard(worker)
+        with suppress(FileNotFoundError):
+            os.unlink(WorkerSpec(folder=self._folder).socket_of(worker.number))
+
+    def _end(self, number: signal.Signals) -> None:
+        self._stopping.set()
+        for generation in self._generations:
+            generation.end()
+        for worker in self._living:
+            worker.child.tell(number)
+
+    async def _follow_admin(self) -> None:
+        """Takes the admin ports over once the service that is replaced has left them."""
+        assert self._opened is not None, "workers serve"
+        sockets = self._opened.sockets
+        while not sockets.has_admin:
+            await asyncio.sleep(_ADMIN_RETRY_S)
+            if sockets.follow_admin():
+                for generation in self._generations:
+                    for place, worker in generation.running.items():
+                        worker.tell({"admin": True}, sockets.admin(place))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs a service as the parent of its workers until a signal ends it.
+
+    Args:
+        arguments: of `serve`.
 
     Returns:
-        Whether they could be started; why not, has been said.
-
-    Raises:
-        SettingsError: the address, or one of the admin ports, cannot be listened on.
+        The exit status.
     """
-    path = UnixPath.bind(settings.listening.unix, take_over=take_over) if settings.listening.unix else None
-    sockets = (
-        [[path.sock]] * count
-        if path is not None
-        else tcp_sockets(settings.listening.host, settings.listening.port, count)
-    )
-    try:
-        if not take_over:  # else these ports are the older service's until it has ended
-            _check_admin_ports(settings, count)
-        with tempfile.TemporaryDirectory(prefix="sluiceway-") as folder:
-            older = tuple(path.older) if path is not None else ()
-            specs = [
-                WorkerSpec(number, count, folder, tuple(sock.fileno() for sock in sockets[number]), older=older)
-                for number in range(count)
-            ]
-            start = partial(_start, specs, arguments, {**os.environ, **environment})
-            workers = _Workers(count, start)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                asyncio.get_running_loop().add_signal_handler(number, workers.tell, number)
-            with manager.feeding():
-                async with asyncio.TaskGroup() as tasks:
-                    for spec in specs:
-                        tasks.create_task(workers.keep(spec.number), name=f"worker {spec.number}")
-                    await workers.decided.wait()
-                    refused = _publish(path, workers)
-                    workers.published.set()
-                    if not workers.stopping.is_set():
-                        manager.ready()
-                    await workers.stopping.wait()
-                    manager.stopping()
-            if refused is not None:
-                raise refused
-            return not workers.failed
-    finally:
-        if path is not None:
-            path.withdraw()
-        for sock in {sock for of_one in sockets for sock in of_one}:
-            sock.close()
-
-
-def _check_admin_ports(settings: Settings, count: int) -> None:
-    """Looks whether the admin ports are free, so that one line says so and not one of each worker."""
-    opened: list[socket.socket] = []
-    try:
-        for number in range(count if settings.listening.admin_port else 0):
-            names = ("admin_host", "admin_port")
-            opened += tcp_sockets(settings.listening.admin_host, settings.listening.admin_port + number, names=names)[0]
-    finally:
-        for sock in opened:
-            sock.close()
-
-
-def _publish(path: UnixPath | None, workers: _Workers) -> SettingsError | None:
-    if path is None or workers.stopping.is_set():
-        return None
-    try:
-        path.publish()
-    except SettingsError as error:
-        workers.tell(signal.SIGTERM)
-        return error
-    return None
-
-
-async def _start(
-    specs: Sequence[WorkerSpec], arguments: Sequence[str], environment: Mapping[str, str], number: int
-) -> _Worker:
-    tie = ParentsEnd()
-    spec = asdict(specs[number]) | {"tie_fd": tie.theirs.fileno()}
-    command = [sys.executable, "-m", __name__.partition(".")[0], "serve", *arguments, "--worker", json.dumps(spec)]
-    # It gets a session of its own, because a terminal's Ctrl-C is for the parent, which passes it on once.
-    process = await asyncio.create_subprocess_exec(
-        *command, env=environment, pass_fds=[*spec["listen_fds"], tie.theirs.fileno()], start_new_session=True
-    )
-    tie.theirs.close()
-    return _Worker(process, tie)
+    manager = ServiceManager.taken(os.environ)
+    with tempfile.TemporaryDirectory(prefix="sluiceway-", ignore_cleanup_errors=True) as folder:
+        try:
+            return asyncio.run(Supervisor(arguments, folder, manager).run())
+        except SettingsError as error:
+            print(f"Error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+            return 1

@@ -6,7 +6,7 @@ import errno
 import socket
 from collections.abc import Sequence
 
-from ..settings import SettingsError
+from ..settings_error import SettingsError
 
 # This many connections may wait to be accepted (the kernel cuts it to net.core.somaxconn), so that a burst of readers
 # who come back after a restart waits and is not refused.

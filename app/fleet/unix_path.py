@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..settings import SettingsError
+from ..settings_error import SettingsError
 from .tcp import BACKLOG
 
 # What sockaddr_un holds on Linux, in bytes, less the NUL, and less what is added to a path here.

@@ -18,6 +18,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from ..settings_error import SettingsError as SettingsError
 from .budgets import BudgetRules
 from .connections import ConnectionBounds
 from .fleet import FleetOptions
@@ -42,10 +43,6 @@ ENV_PREFIX = "SLUICEWAY_"
 # Kubernetes, "Discovering services": `…_SERVICE_HOST`, `…_SERVICE_PORT_NAME`, `…_PORT=tcp://…`, `…_PORT_80_TCP_ADDR`.
 _SERVICE_LINK = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 _LINK_SCHEMES = ("tcp://", "udp://", "sctp://")
-
-
-class SettingsError(ValueError):
-    """A setting is unknown, of the wrong type or out of bounds; the message names it."""
 
 
 class Settings(BaseModel):

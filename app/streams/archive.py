@@ -82,6 +82,11 @@ class Archive:
             pass
         return self.budget.has_room
 
+    @property
+    def keeps(self) -> bool:
+        """Whether any ended stream can be read again."""
+        return any(not kept.expired for kept in self._kept.values())
+
     def replay(self, policy: Policy) -> Replay:
         """Where the frames of a stream of this policy wait; they are kept only where its readers may come back."""
         keeps = policy is not Policy.ABORT and self.has_room

@@ -57,6 +57,7 @@ class Streams:
     Attributes:
         live: the running ones, by id.
         accepting: new ones are started.
+        leaving: another process has this one's place; what still comes here is answered, each time for the last time.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Streams:
         self._idle.set()
         self._hurry = asyncio.Event()  # set when the drain time is cut short
         self.accepting = True
+        self.leaving = False
         self.live: dict[str, Session] = {}
         self._room = Room(self.live, archive, admit)
 
@@ -338,20 +340,35 @@ class Streams:
             raise NotFound("no stream has this id")
         return session
 
-    async def drain(self) -> None:
+    async def drain(self, within_s: float | None = None, *, kept: bool = False) -> None:
         """Takes no new streams, gives the running ones the drain time, then ends them with a typed last event.
 
         A stream that is held for a lost reader is waited for too: its reader can come back as long as we listen.
         Returns as soon as nothing runs or is held.
+
+        Args:
+            within_s: the drain time, in seconds; None for that of the settings.
+            kept: as long as something can be read again, it is all waited for.
         """
         self.accepting = False
-        waits = [asyncio.ensure_future(event.wait()) for event in (self._idle, self._hurry)]
+        loop = asyncio.get_running_loop()
+        until = loop.time() + (self._bounds.drain_s if within_s is None else within_s)
+        await self._wait(until - loop.time(), self._idle)
+        if kept and self._archive.keeps:
+            await self._wait(until - loop.time())
+        self._stop_all()
+
+    async def pause(self, seconds: float) -> None:
+        """Waits for so long, or until the drain time is cut short."""
+        await self._wait(seconds)
+
+    async def _wait(self, seconds: float, *events: asyncio.Event) -> None:
+        waits = [asyncio.ensure_future(event.wait()) for event in (*events, self._hurry)]
         try:
-            await asyncio.wait(waits, timeout=self._bounds.drain_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
-        self._stop_all()
 
     def hurry(self) -> None:
         """Cuts the drain time short."""

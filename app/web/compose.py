@@ -19,7 +19,7 @@ from .. import __version__
 from ..access.guard import Guard
 from ..access.proxies import Proxies
 from ..answer.transcript import Transcript
-from ..fleet.supervisor import WorkerSpec
+from ..fleet.spec import WorkerSpec
 from ..money.entry import Entry, ReconcileLimit
 from ..money.ledger import Ledger
 from ..money.ledger_file import LedgerFile
@@ -120,10 +120,8 @@ class Service:
         self._prices.replace(prices)
         self._metrics.show_prices(self._prices)
         self._page["auth"] = self._callers.guard.demands_keys
-        others = [name for name in new if name not in REREAD and new[name] != old[name]]
         self.settings = taken
-        told = f"; {', '.join(others)} changed: that takes a restart" if others else ""
-        log.info("callers, keys and prices were read again%s", told)
+        log.info("callers, keys and prices were read again")
 
 
 @asynccontextmanager

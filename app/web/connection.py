@@ -54,6 +54,7 @@ class ClientConnection(web.RequestHandler):
         "_head_bytes",
         "_head_end",
         "_head_timer",
+        "_last",
         "_line",
         "_refusals",
     )
@@ -77,6 +78,7 @@ class ClientConnection(web.RequestHandler):
         self._head_timer: asyncio.TimerHandle | None = None  # set while a head is waited for
         self._content: StreamReader | None = None  # the newest request's body, of which more may come after the answer
         self._busy = False  # a handler runs, or its answer is being sent
+        self._last = False  # the next answer is the last one
         self._ended = False  # it was answered for the last time, and what still comes is dropped
 
     @property
@@ -127,7 +129,10 @@ class ClientConnection(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Sends the answer; then the next request may come. Cancelling is safe."""
         try:
-            return await super().finish_response(request, resp, start_time)
+            sent = await super().finish_response(request, resp, start_time)
+            if self._last:
+                resp.force_close()  # its head may have said otherwise, long ago
+            return sent
         finally:
             self._busy = False
             if self._head_bytes:
@@ -138,6 +143,12 @@ class ClientConnection(web.RequestHandler):
         """Closes at once, since another connection needs the place."""
         if self.transport is not None:
             self.transport.abort()
+
+    def end_soon(self) -> None:
+        """Closes where no request is on its way as far as is known, else with the answer to it."""
+        if self._line and not self._busy and not self._head_bytes and self.transport is not None:
+            self.transport.close()
+        self._last = True
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -246,6 +257,10 @@ class Runner(web.AppRunner):
             return await handler(request)
 
         server.request_handler = handle
+
+    def end_soon(self) -> None:
+        """Lets its connections end, each with the answer that it waits for."""
+        self._crowd.end_soon()
 
     @property
     def server(self) -> web.Server | None:

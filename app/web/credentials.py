@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from ..fleet.simulated import SIMULATED_KEY
 from ..settings import SettingsError
 from ..upstream.headers import FRAMING
 
-# This stands for a key where a simulated Claude takes any.
-SIMULATED_KEY = "simulated"
 # RFC 9110, 5.6.2: what a header's name is made of.
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -50,13 +49,6 @@ class Credentials:
                 _check_url(name, environ[name])
         key = environ.get("ANTHROPIC_API_KEY") or None
         return cls(api_key=key, base_url=base_url, simulated=key == SIMULATED_KEY)
-
-    @property
-    def environ(self) -> dict[str, str]:
-        """What a child process needs to reach the same simulated Claude; else nothing, since it has our environment."""
-        if not self.simulated or self.base_url is None:
-            return {}
-        return {"ANTHROPIC_API_KEY": SIMULATED_KEY, "ANTHROPIC_BASE_URL": self.base_url}
 
 
 def _check_header(name: str, value: str) -> None:

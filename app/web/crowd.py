@@ -32,6 +32,9 @@ class Member(Protocol):
     def give_way(self) -> None:
         """Closes, because another one needs its place. It is idle then."""
 
+    def end_soon(self) -> None:
+        """Closes, with the answer that it waits for, if it waits for one."""
+
 
 class Crowd:
     """The connections of one application.
@@ -95,6 +98,11 @@ class Crowd:
             self.is_busy(member)
             if self._counts(member):
                 self._uncount(client_of(member.address))
+
+    def end_soon(self) -> None:
+        """Lets all of them end."""
+        for member in list(self._members):
+            member.end_soon()
 
     def is_busy(self, member: Member) -> None:
         """A request of its has come."""

@@ -1,8 +1,9 @@
 """Brings a request for a stream to the process that has it: another worker, the service that this one replaces, or another machine.
 
-Each worker opens a unix socket for the others. What a restart replaces stays reachable by the second name of its socket
-while it drains; it is asked where nobody here knows the stream. In a fleet the stream's id names its owner, and whoever
-finds that goes first (`elsewhere.py`).
+Each worker opens a unix socket for the others, which shows that it is there: also one that has given its place to a newer
+one, and ends its streams. What a restart replaces stays reachable by the second name of its socket while it drains; it is
+asked where nobody here knows the stream. In a fleet the stream's id names its owner, and whoever finds that goes first
+(`elsewhere.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 
 from ..errors import NotFound, WorkerLost
-from ..fleet.supervisor import WorkerSpec
+from ..fleet.spec import WorkerSpec
 from .carrying import Carrier, Place, Reply
 from .errors import Handler
 from .slashes import one_slash
@@ -104,15 +105,13 @@ class Forwarder:
         """
         if self._elsewhere is not None:
             await self._elsewhere.tell_of_newer(request, chat_id, stream_id)
-        others = [
-            _worker(self._spec.socket_of(n), _BY_WORKER) for n in range(self._spec.count) if n != self._spec.number
-        ]
+        others = [_worker(self._spec.socket_of(n), _BY_WORKER) for n in self._spec.others()]
         told = (*others, *(_worker(path, _BY_SUCCESSOR) for path in self._older))
         path = stop_path(chat_id)
         await asyncio.gather(*(self._carrier.tell_of_newer(request, path, place) for place in told))
 
     async def _among_workers(self, request: web.Request, handler: Handler) -> Reply:
-        here, others = self._spec.number, [n for n in range(self._spec.count) if n != self._spec.number]
+        here, others = self._spec.number, self._spec.others()
         if not one_slash(request.path).startswith("/api/chat/"):
             match = _STREAM_ID.match(request.match_info["id"])
             owner = int(match[1]) if match else here
@@ -148,6 +147,8 @@ class Forwarder:
         try:
             return await self._carrier.pass_on(request, _worker(self._spec.socket_of(number), _BY_WORKER))
         except aiohttp.ClientError as error:
+            if number not in self._spec.others():  # it has just ended, and its streams with it
+                return NotFound("no stream of yours has this id")
             raise WorkerLost("the worker that has this stream cannot be reached", retry_after_s=1.0) from error
 
 

@@ -1,4 +1,4 @@
-"""The process of `serve`: settings, logs, the way to Claude, then the service itself or the workers that run it."""
+"""A worker's process: settings, what its parent tells it, logs, the way to Claude, then the service itself."""
 
 from __future__ import annotations
 
@@ -7,31 +7,28 @@ import gc
 import importlib
 import logging
 import os
-import subprocess
+import socket
 import sys
-from collections.abc import Coroutine, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Coroutine, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 from .. import settings
 from ..access.sites import is_loopback
-from ..fleet.service_manager import ServiceManager
-from ..fleet.supervisor import parse_worker, supervise
-from ..fleet.tie import ParentsEnd
+from ..fleet.children import PACKAGE
+from ..fleet.spec import Listening, Wants, WorkerSpec
+from ..fleet.tie import Message, Tie
 from ..settings import Settings, SettingsError
 from ..telemetry.log_lines import log_to
 from .checks import check
-from .credentials import SIMULATED_KEY, Credentials
+from .credentials import Credentials
 from .descriptors import raise_limit
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-_PACKAGE = __name__.partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +51,14 @@ class Command:
         """The settings as they are now. Raises SettingsError."""
         return settings.load(Path(self.config) if self.config is not None else None, overrides=self.overrides)
 
-    @property
-    def arguments(self) -> list[str]:
-        """The same for a worker, whose parent has the socket and the simulated Claude."""
-        given = dict(self.overrides, config=self.config)
-        return [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
 
-
-def serve(command: Command, workers: int, worker: str | None) -> bool:
-    """Serves until a signal ends it; False where workers could not start and have said why.
+def serve(command: Command, workers: int, tie_fd: int | None) -> None:
+    """Serves as one worker until a signal, or its parent, ends it.
 
     Args:
         command: what the command line said.
-        workers: how many processes.
-        worker: what its parent tells it, in JSON.
+        workers: how many processes there are to be.
+        tie_fd: what ties this one to its parent; None for one that is run without.
 
     Raises:
         SettingsError: it cannot be run like this. OSError: the machine does not let it.
@@ -76,19 +67,50 @@ def serve(command: Command, workers: int, worker: str | None) -> bool:
     check(loaded)
     if command.take_over and not loaded.listening.unix:
         raise SettingsError("--take-over: it needs unix, the path of the socket to take over")
+    log_to(sys.stderr, loaded.logs.log_level, PACKAGE, loaded.logs.log_format)
+    credentials = Credentials.of(os.environ)
+    spec, tie = WorkerSpec(), Tie(tie_fd) if tie_fd is not None else None
+    if tie is not None:
+        asked = tie.ask(asdict(_wants(loaded, workers, command, credentials)))
+        if asked is None:
+            return  # the parent is gone
+        spec = _told(*asked)
+        loaded, credentials = _as_told(loaded, spec)
     raise_limit(max(loaded.admission.max_streams, loaded.connections.max_connections))
-    log_to(sys.stderr, loaded.logs.log_level, _PACKAGE, loaded.logs.log_format)
-    if not worker and not is_loopback(admin_host := loaded.listening.admin_host):
+    if not spec.place and not is_loopback(admin_host := loaded.listening.admin_host):
         log.warning("admin_host %s is reachable from elsewhere: anyone there reads /metrics and /streams", admin_host)
-    how: dict[str, Any] = {"manager": ServiceManager.taken(os.environ), "take_over": command.take_over}
-    with _credentials(simulate=command.simulate) as credentials:
-        if workers > 1:
-            up = _run(supervise(loaded, workers, command.arguments, credentials.environ, **how))
-            return up is not False
-        spec = parse_worker(worker) if worker else None
-        serve_until_signal = imported().serve_until_signal
-        _run(serve_until_signal(loaded, credentials, command.read, spec, **how))
-        return True
+
+    def read_again() -> Settings:
+        return _as_told(command.read(), spec)[0]
+
+    _run(imported().serve_until_signal(loaded, credentials, read_again, spec, tie, take_over=command.take_over))
+
+
+def _wants(loaded: Settings, workers: int, command: Command, credentials: Credentials) -> Wants:
+    listening = Listening(**{name: getattr(loaded.listening, name) for name in Listening.__slots__})
+    no_key = not (credentials.api_key or os.environ.get("ANTHROPIC_AUTH_TOKEN"))
+    logs = loaded.logs
+    return Wants(listening, workers, command.take_over, command.simulate and no_key, logs.log_level, logs.log_format)
+
+
+def _told(message: Message, sockets: list[socket.socket]) -> WorkerSpec:
+    """What the parent has told, with the sockets that came along."""
+    spec = WorkerSpec.parse(message)
+    fds = tuple(sock.detach() for sock in sockets)
+    return replace(spec, listen_fds=fds[: spec.public], admin_fds=fds[spec.public :])
+
+
+def _as_told(loaded: Settings, spec: WorkerSpec) -> tuple[Settings, Credentials]:
+    """The settings with what is open by now, whatever files say of it: who may call is judged by that.
+
+    Raises:
+        SettingsError: what was read cannot be served there.
+    """
+    told = Settings.model_validate(loaded.flat() | dict(spec.listening))
+    if told.listening != loaded.listening:
+        check(told)
+    os.environ.update(spec.environ)
+    return told, Credentials.of(os.environ)
 
 
 def imported() -> ModuleType:
@@ -123,40 +145,3 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     except ImportError:
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
-
-
-@contextmanager
-def _credentials(*, simulate: bool) -> Iterator[Credentials]:
-    """The SDK's own environment variables; or a simulated Claude, where that was asked for and there is no key."""
-    found = Credentials.of(os.environ)
-    if found.api_key or os.environ.get("ANTHROPIC_AUTH_TOKEN") or not simulate:
-        yield found
-        return
-    with _simulated() as url:
-        print(f"No ANTHROPIC_API_KEY: answers come from a simulated Claude on {url}. They cost nothing.", flush=True)
-        yield Credentials(api_key=SIMULATED_KEY, base_url=url, simulated=True)
-
-
-@contextmanager
-def _simulated() -> Iterator[str]:
-    """A simulated Claude that ends with the block, and with this process; its URL."""
-    tie = ParentsEnd()
-    fd = tie.theirs.fileno()
-    command = [sys.executable, "-m", _PACKAGE, "simulate", "--port", "0", "--tie", str(fd)]
-    try:
-        # It gets a session of its own, so that a terminal's Ctrl-C does not end it while it still feeds this process's
-        # streams.
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, pass_fds=[fd], start_new_session=True
-        ) as process:
-            tie.theirs.close()
-            try:
-                assert process.stdout is not None, "it was asked for"
-                url = process.stdout.readline().strip().rpartition(" ")[2]
-                if not url.startswith("http"):
-                    raise SettingsError("--simulate: the simulated Claude did not start")
-                yield url
-            finally:
-                process.terminate()
-    finally:
-        tie.close()

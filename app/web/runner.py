@@ -8,16 +8,14 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, nullcontext, suppress
-from dataclasses import dataclass, replace
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, suppress
+from dataclasses import dataclass, field, replace
 
 from aiohttp import hdrs, web
 
 from .. import __version__
-from ..fleet import signals
-from ..fleet.service_manager import NOBODY, ServiceManager
-from ..fleet.supervisor import WorkerSpec
-from ..fleet.tcp import BACKLOG, PortTaken, tcp_sockets, url_of
+from ..fleet.spec import WorkerSpec
+from ..fleet.tcp import BACKLOG, tcp_sockets, url_of
 from ..fleet.tie import Tie
 from ..fleet.unix_path import UnixPath
 from ..settings import Settings, SettingsError
@@ -35,12 +33,12 @@ log = logging.getLogger(__name__)
 # A unix socket is served this much longer when all is done, in seconds, because a proxy may have connected to it just
 # before another service took its path, and then sends its request.
 _LINGER_S = 0.2
-# The admin port is tried this often, in seconds, while the service that is replaced still has it, because a port does
-# not tell when it is free.
-_ADMIN_RETRY_S = 0.5
+# Who has given its place to a newer one still takes what comes over connections that it has, for so long, in seconds: a
+# client may have sent its next request already. Then idle ones are closed.
+_LAST_REQUESTS_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Running:
     """A running service.
 
@@ -53,13 +51,51 @@ class Running:
     url: str
     admin_url: str
     service: Service
-    _sites: tuple[web.BaseSite, ...]
+    _runner: Runner
+    _admin: Runner
     _path: UnixPath | None
+    _sites: list[web.BaseSite] = field(default_factory=list)
+    _admin_sites: list[web.BaseSite] = field(default_factory=list)
 
     @property
     def streams(self) -> Streams:
         """Its streams."""
         return self.service.streams
+
+    async def accept(self, sockets: list[socket.socket], admin: list[socket.socket]) -> None:
+        """Serves readers who come to these sockets, and the admin port."""
+        self._sites += [await _site(self._runner, sock) for sock in sockets]
+        await self.accept_admin(admin)
+        if self._path is not None:
+            self._path.publish()
+
+    async def accept_admin(self, sockets: list[socket.socket]) -> None:
+        """Serves the admin port."""
+        self._admin_sites += [await _site(self._admin, sock) for sock in sockets]
+
+    async def leave(self) -> None:
+        """Lets another process have its place: it listens no more, and ends once all that runs has ended.
+
+        What still comes over connections that it has is answered, and they close with that. Answers that can be read again
+        stay so for the drain time.
+        """
+        self.streams.leaving = True
+        log.info("leaving: %d streams run, and have %g s", len(self.streams.live), self.drain_s)
+        for site in (*self._sites, *self._admin_sites):
+            await site.stop()
+        self._sites.clear()
+        self._admin_sites.clear()
+        self._admin.end_soon()
+        last_s = min(_LAST_REQUESTS_S, self.drain_s / 3)
+        await self.streams.pause(last_s)
+        self._runner.end_soon()
+        # In a fleet they are kept elsewhere.
+        await self.streams.drain(self.drain_s - last_s, kept=self.service.part.shadow is None)
+
+    @property
+    def drain_s(self) -> float:
+        """What streams are given at an end, in seconds."""
+        return self.service.settings.streams.drain_s
 
     async def drain(self) -> None:
         """Refuses new streams, and serves the running ones and whoever comes back to them, for the drain time at most.
@@ -68,10 +104,8 @@ class Running:
         error that says when to try again.
         """
         self.streams.accepting = False
-        log.info(
-            "draining: %d streams run, and have %g s", len(self.streams.live), self.service.settings.streams.drain_s
-        )
-        await self.streams.drain()
+        log.info("draining: %d streams run, and have %g s", len(self.streams.live), self.drain_s)
+        await self.streams.drain(self.drain_s)
         if self.url.startswith("unix:"):
             await asyncio.sleep(_LINGER_S)
         for site in self._sites:
@@ -95,7 +129,16 @@ async def running(
     Raises:
         SettingsError: it cannot be run like this, or not be listened on.
     """
-    spec = spec or WorkerSpec()
+    async with _prepared(settings, credentials, spec or WorkerSpec(), take_over=take_over) as (service, sockets, admin):
+        await service.accept(sockets, admin)
+        yield service
+
+
+@asynccontextmanager
+async def _prepared(
+    settings: Settings, credentials: Credentials, spec: WorkerSpec, *, take_over: bool
+) -> AsyncIterator[tuple[Running, list[socket.socket], list[socket.socket]]]:
+    """All set up, and reached by other workers, but by readers only once it accepts from these sockets, and these of the admin port."""
     async with AsyncExitStack() as stack:
         path = None
         if spec.listen_fds:
@@ -106,45 +149,45 @@ async def running(
             sockets = [path.sock]
         else:
             sockets = tcp_sockets(settings.listening.host, settings.listening.port)[0]
-        for sock in sockets:
+        admin = [socket.socket(fileno=fd) for fd in spec.admin_fds]
+        if not spec.listen_fds:
+            names = ("admin_host", "admin_port")
+            admin = tcp_sockets(settings.listening.admin_host, settings.listening.admin_port, names=names)[0]
+        for sock in (*sockets, *admin):
             stack.enter_context(closing(sock))
         service = await stack.enter_async_context(composed(settings, credentials, spec))
         service.app.on_response_prepare.append(_announced_close(service.streams))
-        admin_url = await _serve_admin(stack, service, spec, may_wait=take_over or bool(spec.older))
         own = _unix_path(stack, spec.socket_of(spec.number)) if spec.folder else None
+        admin_runner = await _runner(stack, service, service.admin, AdminCrowd(ADMIN_CONNECTIONS))
         runner = await _runner(stack, service, service.app, service.crowd)
         if own is not None:
             await _site(runner, own.sock)
             own.publish()
         await _serve_peers(stack, service)
-        sites = [await _site(runner, sock) for sock in sockets]
-        if path is not None:
-            path.publish()
-        url = (
-            f"unix:{settings.listening.unix}"
-            if settings.listening.unix
-            else url_of(settings.listening.host, sockets[0])
-        )
-        yield Running(url, admin_url, service, tuple(sites), path)
+        urls = _url(settings, sockets[0]), _admin_url(settings, spec.place, admin)
+        run = Running(*urls, service, runner, admin_runner, path)
+        yield run, sockets, admin
 
 
 async def serve_until_signal(
     settings: Settings,
     credentials: Credentials,
     read_again: Callable[[], Settings],
-    spec: WorkerSpec | None = None,
+    spec: WorkerSpec,
+    tie: Tie | None,
     *,
-    manager: ServiceManager = NOBODY,
     take_over: bool = False,
 ) -> None:
-    """Serves until SIGTERM or SIGINT, then drains; a second signal ends at once. SIGHUP reads files again.
+    """Serves until SIGTERM or SIGINT, then drains, or until its parent says that another one has its place.
+
+    A second signal ends at once, and so does the parent's end.
 
     Args:
         settings: how it is run.
         credentials: how Claude is reached.
-        read_again: reads the settings anew. Raises SettingsError.
-        spec: what this worker was told by its parent; None for one alone.
-        manager: is told when it serves, and when it ends.
+        read_again: reads the settings anew, for the keys that callers come back with. Raises SettingsError.
+        spec: what this worker was told by its parent.
+        tie: what ties it to that; None without one.
         take_over: this is a restart: a live service on the unix socket is replaced.
 
     Raises:
@@ -152,42 +195,67 @@ async def serve_until_signal(
     """
     ends = _Ends()
     ends.listen()
-    fd = spec.tie_fd if spec is not None else None
-    with closing(Tie(fd)) if fd is not None else nullcontext() as tie:
-        async with running(settings, credentials, spec, take_over=take_over) as service:
-            loop = asyncio.get_running_loop()
-            loop.add_signal_handler(signal.SIGHUP, _reread, service.service, read_again)
-            if signals.hung_up():
-                _reread(service.service, read_again)
-            ends.serving(service.streams)
+    async with _prepared(settings, credentials, spec, take_over=take_over) as (service, sockets, admin):
+        ends.serving(service.streams)
+        async with AsyncExitStack() as stack:
             if tie is not None:
-                if not await tie.ready():
+                stack.enter_context(closing(tie))
+                tie.ready()
+                if await tie.hear() is None:
                     ends.at_once()
-                tie.when_cut(ends.at_once)
-            if spec is None or spec.number == 0:
+                else:
+                    await stack.enter_async_context(beside(_obey(tie, service, ends)))
+                    if spec.beat_s:
+                        await stack.enter_async_context(beside(_beat(tie, spec.beat_s)))
+            await service.accept(sockets, admin)
+            if not spec.place:
                 log.info("%s", who_may_call(settings))
             # One write: with PYTHONUNBUFFERED, as containers have it, `print` writes a line's end apart, and the lines of two
             # workers become one.
             print(f"Sluiceway {__version__} on {service.url} (admin on {service.admin_url})\n", end="", flush=True)
-            with manager.feeding():
-                manager.ready()
-                await ends.asked.wait()
-                manager.stopping()
+            await ends.asked.wait()
+            if ends.leaves:
+                _reread(service.service, read_again)
+                await service.leave()
+            else:
                 await service.drain()
-        if spec is not None and tie is not None and tie.is_cut:
-            with suppress(OSError):  # the parent is gone, so the last worker removes the folder when it is empty
-                os.rmdir(spec.folder)
+    if ends.orphaned:
+        with suppress(OSError):  # the last worker removes the folder when it is empty
+            os.rmdir(spec.folder)
+
+
+async def _obey(tie: Tie, service: Running, ends: _Ends) -> None:
+    """Does what the parent says; ends at once when that is gone."""
+    while (heard := await tie.hear()) is not None:
+        message, sockets = heard
+        if "admin" in message:
+            await service.accept_admin(sockets)
+        if "leave" in message:
+            ends.leave()
+    ends.orphaned = True
+    ends.at_once()
+    await asyncio.get_running_loop().create_future()  # what runs beside the service ends with it
+
+
+async def _beat(tie: Tie, every_s: float) -> None:
+    while True:
+        await asyncio.sleep(every_s)
+        tie.beat()
 
 
 class _Ends:
-    """What the signals to end do: the first one asks for it, the second one hurries it.
+    """What ends it: another one that has its place, or signals, of which the first one asks for it, the second one hurries it.
 
     Attributes:
         asked: set when it is to end.
+        leaves: another one has its place.
+        orphaned: the parent is gone.
     """
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
+        self.leaves = self.orphaned = False
+        self._signals = 0
         self._starting = asyncio.current_task()  # None once it serves
         self._streams: Streams | None = None
 
@@ -200,11 +268,18 @@ class _Ends:
         """From here on there is something to drain."""
         self._starting, self._streams = None, streams
 
+    def leave(self) -> None:
+        """Ends by leaving; a signal that came before it, and one that comes after it, change nothing."""
+        if not self.asked.is_set():
+            self.leaves = True
+            self.asked.set()
+
     def on_signal(self) -> None:
         """Ends what has not begun at once, what serves by a drain, and a drain at once."""
+        self._signals += 1
         if self._starting is not None:
             self._starting.cancel()
-        elif self.asked.is_set() and self._streams is not None:
+        elif self._signals > 1 and self._streams is not None:
             self._streams.hurry()
         self.asked.set()
 
@@ -215,10 +290,23 @@ class _Ends:
 
 
 def _reread(service: Service, read_again: Callable[[], Settings]) -> None:
+    """Knows callers as those do who have taken its place; what another version reads otherwise changes nothing here."""
     try:
         service.reread(read_again())
     except SettingsError as error:
-        log.error("nothing has changed, since what was read again is wrong: %s", error)
+        log.warning("callers of what still runs here stay as they were: %s", error)
+
+
+def _url(settings: Settings, sock: socket.socket) -> str:
+    at = settings.listening
+    return f"unix:{at.unix}" if at.unix else url_of(at.host, sock)
+
+
+def _admin_url(settings: Settings, place: int, sockets: list[socket.socket]) -> str:
+    host, port = settings.listening.admin_host, settings.listening.admin_port
+    if sockets:
+        return url_of(host, sockets[0])
+    return f"http://[{host}]:{port + place}" if ":" in host else f"http://{host}:{port + place}"
 
 
 def _unix_path(stack: AsyncExitStack, path: str, *, take_over: bool = False) -> UnixPath:
@@ -231,48 +319,14 @@ def _unix_path(stack: AsyncExitStack, path: str, *, take_over: bool = False) -> 
 def _announced_close(streams: Streams) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
     async def announce(request: web.Request, response: web.StreamResponse) -> None:
         # During a drain a proxy should send its next request elsewhere, because here it might meet the end of the
-        # process.
-        if not streams.accepting:
+        # process; and so should everybody once another one has this one's place.
+        ends = streams.leaving or not streams.accepting
+        if ends:
             response.force_close()
-        if not (streams.accepting and request.keep_alive):
+        if ends or not request.keep_alive:
             response.headers[hdrs.CONNECTION] = "close"
 
     return announce
-
-
-async def _serve_admin(stack: AsyncExitStack, service: Service, spec: WorkerSpec, *, may_wait: bool) -> str:
-    """Serves the admin port, at once or when the service that is replaced has left it."""
-    host, port = service.settings.listening.admin_host, service.settings.listening.admin_port
-    port = port and port + spec.number
-    runner = await _runner(stack, service, service.admin, AdminCrowd(ADMIN_CONNECTIONS))
-
-    def listen() -> list[socket.socket]:
-        return tcp_sockets(host, port, names=("admin_host", "admin_port"))[0]
-
-    async def serve(sockets: list[socket.socket]) -> None:
-        for sock in sockets:
-            await _site(runner, sock)
-
-    async def follow() -> None:
-        while True:
-            await asyncio.sleep(_ADMIN_RETRY_S)
-            try:
-                sockets = listen()
-            except SettingsError:
-                continue
-            await serve(sockets)
-            await asyncio.get_running_loop().create_future()  # what runs beside the service ends with it
-
-    try:
-        sockets = listen()
-    except PortTaken as error:
-        if not may_wait:
-            raise
-        log.info("%s: it is served when the service that is replaced has ended", error)
-        await stack.enter_async_context(beside(follow()))
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    await serve(sockets)
-    return url_of(host, sockets[0])
 
 
 async def _serve_peers(stack: AsyncExitStack, service: Service) -> None:

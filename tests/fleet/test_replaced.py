@@ -6,7 +6,7 @@ import asyncio
 import signal
 from typing import Any, cast
 
-from app.fleet.supervisor import _LAST_PAUSE_S, _LONG_LIFE_S, _Worker, _Workers
+from app.fleet.generation import _LAST_PAUSE_S, _LONG_LIFE_S, Generation, Worker
 from tests.support.clock import jumping, loop
 
 
@@ -18,44 +18,45 @@ class Dying:
         self.started_at: list[float] = []
         self.ended_at: list[float] = []
 
-    async def start(self, _number: int) -> _Worker:
+    async def start(self, _place: int) -> Worker:
         self.started_at.append(loop().time())
         assert len(self.started_at) < 50, "a storm of starts"
         life_s = self.lives_s.pop(0) if len(self.lives_s) > 1 else self.lives_s[0]
-        return _Worker(process=cast("Any", _Process(self, life_s)), tie=cast("Any", _Tie()))
+        return Worker(cast("Any", _Child(self, life_s)), 0)
 
     def pauses_s(self) -> list[float]:
         """How long nobody ran, each time."""
         return [round(start - end, 6) for start, end in zip(self.started_at[1:], self.ended_at, strict=False)]
 
 
-class _Process:
-    returncode = None
+class _Child:
+    """A process that is ready at once, and says no more until it ends."""
 
     def __init__(self, dying: Dying, life_s: float) -> None:
         self.dying = dying
         self.life_s = life_s
         self.told = asyncio.Event()
+        self.tie = self
+        self.said = False
 
-    async def wait(self) -> int:
+    async def hear(self) -> dict[str, Any] | None:
+        if not self.said:
+            self.said = True
+            return {"ready": True}
         try:
             async with asyncio.timeout(self.life_s):
                 await self.told.wait()
         except TimeoutError:
             pass
+        return None
+
+    async def wait(self) -> int:
         self.dying.ended_at.append(loop().time())
         return 1
 
-    def send_signal(self, _number: signal.Signals) -> None:
-        self.told.set()
-
-
-class _Tie:
-    async def is_ready(self) -> bool:
-        return True
-
-    async def begin(self) -> None:
-        pass
+    def tell(self, message: object, _sockets: object = ()) -> None:
+        if isinstance(message, signal.Signals):
+            self.told.set()
 
     def close(self) -> None:
         pass
@@ -63,11 +64,11 @@ class _Tie:
 
 async def kept(dying: Dying, for_s: float) -> None:
     """Keeps one worker for so long, then ends it: that waits for no pause, and nothing starts after it."""
-    workers = _Workers(1, dying.start)
-    workers.published.set()
+    workers = Generation(1, dying.start)
+    workers.begun.set()
     keeping = asyncio.create_task(workers.keep(0))
     await asyncio.sleep(for_s)
-    workers.tell(signal.SIGTERM)
+    workers.end(signal.SIGTERM)
     told_at = loop().time()
     await keeping
     assert loop().time() == told_at, "a pause holds nothing up"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import configparser
 import os
+import re
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -37,13 +39,18 @@ async def until(heard: socket.socket, said: bytes) -> list[bytes]:
 
 @pytest.mark.real
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_it_is_told_of_the_start_the_pulse_and_the_end(workers: int, start: Start, heard: socket.socket) -> None:
+async def test_it_is_told_of_the_start_the_pulse_the_reload_and_the_end(
+    workers: int, start: Start, heard: socket.socket
+) -> None:
     told = {"NOTIFY_SOCKET": heard.getsockname(), "WATCHDOG_USEC": "300000"}
     service = await start("--port", "0", "--admin-port", "0", "--workers", str(workers), environ=told)
     before = await until(heard, b"READY=1")
     assert set(before[:-1]) <= {b"WATCHDOG=1"}
     await until(heard, b"WATCHDOG=1")
     await until(heard, b"WATCHDOG=1")
+    service.process.send_signal(signal.SIGHUP)
+    reloading = await until(heard, b"READY=1")
+    assert len([said for said in reloading if re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=\d+", said)]) == 1
     service.process.terminate()
     assert b"READY=1" not in await until(heard, b"STOPPING=1"), "only the one that was started by it speaks"
     assert (await service.ended())[0] == 0

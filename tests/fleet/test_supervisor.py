@@ -11,16 +11,14 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 from aiohttp import ClientResponse, ClientSession
 
-from app.fleet.supervisor import WorkerSpec, parse_worker, supervise
-from app.settings import Settings
 from app.tools.simulator.server import Simulator
 from tests.conftest import ROOT
 from tests.support.scrape import scrape_of
@@ -94,11 +92,6 @@ async def _start(client: ClientSession, url: str, prompt: str) -> tuple[str, str
         assert response.status == 200, await response.text()
         await response.content.readany()
         return response.headers["X-Stream-Id"], response.headers["X-Stop-Token"]
-
-
-def test_a_place_is_read_as_it_was_written() -> None:
-    spec = WorkerSpec(1, 2, "some/folder", (7, 8), 9, ("/run/s.sock.o1234",))
-    assert parse_worker(json.dumps(asdict(spec))) == spec
 
 
 @pytest.mark.parametrize("path", ["/api/chat/unknown/stop", "/api/stream/st0_no/stop", "/api/stream/st1_no/stop"])
@@ -193,24 +186,6 @@ async def test_workers_whose_admin_port_is_taken_end_all_with_one_line(taken: li
     assert (process.returncode, told) == (1, b"")
     line = f"Error: admin_port {port + taken[0]} on admin_host 127.0.0.1: address already in use\n"
     assert errors.decode() == line
-
-
-def _children() -> set[str]:
-    """The processes that this one has started and not waited for."""
-    return set(Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split())
-
-
-async def test_a_worker_that_cannot_start_ends_the_others_which_could(simulator: Simulator) -> None:
-    """Its port was free when its parent looked, and is not any more."""
-    before = _children()  # such as a browser that other tests of this run share
-    with neighbouring_ports([]) as port:
-        settings = Settings.model_validate({"port": 0, "admin_port": port})
-        environment = {"ANTHROPIC_API_KEY": "sk-ant-workers", "ANTHROPIC_BASE_URL": simulator.url}
-        supervising = asyncio.create_task(supervise(settings, 2, [f"--admin-port={port}", "--port=0"], environment))
-        await asyncio.sleep(0)  # it has looked, and starts them
-        with closing(socket.create_server(("127.0.0.1", port + 1))):
-            assert await supervising is False
-        assert _children() == before
 
 
 @contextmanager

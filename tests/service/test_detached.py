@@ -13,6 +13,7 @@ import pytest
 from app.tools.simulator.server import Simulator
 from tests.conftest import ROOT
 from tests.service.test_shutdown import HasUrl, Served, served
+from tests.support.process import worker_of
 from tests.support.readers import Reader
 
 
@@ -56,7 +57,8 @@ async def measure(simulator: HasUrl, count: int) -> None:
     async with served(simulator, 0.0, max_streams=10_000, max_lag_s=60) as service:
         room = asyncio.Semaphore(50)
         await asyncio.gather(*(detach(service.url, room) for _ in range(20)))
-        before = resident_bytes(service.process.pid)
+        worker = worker_of(service.process.pid)
+        before = resident_bytes(worker)
         async with asyncio.TaskGroup() as tasks:
             for _ in range(count):
                 tasks.create_task(detach(service.url, room))
@@ -65,7 +67,7 @@ async def measure(simulator: HasUrl, count: int) -> None:
                 pass
         assert len(streams) == count + 20
         replay_bytes = sum(stream["replay_bytes"] for stream in streams)
-        each = (resident_bytes(service.process.pid) - before - replay_bytes * count / (count + 20)) / count
+        each = (resident_bytes(worker) - before - replay_bytes * count / (count + 20)) / count
         print(
             f"{count} detached streams: {replay_bytes / (count + 20):.0f} bytes of replay each, {each / 1000:.1f} kB beside"
         )

@@ -62,18 +62,28 @@ class Service:
             self.logged += line.decode()
 
 
+def worker_of(parent: int) -> int:
+    """The process that serves, of a service with one worker."""
+    (worker,) = Path(f"/proc/{parent}/task/{parent}/children").read_text("ascii").split()
+    return int(worker)
+
+
 Start = Callable[..., Coroutine[Any, Any, Service]]
 
 
 async def start(
-    *arguments: str, environ: Mapping[str, str] = {}, ready: bool = True, under: tuple[str, ...] = ()
+    *arguments: str,
+    environ: Mapping[str, str] = {},
+    ready: bool = True,
+    under: tuple[str, ...] = (),
+    root: Path = ROOT,
 ) -> Service:
-    """Runs `python -m app serve` with arguments and environment, where given as a child of another program."""
+    """Runs `python -m app serve` with arguments and environment, where given as a child of another program, or from elsewhere."""
     ours = ("SLUICEWAY_", "ANTHROPIC_")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     process = await asyncio.create_subprocess_exec(
         *(*under, sys.executable, "-m", "app", "serve", *arguments),
-        cwd=ROOT,
+        cwd=root,
         env={**clean, "ANTHROPIC_API_KEY": SECRET, "SLUICEWAY_MAX_LAG_S": "60", **environ},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

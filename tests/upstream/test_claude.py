@@ -28,6 +28,7 @@ from app.tools.simulator.server import Simulator
 from app.upstream.answer import Answer
 from app.upstream.claude import Claude
 from tests.conftest import ROOT
+from tests.support.process import worker_of
 from tests.support.readers import AT_ONCE_S, Reader, eventually, sockets, steady
 
 pytestmark = pytest.mark.real
@@ -453,15 +454,16 @@ async def test_an_abort_under_tls_does_not_wait_for_a_frozen_peer(certificate: P
     async with TlsPeer(certificate, freeze=True) as peer:
         process, url = await started(certificate, peer.port)
         try:
-            held = sockets(process.pid)
+            worker = worker_of(process.pid)
+            held = sockets(worker)
             reader = await Reader.connect(url)
             await reader.ask("")
             assert await reader.head() == 200
             await reader.until(b"0123456789")
-            assert sockets(process.pid) > held
+            assert sockets(worker) > held
             reader.leave()
             left_at = time.monotonic()
-            await eventually(lambda: sockets(process.pid) <= held, 10)
+            await eventually(lambda: sockets(worker) <= held, 10)
             print(f"both connections gone {time.monotonic() - left_at:.3f} s after the reader left")
         finally:
             await stopped(process)

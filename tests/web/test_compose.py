@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from pathlib import Path
 
 import aiohttp
@@ -96,15 +95,6 @@ async def test_new_prices_are_taken_and_shown(serve: Serve, tmp_path: Path) -> N
     service.service.reread(again(service))
     shown = await scrape_of(service.admin_url)
     assert shown.value("price_usd_per_mtok", model="claude-own", type="output") == 4
-
-
-async def test_what_takes_a_restart_is_said_by_name(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    service = await serve()
-    with caplog.at_level(logging.INFO, "app.web.compose"):
-        service.service.reread(again(service, window_s=0.2, model="claude-other"))
-    assert caplog.messages == [
-        "callers, keys and prices were read again; model, window_s changed: that takes a restart"
-    ]
 
 
 async def test_keys_are_not_taken_away_from_a_service_that_others_reach(

@@ -27,12 +27,6 @@ def test_empty_ones_are_none() -> None:
     assert Credentials.of({}) == Credentials()
 
 
-def test_a_child_is_handed_a_simulated_claude_and_no_other() -> None:
-    simulated = Credentials.of({"ANTHROPIC_API_KEY": "simulated", "ANTHROPIC_BASE_URL": "http://127.0.0.1:1"})
-    assert Credentials.of(simulated.environ) == simulated
-    assert Credentials.of({"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": "http://127.0.0.1:1"}).environ == {}
-
-
 @pytest.mark.parametrize("name", ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"])
 @pytest.mark.parametrize(
     "value",

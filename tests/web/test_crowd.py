@@ -18,8 +18,13 @@ class FakeMember:
     address: str = "192.0.2.1"
     gone: bool = field(default=False)
 
+    ends: bool = field(default=False)
+
     def give_way(self) -> None:
         self.gone = True
+
+    def end_soon(self) -> None:
+        self.ends = True
 
 
 class Clock:
@@ -107,3 +112,12 @@ def test_one_client_has_no_more_than_its_share() -> None:
 def test_a_proxys_connections_are_not_one_clients(address: str) -> None:
     crowd = Crowd(10, 2, Proxies(("10.0.0.0/8", "unix")))
     assert [crowd.enter(FakeMember(address)) for _ in range(9)] == [None] * 9
+
+
+def test_all_are_told_to_end_soon_busy_or_not() -> None:
+    crowd = Crowd(3)
+    told = members(crowd, 3)
+    crowd.is_busy(told[0])
+    crowd.leave(told[2])
+    crowd.end_soon()
+    assert [member.ends for member in told] == [True, True, False]

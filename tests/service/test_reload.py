@@ -1,0 +1,187 @@
+"""SIGHUP: new workers take the place of those that run, with new code and settings, and nobody is refused or cut short."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.tools.simulator.answer import numbered_text
+from app.tools.simulator.server import Simulator
+from tests.conftest import ROOT
+from tests.service.test_resume import ask, call, path_of
+from tests.support.connections import Page
+from tests.support.process import START_S, Service, Start
+from tests.support.readers import JSON, Reader, eventually
+
+pytestmark = pytest.mark.timeout(300)
+
+FREE = ("--port", "0", "--admin-port", "0")
+ENDLESS = "tokens=100000 rate=10 text=numbered"
+
+
+def key(name: str) -> dict[str, str]:
+    return {**JSON, "x-api-key": name}
+
+
+async def hang_up(service: Service, workers: int = 1) -> None:
+    """Sends SIGHUP, and waits until the new workers serve."""
+    served = service.said.count("(admin on ")
+    service.process.send_signal(signal.SIGHUP)
+    await service.ready(served + workers)
+
+
+async def logged(service: Service, words: str, times: int = 1) -> None:
+    await eventually(lambda: service.logged.count(words) >= times, START_S)
+
+
+async def status(url: str, method: str, path: str, headers: dict[str, str], body: object = None) -> int:
+    reader = await call(url, method, path, headers, json.dumps(body).encode() if body is not None else b"")
+    reader.leave()
+    return reader.status
+
+
+async def test_new_code_settings_and_keys_serve_and_old_streams_are_reached_through_them(
+    start: Start, simulator: Simulator, tmp_path: Path
+) -> None:
+    """Started from a copy of the program, which changes under it as an installed package does."""
+    shutil.copytree(ROOT / "app", tmp_path / "app")
+    version, config = tmp_path / "app" / "__init__.py", tmp_path / "c.toml"
+    config.write_text('api_keys = ["a:one", "b:two"]\n', "utf-8")
+    options = (*FREE, "--config", str(config))
+    service = await start(*options, environ={"ANTHROPIC_BASE_URL": simulator.url}, root=tmp_path)
+    url, admin_url = service.url, service.admin_url
+    kept, stopped = [await ask(url, ENDLESS, key("one")) for _ in range(2)]
+    idle = await Reader.connect(url)
+    for directive in ("tokens=1", "tokens=2"):  # the second time on a connection of the old worker, when it has left
+        await idle.send(idle.request(json.dumps({"prompt": f"{{{{{directive}}}}}"}).encode(), headers=key("two")))
+        assert await idle.head() == 200
+        if directive == "tokens=1":
+            await idle.rest()
+            idle.ended = False
+            config.write_text('api_keys = ["a:three", "b:two"]\nwindow_s = 0.2\nport = 1\n', "utf-8")
+            version.write_text(version.read_text("utf-8") + '\n__version__ = "9.8.7"\n', "utf-8")
+            await hang_up(service)
+    assert idle.headers["x-stream-id"].startswith("st0_")
+    assert idle.headers["connection"] == "close"
+    assert (service.url, service.admin_url) == (url, admin_url)
+    assert "Sluiceway 9.8.7 on" in service.said
+
+    new = await ask(url, "tokens=1", key("three"))
+    assert (new.status, new.headers["x-stream-id"][:4]) == (200, "st1_")
+    assert await status(url, "GET", "/v1/models", key("one")) == 401
+    back = await call(url, "GET", path_of(kept), key("three"), last_id=1)
+    assert back.status == 200
+    await back.until(b"token0010")
+    await kept.until(b"taken_over")
+    assert await status(url, "POST", f"{path_of(back)}/shown", key("three"), {"id": 1}) == 204
+    assert await status(url, "GET", f"{path_of(back)}/gauges", key("three")) == 200
+    assert await status(url, "POST", f"{path_of(stopped)}/stop", key("three")) == 200
+    await stopped.until(b'"stopped"')
+    for reader in (idle, new, kept, stopped, back):
+        reader.leave()
+    service.process.send_signal(signal.SIGTERM)
+    service.process.send_signal(signal.SIGINT)
+    assert (await service.ended())[0] == 0
+
+
+def nonsense(config: Path, _version: Path) -> str:
+    config.write_text("windw_s = 1\n", "utf-8")
+    return "did you mean window_s"
+
+
+def defect(_config: Path, version: Path) -> str:
+    version.write_text("raise ZeroDivisionError\n", "utf-8")
+    return "ZeroDivisionError"
+
+
+def death(_config: Path, version: Path) -> str:
+    version.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n", "utf-8")
+    return "nothing has changed"
+
+
+async def test_what_cannot_start_changes_nothing_and_what_comes_next_does(
+    start: Start, simulator: Simulator, tmp_path: Path
+) -> None:
+    """Also two signals at once, and one that ends it all while new workers start."""
+    shutil.copytree(ROOT / "app", tmp_path / "app")
+    version, config = tmp_path / "app" / "__init__.py", tmp_path / "c.toml"
+    good = version.read_text("utf-8")
+    config.touch()
+    options = (*FREE, "--config", str(config))
+    environ = {"ANTHROPIC_BASE_URL": simulator.url, "SLUICEWAY_DRAIN_S": "300"}
+    service = await start(*options, environ=environ, root=tmp_path)
+    reader = await ask(service.url, ENDLESS)
+    wrongs: tuple[Callable[[Path, Path], str], ...] = (nonsense, defect, death)
+    for times, wrong in enumerate(wrongs, 1):
+        told = wrong(config, version)
+        service.process.send_signal(signal.SIGHUP)
+        await logged(service, "nothing has changed", times)
+        assert told in service.logged
+        config.write_text("", "utf-8")
+        version.write_text(good, "utf-8")
+        assert await status(service.url, "GET", "/config.json", JSON) == 200
+    assert service.said.count("(admin on ") == 1
+    service.process.send_signal(signal.SIGHUP)
+    await logged(service, "everything is read again", 4)
+    service.process.send_signal(signal.SIGHUP)  # asks for what it could not have read
+    await service.ready(3)
+    assert await status(service.url, "GET", f"{path_of(reader)}/gauges", JSON) == 200
+    service.process.send_signal(signal.SIGHUP)
+    await logged(service, "everything is read again", 6)
+    service.process.send_signal(signal.SIGTERM)
+    service.process.send_signal(signal.SIGINT)
+    code, said = await service.ended()
+    assert b'"shutdown"' in await reader.rest()
+    reader.leave()
+    assert (code, said.count("Traceback")) == (0, 1), "the one that was planted"
+
+
+async def one_short(url: str, tokens: int, rate: int) -> str:
+    """The text of an answer; empty if it was refused."""
+    reader = await ask(url, f"tokens={tokens} rate={rate} text=numbered", resumable=False)
+    page = Page()
+    page.take(await reader.rest())
+    reader.leave()
+    return page.text if reader.status == 200 and "done" in page.last else f"{reader.status} {page.last}"
+
+
+async def under_load(service: Service, running: int, each_s: float, tokens: int, rate: int) -> list[str]:
+    """SIGHUP while so many streams run, and one begins each `each_s`; what was wrong with any of them."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.TaskGroup() as tasks:
+        asked = [tasks.create_task(one_short(service.url, tokens, rate)) for _ in range(running)]
+        reloading = tasks.create_task(hang_up(service, 2))
+        began = loop.time()
+        count = 0
+        while not reloading.done() or count * each_s < tokens / rate:
+            asked.append(tasks.create_task(one_short(service.url, tokens, rate)))
+            count += 1
+            await asyncio.sleep(began + count * each_s - loop.time())
+    print(f"{running} streams, and {count} more, over a reload")
+    return [told for task in asked if (told := task.result()) != numbered_text(tokens)]
+
+
+async def test_under_load_nobody_is_refused_or_cut_short(start: Start, simulator: Simulator) -> None:
+    service = await start(*FREE, "--workers", "2", environ={"ANTHROPIC_BASE_URL": simulator.url})
+    await service.ready(2)
+    assert await under_load(service, 40, 0.05, 40, 20) == []
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("listen", [("--port", "0", "--host", "localhost"), ("--unix",)])
+async def test_300_streams_of_20_s_and_50_new_ones_a_second_survive_reloads(
+    listen: tuple[str, ...], start: Start, simulator: Simulator, tmp_path: Path
+) -> None:
+    """Over every address of a name, and over a unix socket."""
+    path = (str(tmp_path / "s.sock"),) if listen[0] == "--unix" else ()
+    environ = {"ANTHROPIC_BASE_URL": simulator.url, "SLUICEWAY_AUTH": "none", "SLUICEWAY_DRAIN_S": "30"}
+    service = await start(*listen, *path, "--admin-port", "0", "--workers", "2", environ=environ)
+    await service.ready(2)
+    for _ in range(3):
+        assert await under_load(service, 300, 0.02, 200, 10) == []
