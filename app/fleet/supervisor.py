@@ -276,9 +276,17 @@ def main(arguments: Sequence[str]) -> int:
         The exit status.
     """
     manager = ServiceManager.taken(os.environ)
-    with tempfile.TemporaryDirectory(prefix="sluiceway-", ignore_cleanup_errors=True) as folder:
-        try:
+    try:
+        with _folder() as folder:
             return asyncio.run(Supervisor(arguments, folder, manager).run())
-        except SettingsError as error:
-            print(f"Error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-            return 1
+    except SettingsError as error:
+        print(f"Error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        return 1
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Where workers find each other. A container whose root cannot be written has memory at /dev/shm. Raises SettingsError."""
+    for place in (None, "/dev/shm"):
+        with suppress(OSError):
+            return tempfile.TemporaryDirectory(prefix="sluiceway-", dir=place, ignore_cleanup_errors=True)
+    raise SettingsError("TMPDIR: there is no folder that can be written, such as /tmp, for the workers' sockets")

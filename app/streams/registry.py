@@ -35,6 +35,7 @@ from .delivery import Frames
 from .endings import ending_of, ending_of_whole
 from .limiter import Ticket
 from .meter import Running
+from .patience import Patience
 from .replay import Replay
 from .room import Room
 from .session import Asked, Session
@@ -57,6 +58,7 @@ class Streams:
     Attributes:
         live: the running ones, by id.
         accepting: new ones are started.
+        patience: of a drain, which can be cut short.
         leaving: another process has this one's place; what still comes here is answered, each time for the last time.
     """
 
@@ -79,7 +81,7 @@ class Streams:
         self._replaying: set[Connection] = set()  # readers of streams that have ended
         self._idle = asyncio.Event()  # set while nothing runs, is asked for whole, or is read again
         self._idle.set()
-        self._hurry = asyncio.Event()  # set when the drain time is cut short
+        self.patience = Patience()
         self.accepting = True
         self.leaving = False
         self.live: dict[str, Session] = {}
@@ -351,28 +353,9 @@ class Streams:
             kept: as long as something can be read again, it is all waited for.
         """
         self.accepting = False
-        loop = asyncio.get_running_loop()
-        until = loop.time() + (self._bounds.drain_s if within_s is None else within_s)
-        await self._wait(until - loop.time(), self._idle)
-        if kept and self._archive.keeps:
-            await self._wait(until - loop.time())
+        time_s = self._bounds.drain_s if within_s is None else within_s
+        await self.patience.wait(time_s, self._idle, stays=lambda: kept and self._archive.keeps)
         self._stop_all()
-
-    async def pause(self, seconds: float) -> None:
-        """Waits for so long, or until the drain time is cut short."""
-        await self._wait(seconds)
-
-    async def _wait(self, seconds: float, *events: asyncio.Event) -> None:
-        waits = [asyncio.ensure_future(event.wait()) for event in (*events, self._hurry)]
-        try:
-            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-
-    def hurry(self) -> None:
-        """Cuts the drain time short."""
-        self._hurry.set()
 
     def _found(self, stream_id: str) -> tuple[Session | None, Kept | None]:
         """The stream, while it runs, and what can be read of it now."""

@@ -87,7 +87,7 @@ class Running:
         self._admin_sites.clear()
         self._admin.end_soon()
         last_s = min(_LAST_REQUESTS_S, self.drain_s / 3)
-        await self.streams.pause(last_s)
+        await self.streams.patience.wait(last_s)
         self._runner.end_soon()
         # In a fleet they are kept elsewhere.
         await self.streams.drain(self.drain_s - last_s, kept=self.service.part.shadow is None)
@@ -280,7 +280,7 @@ class _Ends:
         if self._starting is not None:
             self._starting.cancel()
         elif self._signals > 1 and self._streams is not None:
-            self._streams.hurry()
+            self._streams.patience.hurry()
         self.asked.set()
 
     def at_once(self) -> None:

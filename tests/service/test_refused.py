@@ -138,7 +138,7 @@ async def test_a_service_that_goes_down_counts_whom_it_turns_away_and_ends_its_s
     service.streams.accepting = False
     assert await ask(service, path, body) == 503
     assert await refused(service) == {"draining": 1}
-    service.streams.hurry()
+    service.streams.patience.hurry()
     await service.streams.drain()
     await eventually(lambda: not service.streams.live)
     found = await scrape(service)

@@ -211,7 +211,7 @@ async def test_the_new_one_brings_every_request_for_a_stream_of_the_old_one_ther
             ending = asyncio.create_task(old.drain())
             back = await call(new.url, "GET", path_of(readers[1]))
             await back.until(b"token0010")
-            old.streams.hurry()
+            old.streams.patience.hurry()
             assert json.loads((await back.rest()).rstrip().rpartition(b"data: ")[2])["type"] == "shutdown"
             await ending
             assert (await answered(new.url, "GET", path_of(readers[1])))[0] == 404

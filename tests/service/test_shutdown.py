@@ -251,6 +251,6 @@ async def test_a_connection_that_is_kept_meets_no_end_between_two_requests_of_a_
     kept.ended = False
     assert not await kept.some(), "it is closed"
     kept.leave()
-    service.streams.hurry()
+    service.streams.patience.hurry()
     await drain
     running.leave()

@@ -179,7 +179,7 @@ async def test_a_drain_is_over_when_the_last_stream_is_or_in_a_hurry() -> None:
         opened.start([500.0, [text("y")]], FakeConnection())
         draining = asyncio.create_task(opened.streams.drain())
         await asyncio.sleep(1)
-        opened.streams.hurry()
+        opened.streams.patience.hurry()
         await draining
         assert loop().time() - began == pytest.approx(5.0)
 

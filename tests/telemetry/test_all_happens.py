@@ -346,7 +346,7 @@ async def ended_by_us(serve: Serve, seen: Seen) -> None:
         first = await client.post(f"{service.url}/api/chat", json=chat)
         second = await client.post(f"{service.url}/api/chat", json=chat)
         await first.read()
-        service.streams.hurry()
+        service.streams.patience.hurry()
         await service.streams.drain()
         await second.read()
     await settled(service)
