@@ -23,6 +23,8 @@ _FILES = {
     "/": ("index.html", "text/html"),
     "/client.js": ("client.js", "text/javascript"),
     "/client.d.ts": ("client.d.ts", "text/plain"),
+    "/doctor": ("doctor.html", "text/html"),
+    "/doctor.js": ("doctor.js", "text/javascript"),
     "/copy.js": ("copy.js", "text/javascript"),
     "/failures.js": ("failures.js", "text/javascript"),
     "/gauges.js": ("gauges.js", "text/javascript"),

@@ -55,7 +55,7 @@ def command() -> click.Command:
             told = f"{url}: {error}"
             click.echo(as_json([], told) if in_json else f"Could not look at {told}", err=not in_json)
             sys.exit(_COULD_NOT_RUN)
-        click.echo(as_json(found) if in_json else in_words(url, found, time.monotonic() - began))
+        click.echo(as_json(found) if in_json else in_words(url, found, time.monotonic() - began, page=not sse))
         sys.exit(_FOUND if found else 0)
 
     return doctor
