@@ -12,7 +12,7 @@ PORT   ?= 8080
 DEBIAN := nginx:nginx-light chromium:chromium prometheus:prometheus redis-server:redis-server ip:iproute2 openssl:openssl systemd-analyze:systemd
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test unit mutants soak client clients check cover bench load audit lock clean
+.PHONY: help setup run test unit mutants soak client clients check cover bench load audit lock advisories clean
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -150,6 +150,9 @@ lock: ## Pin what pyproject.toml asks for, with hashes, for every Python; ARGS=-
 
 COMPILE = build/lock/bin/uv pip compile --quiet --python build/lock/bin/python --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+advisories: $(VENV)/.tests ## Audit the locks; FILE=all.zip renews the advisories from OSV's collection for PyPI
+	$(BIN)/python -m tests.advisories.audit $(FILE)
 
 clean: ## Remove what the other verbs made
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov
