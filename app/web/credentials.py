@@ -11,6 +11,9 @@ from ..fleet.simulated import SIMULATED_KEY
 from ..settings import SettingsError
 from ..upstream.headers import FRAMING
 
+# Not the SDK's own, but how secrets come to containers and units: as files, which no other process' environment shows.
+_KEY_FILE = "ANTHROPIC_API_KEY_FILE"
+_MOST_KEY_CHARS = 4096
 # RFC 9110, 5.6.2: what a header's name is made of.
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -20,7 +23,7 @@ class Credentials:
     """How Claude is reached.
 
     Attributes:
-        api_key: `ANTHROPIC_API_KEY`; None leaves it to the SDK.
+        api_key: `ANTHROPIC_API_KEY`, or what the file that `ANTHROPIC_API_KEY_FILE` names holds; None leaves it to the SDK.
         base_url: `ANTHROPIC_BASE_URL`; None for Claude's own.
         simulated: a simulated Claude stands there, and the page says so.
     """
@@ -38,6 +41,7 @@ class Credentials:
         """
         for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"):
             _check_header(name, environ.get(name, ""))
+        key = environ.get("ANTHROPIC_API_KEY") or _key_in(environ.get(_KEY_FILE, "")) or None
         for number, line in enumerate(environ.get("ANTHROPIC_CUSTOM_HEADERS", "").split("\n"), 1):
             _check_line(f"ANTHROPIC_CUSTOM_HEADERS: line {number}", line)
         base_url = environ.get("ANTHROPIC_BASE_URL") or None
@@ -47,7 +51,6 @@ class Credentials:
         for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper()):
             if environ.get(name):
                 _check_url(name, environ[name])
-        key = environ.get("ANTHROPIC_API_KEY") or None
         return cls(api_key=key, base_url=base_url, simulated=key == SIMULATED_KEY)
 
 
@@ -56,6 +59,22 @@ def _check_header(name: str, value: str) -> None:
     # that was made with an editor leaves.
     if value and not (value.isascii() and value.isprintable() and value == value.strip()):
         raise SettingsError(f"{name}: it holds a line break, a blank at an end or a character that no header may hold")
+
+
+def _key_in(path: str) -> str:
+    """The key in a file, on its one line; empty where none is named."""
+    if not path:
+        return ""
+    try:
+        with open(path, encoding="utf-8") as file:
+            key = file.read(_MOST_KEY_CHARS).strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise SettingsError(f"{_KEY_FILE} {path}: {reason}") from None
+    if not key:
+        raise SettingsError(f"{_KEY_FILE} {path}: it holds no key")
+    _check_header(f"{_KEY_FILE} {path}", key)
+    return key
 
 
 def _check_line(where: str, line: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from app.settings import SettingsError
@@ -20,6 +22,40 @@ def test_what_can_work_is_taken_as_it_is() -> None:
         "http_proxy": "not looked at: the way leads over https",
     }
     assert Credentials.of(environ) == Credentials(KEY, environ["ANTHROPIC_BASE_URL"])
+
+
+def test_the_key_may_be_in_a_file_whose_line_end_is_none_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text(f"{KEY}\r\n")
+    assert Credentials.of({"ANTHROPIC_API_KEY_FILE": str(file)}) == Credentials(KEY)
+    assert Credentials.of({"ANTHROPIC_API_KEY_FILE": str(file), "ANTHROPIC_API_KEY": "own"}).api_key == "own"
+    assert Credentials.of({"ANTHROPIC_API_KEY_FILE": ""}) == Credentials()
+    file.write_text("simulated")
+    assert Credentials.of({"ANTHROPIC_API_KEY_FILE": str(file)}).simulated
+
+
+@pytest.mark.parametrize(
+    ("held", "told"),
+    [
+        (None, "No such file or directory"),
+        (b"", "it holds no key"),
+        (b" \n ", "it holds no key"),
+        (f"{KEY}\xff".encode("latin-1"), "it is no text"),
+        (f"{KEY}\n{KEY}".encode(), ""),
+        (f"{KEY}ä".encode(), ""),
+    ],
+)
+def test_a_key_file_that_cannot_be_used_is_refused_by_name_and_not_shown(
+    held: bytes | None, told: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "key"
+    if held is not None:
+        file.write_bytes(held)
+    with pytest.raises(SettingsError) as caught:
+        Credentials.of({"ANTHROPIC_API_KEY_FILE": str(file)})
+    assert str(caught.value).startswith(f"ANTHROPIC_API_KEY_FILE {file}: ")
+    assert str(caught.value).endswith(told)
+    assert KEY not in str(caught.value)
 
 
 def test_empty_ones_are_none() -> None:
