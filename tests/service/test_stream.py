@@ -67,10 +67,11 @@ async def test_every_recorded_answer_comes_out_as_it_was_recorded(chunking: str,
         assert await told(service.url, directive, thinking=ADAPTIVE) == recorded(name), name
 
 
-async def test_every_recorded_answer_survives_one_byte_at_a_time(serve: Serve) -> None:
+@pytest.mark.parametrize("share", [7, pytest.param(1, marks=pytest.mark.soak)])
+async def test_every_recorded_answer_survives_one_byte_at_a_time(serve: Serve, share: int) -> None:
     """Without rests between reads: for packets of one byte the kernel opens a window of some 20 bytes, 10 a second."""
     service = await serve(window_s=0)
-    for name in NAMES:
+    for name in NAMES[::share]:
         assert await told(service.url, f"transcript={name} chunking=bytes", thinking=ADAPTIVE) == recorded(name), name
 
 
