@@ -12,6 +12,7 @@ first worker tells what they say of it, so that it needs neither the libraries o
 from __future__ import annotations
 
 import asyncio
+import glob
 import logging
 import os
 import signal
@@ -244,8 +245,10 @@ class Supervisor:
         """It has ended; what it could not remove itself is removed, before another one has its number."""
         worker.child.tie.close()
         self._living.discard(worker)
-        with suppress(FileNotFoundError):
-            os.unlink(WorkerSpec(folder=self._folder).socket_of(worker.number))
+        own = WorkerSpec(folder=self._folder).socket_of(worker.number)
+        for path in (own, *glob.glob(f"{self._folder}/*-{worker.number}-{worker.child.pid}.admin")):
+            with suppress(FileNotFoundError):
+                os.unlink(path)
 
     def _end(self, number: signal.Signals) -> None:
         self._stopping.set()

@@ -6,12 +6,12 @@ from collections.abc import Callable, Collection
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
-from prometheus_client import CollectorRegistry
 from prometheus_client.aiohttp import make_aiohttp_handler
 
 from ..access.sites import check_host
 from ..streams.registry import Streams
 from .errors import Handler
+from .heir import ALONE, Heir
 
 
 def answering_to(names: Collection[str]) -> Middleware:
@@ -25,10 +25,14 @@ def answering_to(names: Collection[str]) -> Middleware:
     return middleware
 
 
-def admin_routes(
-    streams: Streams, registry: CollectorRegistry, readiness: Callable[[], tuple[int, str]]
-) -> list[web.RouteDef]:
+def admin_routes(streams: Streams, heir: Heir, readiness: Callable[[], tuple[int, str]]) -> list[web.RouteDef]:
     """The paths of the admin port; `readiness` is a status and what there is to say beside that it is ready."""
+    expose = make_aiohttp_handler(heir.shown)
+
+    async def metrics(request: web.Request) -> web.StreamResponse:
+        if ALONE not in request.headers:
+            await heir.look()
+        return await expose(request)
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -39,11 +43,12 @@ def admin_routes(
         status, but = readiness()
         return web.Response(text=f"ready\n{but}" if status == 200 else but, status=status)
 
-    async def listing(_request: web.Request) -> web.Response:
-        return web.json_response([session.as_dict() for session in streams.live.values()])
+    async def listing(request: web.Request) -> web.Response:
+        own = [session.as_dict() for session in streams.live.values()]
+        return web.json_response(own if ALONE in request.headers else own + await heir.streams())
 
     return [
-        web.get("/metrics", make_aiohttp_handler(registry)),
+        web.get("/metrics", metrics),
         web.get("/healthz", healthz),
         web.get("/readyz", readyz),
         web.get("/streams", listing),

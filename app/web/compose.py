@@ -49,6 +49,7 @@ from .entrance import Body, Entrance, Route
 from .errors import errors_as_json
 from .forwarding import Forwarder
 from .gauges import gauge_routes
+from .heir import Heir
 from .identity import Identity
 from .known_callers import KnownCallers
 from .limits import limiting
@@ -125,19 +126,22 @@ class Service:
 
 
 @asynccontextmanager
-async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpec) -> AsyncIterator[Service]:
+async def composed(
+    settings: Settings, credentials: Credentials, spec: WorkerSpec, heir: Heir
+) -> AsyncIterator[Service]:
     """Puts the service together; when the block is left every stream is ended and settled.
 
     Args:
         settings: how it is run.
         credentials: how Claude is reached.
         spec: what this worker was told by its parent.
+        heir: has its figures, and shows them.
 
     Raises:
         SettingsError: it could not be run like this.
     """
     prices = check(settings)
-    registry = CollectorRegistry()
+    registry = heir.own
     metrics = _metrics(settings, registry, prices, simulated=credentials.simulated)
     claude = _claude(settings, credentials, metrics)
     async with AsyncExitStack() as stack:
@@ -170,7 +174,7 @@ async def composed(settings: Settings, credentials: Credentials, spec: WorkerSpe
         routes = [*answering, *Probes(settings, bodies, part.id_prefix).routes()]
         entrance.install(app, [*routes, openapi_route(settings, routes)])
         cors.install(app)
-        admin = _admin(streams, registry, part, exposure.admin_names(settings))
+        admin = _admin(streams, heir, part, exposure.admin_names(settings))
         peers = part.peers(streams, _entrance(settings, callers.identity, bodies, None), routes)
         app.on_response_prepare.append(guard_response)
         yield Service(
@@ -195,9 +199,9 @@ async def _part(stack: AsyncExitStack, settings: Settings, worker: int, registry
     return await stack.enter_async_context(joined(settings, worker, registry))
 
 
-def _admin(streams: Streams, registry: CollectorRegistry, part: Part, names: Collection[str] | None) -> web.Application:
+def _admin(streams: Streams, heir: Heir, part: Part, names: Collection[str] | None) -> web.Application:
     admin = web.Application(middlewares=[errors_as_json, answering_to(names)] if names is not None else ())
-    admin.add_routes(admin_routes(streams, registry, part.readiness))
+    admin.add_routes(admin_routes(streams, heir, part.readiness))
     admin.on_response_prepare.append(guard_response)
     return admin
 

@@ -26,6 +26,7 @@ from .credentials import Credentials
 from .crowd import AdminCrowd, Crowd
 from .descriptors import ADMIN_CONNECTIONS
 from .exposure import who_may_call
+from .heir import Heir
 from .tasks import beside
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class Running:
     url: str
     admin_url: str
     service: Service
+    _heir: Heir
     _runner: Runner
     _admin: Runner
     _path: UnixPath | None
@@ -80,6 +82,7 @@ class Running:
         stay so for the drain time.
         """
         self.streams.leaving = True
+        self._heir.leave()
         log.info("leaving: %d streams run, and have %g s", len(self.streams.live), self.drain_s)
         for site in (*self._sites, *self._admin_sites):
             await site.stop()
@@ -155,17 +158,22 @@ async def _prepared(
             admin = tcp_sockets(settings.listening.admin_host, settings.listening.admin_port, names=names)[0]
         for sock in (*sockets, *admin):
             stack.enter_context(closing(sock))
-        service = await stack.enter_async_context(composed(settings, credentials, spec))
+        heir = Heir(spec)
+        stack.callback(heir.leave_behind)  # once all below has ended and is settled
+        service = await stack.enter_async_context(composed(settings, credentials, spec, heir))
         service.app.on_response_prepare.append(_announced_close(service.streams))
         own = _unix_path(stack, spec.socket_of(spec.number)) if spec.folder else None
+        shown = _unix_path(stack, heir.socket) if spec.folder else None
         admin_runner = await _runner(stack, service, service.admin, AdminCrowd(ADMIN_CONNECTIONS))
         runner = await _runner(stack, service, service.app, service.crowd)
-        if own is not None:
+        if own is not None and shown is not None:
             await _site(runner, own.sock)
+            await _site(admin_runner, shown.sock)
             own.publish()
+            shown.publish()
         await _serve_peers(stack, service)
         urls = _url(settings, sockets[0]), _admin_url(settings, spec.place, admin)
-        run = Running(*urls, service, runner, admin_runner, path)
+        run = Running(*urls, service, heir, runner, admin_runner, path)
         yield run, sockets, admin
 
 

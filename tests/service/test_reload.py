@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from tests.service.test_resume import ask, call, path_of
 from tests.support.connections import Page
 from tests.support.process import START_S, Service, Start
 from tests.support.readers import JSON, Reader, eventually
+from tests.support.scrape import scrape_of
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -151,9 +153,15 @@ async def one_short(url: str, tokens: int, rate: int) -> str:
     return page.text if reader.status == 200 and "done" in page.last else f"{reader.status} {page.last}"
 
 
+async def counted(service: Service) -> float:
+    """The streams that its admin ports tell of, all that have ended."""
+    urls = set(re.findall(r"admin on (\S+)\)", service.said))
+    return sum([(await scrape_of(url)).value("streams_total") for url in sorted(urls)])
+
+
 async def under_load(service: Service, running: int, each_s: float, tokens: int, rate: int) -> list[str]:
     """SIGHUP while so many streams run, and one begins each `each_s`; what was wrong with any of them."""
-    loop = asyncio.get_running_loop()
+    loop, before = asyncio.get_running_loop(), await counted(service)
     async with asyncio.TaskGroup() as tasks:
         asked = [tasks.create_task(one_short(service.url, tokens, rate)) for _ in range(running)]
         reloading = tasks.create_task(hang_up(service, 2))
@@ -164,6 +172,7 @@ async def under_load(service: Service, running: int, each_s: float, tokens: int,
             count += 1
             await asyncio.sleep(began + count * each_s - loop.time())
     print(f"{running} streams, and {count} more, over a reload")
+    assert await counted(service) - before == running + count, "none is lost, and none counted twice"
     return [told for task in asked if (told := task.result()) != numbered_text(tokens)]
 
 

@@ -1,0 +1,66 @@
+"""A worker that has another one's place shows both: no counter falls, no stream is missing, and none is there twice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import aiohttp
+
+from app.fleet.spec import WorkerSpec
+from app.fleet.tcp import tcp_sockets
+from app.settings import Settings
+from app.tools.simulator.server import Simulator
+from app.web.credentials import Credentials
+from app.web.runner import Running, running
+from tests.support.scrape import scrape_of
+
+
+async def ask(client: aiohttp.ClientSession, service: Running, tokens: int) -> aiohttp.ClientResponse:
+    prompt = f"{{{{tokens={tokens} rate=200 text=numbered}}}}"
+    response = await client.post(f"{service.url}/api/stream", json={"prompt": prompt, "resumable": True})
+    assert response.status == 200
+    return response
+
+
+async def test_the_newest_at_a_place_shows_what_all_before_it_have_and_had(
+    tmp_path: Path, simulator: Simulator, client: aiohttp.ClientSession
+) -> None:
+    settings = Settings.model_validate({"port": 0, "admin_port": 0, "max_lag_s": 60.0, "drain_s": 60.0})
+    ports = [tcp_sockets("127.0.0.1", 0)[0][0] for _ in range(2)]
+
+    def at(number: int) -> WorkerSpec:
+        fds = [(os.dup(port.fileno()),) for port in ports]
+        return WorkerSpec(number, 1, str(tmp_path), fds[0], admin_fds=fds[1])
+
+    async def streams(service: Running) -> list[str]:
+        async with client.get(f"{service.admin_url}/streams") as listed:
+            return sorted(stream["id"] for stream in await listed.json())
+
+    async def completed(service: Running) -> float:
+        return (await scrape_of(service.admin_url)).value("streams_total", outcome="completed")
+
+    credentials = Credentials("k", simulator.url, True)
+    async with running(settings, credentials, at(0)) as first:
+        await (await ask(client, first, 5)).read()
+        long = await ask(client, first, 100_000)
+        leaving = asyncio.create_task(first.leave())
+        async with running(settings, credentials, at(1)) as second:
+            await (await ask(client, second, 5)).read()
+            assert await completed(second) == 2
+            assert (await scrape_of(second.admin_url)).value("streams_active") == 1
+            assert await streams(second) == [long.headers["X-Stream-Id"]]
+            again = asyncio.create_task(second.leave())
+            async with running(settings, credentials, at(2)) as third:
+                assert await completed(third) == 2
+                assert await streams(third) == [long.headers["X-Stream-Id"]]
+                first.streams.patience.hurry()
+                await leaving
+                assert b'"shutdown"' in await long.read()
+                second.streams.patience.hurry()
+                await again
+                shown = await scrape_of(third.admin_url)
+                assert (shown.value("streams_total"), shown.value("streams_active")) == (3, 0)
+    for port in ports:
+        port.close()
