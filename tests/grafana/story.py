@@ -22,6 +22,7 @@ from app.errors import Refusal
 from app.money.ledger import Account, Ledger, Outcome
 from app.money.prices import SHIPPED, load_prices
 from app.telemetry.callers import CALLER_REFUSALS, CallerMetrics
+from app.telemetry.fleet import FleetMetrics
 from app.telemetry.prometheus import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +58,7 @@ class Worker:
         self.registry = CollectorRegistry()
         self.metrics = Metrics(self.registry, MODELS)
         self.callers = CallerMetrics(self.registry, names=CALLERS)
+        self.fleet = FleetMetrics(self.registry)
         self._prices = load_prices(SHIPPED)
         self.metrics.show_prices(self._prices)
         self._ledger = Ledger(self._prices)
@@ -72,6 +74,7 @@ class Worker:
             self.metrics.loop_lag(self._random.expovariate(200 if not incident else 60))
         self._refuse(incident)
         self._spend(minute)
+        self._share(minute)
         active = self._random.randint(25, 35) + (25 if incident else 0)
         stalled = self._random.randint(0, 3) + (14 if incident else 0)
         self.metrics.streams_active.set(active)
@@ -103,6 +106,21 @@ class Worker:
             self.callers.cut(CALLERS[1])
         if minute == DEPLOY + 5:
             self.callers.unsettled(0.05)
+
+    def _share(self, minute: int) -> None:
+        """Redis is away for three minutes, and comes back empty; at the deployment one worker dies."""
+        away = 60 <= minute < 63
+        self.fleet.redis_away(away)
+        for _ in range(0 if away else 20):
+            self.fleet.redis_took(self._random.expovariate(2000))
+        back = 400 if minute == 63 else 0
+        self.fleet.mirrored(60.0 * (minute - 59) if away else 0.0, back, back)
+        self.fleet.relayed(self._random.randint(0, 3) - (minute % 4))
+        self.fleet.copied((minute == DEPLOY) - (minute == DEPLOY + 1))
+        if minute == 62:
+            self.fleet.mirror_refused()
+        if minute == DEPLOY:
+            self.fleet.owner_lost()
 
     def _outcome(self, incident: bool) -> Outcome:
         dice = self._random.random()
