@@ -16,7 +16,8 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models import table
 from panels import DATASOURCE, metric
-from rows import abandonment, backpressure, callers, details, money_estimated, money_measured, requests
+from places import place
+from rows import abandonment, backpressure, callers, details, money_estimated, money_measured, requests, today
 
 
 def _query_variable(name: str, label: str, query: str) -> builders.QueryVariable:
@@ -47,6 +48,7 @@ def build() -> models.Dashboard:
     board.with_variable(_query_variable(
         "model", "Model", 'label_values(sluiceway_streams_total{job=~"$job", instance=~"$instance"}, model)'
     ))  # fmt: skip
+    board.with_variable(builders.TextBoxVariable("runbook").label("Runbook").default_value("runbook.md"))
     version = f"count by (version) ({metric('build_info')})"
     board.annotation(_annotation(
         "Deploys", "#5794F2", f"{version} unless count by (version) ({metric('build_info')} offset 5m)",
@@ -59,6 +61,7 @@ def build() -> models.Dashboard:
     links = builders.DashboardLink("Sluiceway dashboards").type(models.DashboardLinkType.DASHBOARDS).tags(["sluiceway"])
     board.link(links.as_dropdown(True).include_vars(True).keep_time(True))
     for title, panels in (
+        ("Today: what left answers cost, and what else is wrong", today()),
         ("Requests: rate, errors, time to first token", requests()),
         ("Abandonment: what, where in the answer, why", abandonment()),
         ("Money, measured", money_measured()),
@@ -78,14 +81,23 @@ def build() -> models.Dashboard:
     return built
 
 
+def _runbook(anchor: str) -> models.DashboardLink:
+    link = builders.DashboardLink("Runbook").type(models.DashboardLinkType.LINK).url(f"${{runbook}}#{anchor}")
+    return link.target_blank(True).build()
+
+
 def _finish(built: models.Dashboard) -> None:
     """Gives every panel an id, which the SDK leaves out, and takes out what Grafana 12's types no longer know."""
     ids = iter(range(1, 1000))
+    row = ""
     for panel in built.panels or []:
         panel.id_val = next(ids)
-        for inner in panel.panels if isinstance(panel, models.RowPanel) else [panel]:
+        within: list[models.Panel] = [panel] if isinstance(panel, models.Panel) else panel.panels
+        row = row if isinstance(panel, models.Panel) else panel.title or ""
+        for inner in within:
             if inner is not panel:
                 inner.id_val = next(ids)
+            inner.links = [_runbook(place(row, inner.title or ""))]
             if isinstance(inner.options, table.Options):
                 inner.options.footer = None
     for variable in built.templating.list_val or []:

@@ -126,9 +126,9 @@ def rate(name: str, *matchers: str, by: str = "") -> str:
     return _sum(f"rate({metric(name, *matchers)}[{RATE_INTERVAL}])", by)
 
 
-def total(name: str, *matchers: str, by: str = "") -> str:
-    """The counter's increase over the dashboard's time range, for an instant query."""
-    return _sum(f"increase({metric(name, *matchers)}[{RANGE}])", by)
+def total(name: str, *matchers: str, by: str = "", ago: str = "") -> str:
+    """The counter's increase over the panel's time range, or over the same one so long ago, for an instant query."""
+    return _sum(f"increase({metric(name, *matchers)}[{RANGE}]{f' offset {ago}' if ago else ''})", by)
 
 
 def gauge(name: str, by: str = "") -> str:
@@ -185,6 +185,7 @@ def _last() -> common.ReduceDataOptions:
 def stat_panel(
     title: str, description: str, unit: str, expr: str, *, colour: str = "#C7D0D9", limit: float | None = None,
     good_above: bool = False, span: int = 4, absent: str = "no data", words: Mapping[str, str] | None = None,
+    since: str = "",
 ) -> stat.Panel:  # fmt: skip
     """One figure over the whole time range, by an instant query, so that it is no sliding window.
 
@@ -194,6 +195,7 @@ def stat_panel(
         span: width, of 24.
         absent: what stands there where the query has no value.
         words: shown for these values, in place of the figure.
+        since: of another range than the dashboard's, in Grafana's words.
     """
     panel = stat.Panel().title(title).description(description).datasource(DATASOURCE).unit(unit).span(span).height(4)
     panel.targets(_targets([Query(expr)], instant=True)).reduce_options(_last())
@@ -201,6 +203,8 @@ def stat_panel(
     panel.justify_mode(common_models.BigValueJustifyMode.CENTER).text_mode(common_models.BigValueTextMode.VALUE)
     panel.orientation(common_models.VizOrientation.AUTO).wide_layout(True).show_percent_change(False)
     panel.percent_change_color_mode(common_models.PercentChangeColorMode.STANDARD).no_value(absent)
+    if since:
+        panel.time_from(since)
     if words is not None:
         options = {value: dashboard.ValueMappingResult(text=word) for value, word in words.items()}
         panel.mappings([dashboard.ValueMap(options=options)])
@@ -228,6 +232,8 @@ def lines_panel(
         span: width, of 24.
     """
     panel = timeseries.Panel().title(title).description(description).datasource(DATASOURCE).unit(unit)
+    if stacked:  # the legend has room for those that happen
+        queries = [Query(f"{one.expr} > 0", one.legend) if "{{" in one.legend else one for one in queries]
     panel.span(span).height(8).min(0).targets(_targets(queries)).line_width(1)
     panel.fill_opacity(40 if stacked else 8).show_points(common_models.VisibilityMode.NEVER)
     panel.stacking(
@@ -237,9 +243,11 @@ def lines_panel(
     )  # fmt: skip
     alone = len(queries) == 1 and "{{" not in queries[0].legend
     panel.legend(
-        common.VizLegendOptions().show_legend(not alone).display_mode(common_models.LegendDisplayMode.TABLE)
+        # A table below a narrow panel has room for two of its lines.
+        common.VizLegendOptions().show_legend(not alone)
+        .display_mode(common_models.LegendDisplayMode.TABLE if span >= 12 else common_models.LegendDisplayMode.LIST)
         .placement(common_models.LegendPlacement.RIGHT if span >= 12 else common_models.LegendPlacement.BOTTOM)
-        .calcs(["lastNotNull", "max"])
+        .calcs(["lastNotNull", "max"] if span >= 12 else [])
     )  # fmt: skip
     panel.tooltip(
         common.VizTooltipOptions().mode(common_models.TooltipDisplayMode.MULTI).sort(common_models.SortOrder.DESCENDING)
@@ -252,6 +260,8 @@ def lines_panel(
         )
     if most is not None:
         panel.max(most)
+    elif unit == SHARE:  # of nothing but zeros Grafana draws an axis to 100, which is 10,000 %
+        panel.axis_soft_max(limit * 2 if limit is not None and limit < 0.5 else 1)
     for name in names:
         panel.override_by_name(name, [_colour(name)])
     return panel
@@ -279,14 +289,17 @@ def heatmap_panel(title: str, description: str, unit: str, histogram: str, *, sp
 
 
 def bars_panel(
-    title: str, description: str, unit: str, queries: Sequence[Query], *, names: Iterable[str] = (), span: int = 12
-) -> bargauge.Panel:
-    """A bar for each series, over the whole time range, largest first where the query sorts."""
+    title: str, description: str, unit: str, queries: Sequence[Query], *, names: Iterable[str] = (), span: int = 12,
+    since: str = "",
+) -> bargauge.Panel:  # fmt: skip
+    """A bar for each series, over the whole time range or `since`, largest first where the query sorts."""
     panel = bargauge.Panel().title(title).description(description).datasource(DATASOURCE).unit(unit).min(0)
     panel.span(span).height(8).targets(_targets(queries, instant=True)).reduce_options(_last()).no_value("none")
     panel.orientation(common_models.VizOrientation.HORIZONTAL).show_unfilled(False)
     panel.display_mode(common_models.BarGaugeDisplayMode.BASIC).value_mode(common_models.BarGaugeValueMode.TEXT)
     panel.name_placement(common_models.BarGaugeNamePlacement.LEFT).sizing(common_models.BarGaugeSizing.AUTO)
+    if since:
+        panel.time_from(since)
     panel.min_viz_width(8).min_viz_height(16).max_viz_height(300)
     panel.legend(
         common.VizLegendOptions().display_mode(common_models.LegendDisplayMode.LIST).show_legend(False)
@@ -299,11 +312,12 @@ def bars_panel(
 
 
 def table_panel(
-    title: str, description: str, unit: str, query: Query, columns: Sequence[str], *, span: int = 12
+    title: str, description: str, unit: str, query: Query, columns: Sequence[str], *, span: int = 12, link: str = ""
 ) -> table.Panel:
     """The present value of each series as a row.
 
     Args:
+        link: where the first column's words lead.
         columns: the labels to show, in order; the value comes last.
     """
     target = prometheus.Dataquery().expr(query.expr).ref_id("A").datasource(DATASOURCE).instant()
@@ -312,5 +326,8 @@ def table_panel(
     order = {name: position for position, name in enumerate([*columns, "Value"])}
     options = {"excludeByName": {"Time": True}, "indexByName": order, "renameByName": {"Value": query.legend}}
     panel.targets([target]).with_transformation(dashboard.DataTransformerConfig(id_val="organize", options=options))
-    panel.cell_options(common_models.TableAutoCellOptions())
+    panel.cell_options(common_models.TableAutoCellOptions()).no_value("none")
+    if link:
+        leads = [{"title": "Runbook", "url": link, "targetBlank": True}]
+        panel.override_by_name(columns[0], [dashboard.DynamicConfigValue(id_val="links", value=leads)])
     return panel.show_header(True).filterable(True).cell_height(common_models.TableCellHeight.SM)

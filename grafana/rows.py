@@ -61,6 +61,7 @@ JUDGE = f'outcome=~"{JUDGED}"'
 LEAVE = f'outcome=~"{"|".join(LEFT)}"'
 STARTED = 'outcome!="rejected"'
 AWAY = f'reason=~"{TURNED_AWAY}"'
+DAY, TODAY = 'span="day"', "now/d"
 EXACT, ESTIMATED = 'basis="exact"', 'basis="estimated"'
 
 
@@ -72,6 +73,48 @@ def share(part: str, whole: str, matching: str = "") -> str:
 def unless_too_early(estimate: str, unestimated: str) -> str:
     """An estimate, absent where it is zero only because too few answers have finished to expect anything."""
     return f"{estimate} > 0 or ({estimate} unless {unestimated} > 0)"
+
+
+def today() -> Iterator[Panel]:
+    """What the answers that readers left cost this day, where that went, and what else is wrong."""
+    left, title = "left_usd_total", "(estimate over measured)"
+    yield stat_panel(
+        f"Left answers cost today {title}",
+        "What was spent since midnight on answers that their reader left, the prompts too: measured where Claude "
+        "reported it, else estimated.", USD, total(left), colour="#FF9830", span=5, since=TODAY,
+    )  # fmt: skip
+    yield stat_panel(
+        f"Yesterday, until this hour {title}", "The same, of the day before and until the same time.", USD,
+        total(left, ago="1d"), span=5, since=TODAY, absent="not known",
+    )  # fmt: skip
+    yield stat_panel(
+        f"Share of today's money {title}", "What left answers cost, of all that was spent since midnight.", SHARE,
+        share(total(left), total("spent_usd_total")), span=5, since=TODAY, absent="nothing spent",
+    )  # fmt: skip
+    yield stat_panel(
+        "Least left of a day's budget", "Of the caller's that is nearest to its end; below a fifth the alert fires.", SHARE,
+        f"min(min by (caller) ({metric('budget_left_usd', DAY)}) / (min by (caller) ({metric('budget_usd', DAY)}) > 0))",
+        limit=0.2, good_above=True, span=5, absent="no budgets",
+    )  # fmt: skip
+    yield stat_panel(
+        "Whose money",
+        "Whether Claude itself answers, or a simulated one: then no money on this page is real, and no alert speaks of it.",
+        COUNT, f"max({metric('simulated')})", limit=1, span=4, words={"0": "real", "1": "simulated"},
+    )  # fmt: skip
+    yield bars_panel(
+        f"Left today, by reason {title}", "Where that money went: how readers left.", USD,
+        [Query(f"sort_desc({total(left, by='outcome')} > 0)", "{{outcome}}")], names=LEFT, span=8, since=TODAY,
+    )  # fmt: skip
+    yield bars_panel(
+        f"Left today, by phase {title}",
+        "Where in the answer they left: before anything came they paid for the prompt alone, in thinking for what nobody saw.",
+        USD, [Query(f"sort_desc({total(left, by='phase')} > 0)", "{{phase}}")], names=PHASES, span=8, since=TODAY,
+    )  # fmt: skip
+    yield table_panel(
+        "Alerts that fire", "Now, by Prometheus' own series; each name leads to its place in the runbook.", COUNT,
+        Query('count by (alertname, severity) (ALERTS{alertstate="firing", alertname=~"Sluiceway.+"})', "how many"),
+        ("alertname", "severity"), span=8, link="${runbook}#${__value.text}",
+    )  # fmt: skip
 
 
 def requests() -> Iterator[Panel]:
@@ -135,7 +178,7 @@ def requests() -> Iterator[Panel]:
         "Requests per second for which nothing was started: for want of room or by a defect of ours (reds), since we go "
         "down, or for what is wrong with them. `rejected` are streams that Claude itself refused for the request's sake.",
         STREAMS_PER_SECOND,
-        [Query(f"{rate('refused_total', by='reason')} > 0", "{{reason}}"),  # the legend has room for those that happen
+        [Query(rate('refused_total', by='reason'), "{{reason}}"),
          Query(f"{rate('streams_total', REJECTED)} > 0", "rejected")],
         stacked=True, names=(*REASONS, "rejected"), span=8,
     )  # fmt: skip
@@ -205,33 +248,28 @@ def money_measured() -> Iterator[Panel]:
         "Spent, measured",
         "Cost of usage that Claude reported exactly, from the price table, over the time range. Prometheus "
         "extrapolates at the range's ends, so cents may differ from the ledger.", USD,
-        total("spent_usd_total", EXACT), span=4,
+        total("spent_usd_total", EXACT), span=5,
     )  # fmt: skip
     yield stat_panel(
         "Spent on abandoned, measured",
         "Of the spending that Claude reported exactly, what went to streams that their reader left: their prompts, mostly, "
         "since an aborted answer reports its input alone.", USD,
-        total("spent_usd_total", EXACT, LEAVE), colour="#FF9830", span=4,
+        total("spent_usd_total", EXACT, LEAVE), colour="#FF9830", span=5,
     )  # fmt: skip
     yield stat_panel(
         "Spent per stream, measured",
         "Exactly reported cost of completed streams over their number.", USD,
-        share(total("spent_usd_total", EXACT, COMPLETED), total("streams_total", COMPLETED)), span=4,
+        share(total("spent_usd_total", EXACT, COMPLETED), total("streams_total", COMPLETED)), span=5,
     )  # fmt: skip
     yield stat_panel(
         "Tokens generated, measured",
         "Output tokens that Claude itself counted, over the time range.", COUNT,
-        total("output_tokens_total", EXACT), span=4,
+        total("output_tokens_total", EXACT), span=5,
     )  # fmt: skip
     yield stat_panel(
         "Tokens without a price",
         "Tokens of models, tiers of service and iterations that the price table does not state: they are counted, their "
         "money is in no figure here. The log names each once.", COUNT, total("unpriced_tokens_total"), limit=1, span=4,
-    )  # fmt: skip
-    yield stat_panel(
-        "Whose money",
-        "Whether Claude itself answers, or a simulated one: then no money on this page is real, and no alert speaks of it.",
-        COUNT, f"max({metric('simulated')})", limit=1, span=4, words={"0": "real", "1": "simulated"},
     )  # fmt: skip
     yield lines_panel(
         "Spent per hour by model, measured",
@@ -339,14 +377,14 @@ def callers() -> Iterator[Panel]:
         "Requests per second: more a minute (`rate`) or at once (`places`) than the caller may, a budget that is spent "
         "(`budget`) or held for streams that run (`budget_held`), or one that nobody can read (`budget_away`).",
         STREAMS_PER_SECOND,
-        [Query(f"{rate('caller_refused_total', by='caller, reason')} > 0", "{{caller}} {{reason}}")], stacked=True,
+        [Query(rate('caller_refused_total', by='caller, reason'), "{{caller}} {{reason}}")], stacked=True,
         span=12,
     )  # fmt: skip
     yield lines_panel(
         "Answers cut",
         "Answers per second that were cut because a budget was spent; `*` is the budget of all callers.",
         STREAMS_PER_SECOND,
-        [Query(f"{rate('budget_cuts_total', by='caller')} > 0", "{{caller}}")], stacked=True, span=4,
+        [Query(rate('budget_cuts_total', by='caller'), "{{caller}}")], stacked=True, span=4,
     )  # fmt: skip
     yield stat_panel(
         "Booked for dead workers",

@@ -139,6 +139,14 @@ class Metrics:
             "US dollars spent, by type of token or as a fee, and by how the stream ended, at the price table.",
             "model", "type", "basis", "outcome",
         )  # fmt: skip
+        self._left_usd = self._counter(
+            "left_usd",
+            "US dollars spent, on the prompt too, on streams that their reader left, by how and where in the answer.",
+            "outcome", "phase",
+        )  # fmt: skip
+        for outcome in LEFT:
+            for phase in Phase:
+                self._left_usd.labels(outcome.value, phase.value)
         self._wasted_usd = self._counter("wasted_usd", "US dollars of output that reached no reader.", "model")
         self._saved_usd = self._counter("saved_usd", "Estimate: US dollars not spent, as expected.", "model")
         self._saved_upper_usd = self._counter("saved_usd_upper", "Upper bound of the US dollars not spent.", "model")
@@ -240,6 +248,9 @@ class Metrics:
         for kind, basis, usd in entry.spending:
             if usd:
                 self._spent.labels(model, kind, basis, entry.outcome.value).inc(usd)
+        if entry.outcome in LEFT:
+            spent_usd = sum(usd for _, _, usd in entry.spending)
+            self._left_usd.labels(entry.outcome.value, entry.phase.value).inc(spent_usd)
         self._wasted_usd.labels(model).inc(entry.wasted_usd)
         self._saved_usd.labels(model).inc(entry.saved_usd)
         self._saved_upper_usd.labels(model).inc(entry.saved_upper_usd)

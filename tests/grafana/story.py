@@ -196,6 +196,16 @@ class Worker:
         yield "process_cpu_seconds", "counter", "process_cpu_seconds_total", {}, self.cpu_s
 
 
+def _firing(minute: int) -> Iterator[str]:
+    """What Prometheus itself writes while alerts fire: in the incident, and once a caller's budget is nearly spent."""
+    for name, severity, fires in (
+        ("SluicewaySlowFirstToken", "critical", minute in INCIDENT),
+        ("SluicewayBudgetNearlySpent", "info", minute >= 150),
+    ):
+        if fires:
+            yield f'ALERTS{{alertname="{name}",alertstate="firing",job="sluiceway",severity="{severity}"}}'
+
+
 def story() -> str:
     """The afternoon as OpenMetrics text with timestamps."""
     workers = [
@@ -207,6 +217,9 @@ def story() -> str:
         if minute == DEPLOY:
             now = START_S + minute * STEP_S
             workers = [Worker(old.name, seed + 7, now, __version__) for seed, old in enumerate(workers)]
+        for line in _firing(minute):
+            types["ALERTS"] = "gauge"
+            series["ALERTS"][line].append(f"{line} 1 {START_S + minute * STEP_S}")
         for worker in workers:
             worker.step(minute)
             for family, kind, name, labels, value in worker.samples():

@@ -32,7 +32,8 @@ EXCLUDED: dict[str, Any] = yaml.safe_load((GRAFANA / "dashboards" / ".lint").rea
 # What the Prometheus data source reads from an annotation, and Grafana's types leave out.
 PROMETHEUS_ANNOTATION_KEYS = {"expr", "step", "titleFormat", "textFormat", "tagKeys", "useValueForTime"}
 # Series that are not ours: from the scrape itself and from prometheus-client's process collector.
-FOREIGN = {"process_resident_memory_bytes", "process_cpu_seconds_total", "process_start_time_seconds"}
+# `ALERTS` Prometheus writes itself; some alerts have no job, and none an instance.
+FOREIGN = {"ALERTS", "process_resident_memory_bytes", "process_cpu_seconds_total", "process_start_time_seconds"}
 UNITS = {"currencyUSD", "s", "bytes", "percentunit", "short", "reqps", "cps"}
 
 
@@ -43,7 +44,7 @@ def expressions() -> list[str]:
 
 def selectors(expr: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Every metric name of an expression with its label matchers."""
-    for name, inner in re.findall(r"\b([a-z_:]+[a-z])\{([^}]*)\}", expr):
+    for name, inner in re.findall(r"\b([a-z_:]+[a-z]|ALERTS)\{([^}]*)\}", expr):
         yield name, dict(re.findall(r'(\w+)\s*(?:=~|!=|=)\s*"([^"]*)"', inner))
 
 
@@ -157,9 +158,10 @@ def test_query_follows_the_linter(panel: dict[str, Any], target: dict[str, Any])
     """target-promql, target-job, target-instance, target-rate-interval, target-counter-agg."""
     expr = target["expr"]
     promql_parser.parse(filled(expr))
-    for _, matchers in selectors(expr):
-        assert matchers["job"] == "$job"
-        assert matchers["instance"] == "$instance"
+    for name, matchers in selectors(expr):
+        if name != "ALERTS":
+            assert matchers["job"] == "$job"
+            assert matchers["instance"] == "$instance"
     for window in re.findall(r"\[(.*?)\]", expr):
         if window != "$__rate_interval":
             assert panel["title"] in excluded_panels("target-rate-interval-rule")
@@ -180,7 +182,9 @@ def test_variables_follow_the_linter() -> None:
     """template-datasource, template-job, template-instance, template-on-time-change-reload."""
     data, *others = BOARD["templating"]["list"]
     assert (data["name"], data["type"], data["query"]) == ("datasource", "datasource", "prometheus")
+    *others, runbook = others
     assert [one["name"] for one in others] == ["job", "instance", "model"]
+    assert (runbook["name"], runbook["type"]) == ("runbook", "textbox")
     for one in others:
         assert one["type"] == "query"
         assert one["label"]
@@ -230,6 +234,7 @@ def test_query_uses_only_series_and_labels_that_exist(expr: str) -> None:
 def test_series_are_grouped_and_named_by_labels_that_exist(panel: dict[str, Any], target: dict[str, Any]) -> None:
     """Prometheus itself takes any label in `by`, and puts all into one nameless series."""
     known = registered()
+    known["ALERTS"] = {"alertname": set(), "severity": set()}
     labels = {label for name, _ in selectors(target["expr"]) for label in known.get(name, {})} | {"job", "instance"}
     grouped = {label for by in re.findall(r"by \(([^)]*)\)", target["expr"]) for label in by.split(", ")}
     assert grouped <= labels, panel["title"]
@@ -280,6 +285,8 @@ def test_each_outcome_and_phase_has_one_colour_everywhere() -> None:
     for panel in panels():
         for override in panel["fieldConfig"]["overrides"]:
             for setting in override["properties"]:
+                if setting["id"] != "color":
+                    continue
                 colours.setdefault(override["matcher"]["options"], set()).add(setting["value"]["fixedColor"])
     names = {outcome.value for outcome in Outcome} | {phase.value for phase in Phase}
     assert names <= set(colours)
@@ -303,6 +310,47 @@ def test_shares_of_a_whole_end_at_all_of_it() -> None:
         stacked = defaults.get("custom", {}).get("stacking", {}).get("mode") == "normal"
         if defaults["unit"] == "percentunit" and stacked:
             assert (defaults["min"], defaults["max"]) == (0, 1), panel["title"]
+
+
+def test_an_axis_of_shares_does_not_run_to_ten_thousand_percent_where_nothing_fails() -> None:
+    shares = [panel for panel in panels() if panel["fieldConfig"]["defaults"]["unit"] == "percentunit"]
+    for panel in (one for one in shares if one["type"] == "timeseries"):
+        defaults = panel["fieldConfig"]["defaults"]
+        assert 0 < defaults.get("max", defaults["custom"].get("axisSoftMax", 100)) <= 1, panel["title"]
+
+
+def test_the_first_row_is_this_days_money_and_what_fires() -> None:
+    rows = [at for at, panel in enumerate(BOARD["panels"]) if panel["type"] == "row"]
+    row = BOARD["panels"][1 : rows[1]]
+    assert rows[0] == 0
+    assert [panel["timeFrom"] for panel in row if "_usd_total" in str(panel["targets"])] == ["now/d"] * 5
+    today, yesterday = (panel["targets"][0]["expr"] for panel in row[:2])
+    assert yesterday == today.replace("]", "] offset 1d")
+    assert "ALERTS" in row[-1]["targets"][0]["expr"]
+
+
+def test_legends_have_room_for_what_they_name() -> None:
+    for panel in (one for one in panels() if one["type"] == "timeseries"):
+        legend = panel["options"]["legend"]
+        assert (legend["placement"], legend["displayMode"]) in {("right", "table"), ("bottom", "list")}, panel["title"]
+        if panel["fieldConfig"]["defaults"]["custom"]["stacking"]["mode"] == "normal":
+            for target in panel["targets"]:
+                assert target["expr"].endswith(" > 0") or "{{" not in target["legendFormat"], (
+                    "those at zero take its room"
+                )
+
+
+def test_each_panel_leads_to_a_place_that_the_runbook_has() -> None:
+    text = (GRAFANA / "runbook.md").read_text("utf-8")
+    headings = {heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+    for panel in panels():
+        (link,) = panel["links"]
+        variable, _, anchor = link["url"].partition("#")
+        assert (variable, anchor in headings) == ("${runbook}", True), (panel["title"], anchor)
+    alerts = re.findall(r"^### (Sluiceway\w+)$", text, re.MULTILINE)
+    assert re.findall(r'^<a id="(\w+)"></a>$', text, re.MULTILINE) == alerts, (
+        "the name of an alert leads there as it is"
+    )
 
 
 def test_an_estimate_that_nothing_stands_behind_is_absent_rather_than_zero() -> None:
