@@ -388,6 +388,7 @@ async def test_what_waits_for_a_callback_is_not_shown(page: Page, site: Site) ->
         while (!window.paint || handle.bytes < 60000) await new Promise((resolve) => timers(resolve, 5));
         """,
     )
+    await asyncio.wait_for(site.told.wait(), 20)
     assert [word["id"] for _, word in site.steered] == [0]
     site.told.clear()
     await run(page, "const done = handle.done; let over; done.then(() => { over = true; });"
