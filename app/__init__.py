@@ -12,7 +12,8 @@ Against it travel only pressure (a full queue, a socket that is not read) and ca
 
 Start at `flow/relay.py`: the heart is one bounded queue (`flow/channel.py`) and two tasks. `streams/session.py` owns the
 tasks and moves each stream through `streams/lifecycle.py`. `streams/registry.py` knows the streams that run,
-`streams/archive.py` those that can be read again. `money/ledger.py` settles them. `web/compose.py` puts all of it together.
+`streams/archive.py` those that can be read again. `money/ledger.py` settles them. `web/compose.py` puts all of it together;
+`fleet/` and `web/fleet.py` make several processes one.
 
 Where to look first:
 

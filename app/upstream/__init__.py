@@ -1,4 +1,5 @@
-"""The ways to Claude: the request by the official SDK, the answer's bytes at our own pace.
+"""The way to Claude: asked as the official SDK would ask, the answer's bytes read at our own pace.
 
-Imports `answer/`, and `money/` for recounting. Read `answer.py` first; `transport.py` is what lies below the SDK.
+`identity.py` says where to and with which key, and is all that knows the SDK; `transport.py` carries every request.
+Imports `answer/`, and `money/` for recounting. Read `answer.py` first.
 """
