@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from typing import Annotated, Any, Literal, TypeVar
@@ -135,6 +135,12 @@ class Roster:
     limits: Limits = Limits()
     issuers: Mapping[str, Issuer] = field(default_factory=dict)
 
+    @property
+    def tables(self) -> frozenset[str]:
+        """The tables that bound anyone, as a file has them."""
+        bounds = (("[limits]", self.limits != Limits()), ("[default]", _has_default(self)))
+        return frozenset([table for table, there in bounds if there] + [_table_of(name) for name in self.callers])
+
     def caller(self, name: str) -> Caller:
         """The caller of this name: as its table says, or as the default does."""
         return self.callers.get(name) or replace(self.default, name=name)
@@ -177,25 +183,29 @@ def parse_callers(text: str) -> Roster:
 _TABLES = ("limits", "default", "callers", "issuers")
 
 
-def lost_tables(before: Roster, after: Roster, names: Collection[str]) -> list[str]:
+def lost_tables(before: Set[str], after: Set[str], names: Collection[str]) -> list[str]:
     """The tables that a file no longer has, and that bounded callers who may still call: a file cut short looks so. Pure.
 
     Beside a file without any caller, this is not asked of callers whose keys were made for them: without a table, those
     keys are refused.
 
     Args:
-        before: the file as it was taken last.
+        before: `Roster.tables` of the file as it was taken last.
         after: as it is now.
         names: of the callers that have keys of `api_keys`, who may call without a table.
     """
-    lost = [f"[callers.{name}]" for name in names if name in before.callers and name not in after.callers]
-    if before.callers and not after.callers and not lost:
-        lost = ["[callers]"]
-    if before.limits != Limits() and after.limits == Limits():
-        lost.append("[limits]")
-    if _has_default(before) and not _has_default(after):
-        lost.append("[default]")
-    return lost
+    gone = before - after
+    lost = [table for name in names if (table := _table_of(name)) in gone]
+    if not lost and not any(table.startswith(_CALLER) for table in after):
+        lost = ["[callers]"] if any(table.startswith(_CALLER) for table in gone) else []
+    return [*lost, *(table for table in ("[limits]", "[default]") if table in gone)]
+
+
+_CALLER = "[callers."
+
+
+def _table_of(name: str) -> str:
+    return f"{_CALLER}{name}]"
 
 
 def _has_default(roster: Roster) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 from collections.abc import Collection
@@ -35,25 +36,30 @@ class CallersWatch:
     Attributes:
         files: which.
         audit: told of changes.
+        last: where the tables of the file that was taken last are kept for other workers; None for nowhere.
         look_s: how often it looks, in seconds: so long may a revoked key still be taken, and twice as long old bounds hold.
     """
 
     files: KeyFiles
     audit: KeyAudit = field(default_factory=KeyAudit)
+    last: Path | None = None
     look_s: float = 0.4
     _seen: tuple[_Look, _Look] = (None, None)  # the callers file and the keys, as they were read
     _last: _Look = None  # the callers file at the last look
 
     @classmethod
-    def of(cls, callers: Callers) -> CallersWatch | None:
-        """The watch that the settings name; None where there is no callers file."""
-        return cls(KeyFiles(Path(callers.callers_file), callers.key_pepper)) if callers.callers_file else None
+    def of(cls, callers: Callers, folder: str = "") -> CallersWatch | None:
+        """The watch that the settings name, of one of the workers that share a folder; None where there is no callers file."""
+        if not callers.callers_file:
+            return None
+        last = Path(folder) / "tables" if folder else None
+        return cls(KeyFiles(Path(callers.callers_file), callers.key_pepper), last=last)
 
     def read(self, before: Roster | None = None, names: Collection[str] = ()) -> Known:
         """Reads both files now.
 
         Args:
-            before: what the callers file said until now; None at the start.
+            before: what the callers file said until now; None at the start, where that is what other workers took last.
             names: of the callers that have keys of `api_keys`.
 
         Raises:
@@ -61,14 +67,27 @@ class CallersWatch:
         """
         seen = self._look()  # before: what changes while it is read is seen as a change
         known = read_known(self.files)
-        lost = lost_tables(before, known.roster, names) if before is not None else []
+        tables = before.tables if before is not None else self._taken_last()
+        lost = lost_tables(tables, known.roster.tables, names)
         if lost:
             raise SettingsError(
                 f"callers_file {str(self.files.callers_file)!r}: it has lost {', '.join(sorted(lost)[:5])}, whose callers "
                 "may still call: take their keys out first, leave an empty table for a caller without bounds, or restart"
             )
         self._seen = seen
+        self._keep(known.roster)
         return known
+
+    def _taken_last(self) -> frozenset[str]:
+        if self.last is None or not self.last.exists():
+            return frozenset()
+        return frozenset(json.loads(self.last.read_bytes()))
+
+    def _keep(self, roster: Roster) -> None:
+        if self.last is not None:
+            new = self.last.with_name(f"{self.last.name}.{os.getpid()}")
+            new.write_text(json.dumps(sorted(roster.tables)), "utf-8")
+            new.replace(self.last)
 
     async def run(self, guard: Guard) -> None:
         """Tells the guard of each change; never ends. Cancelling is safe."""

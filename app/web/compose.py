@@ -148,7 +148,7 @@ async def composed(
         stack.push_async_callback(claude.close)
         if settings.claude.warm_connections:
             await stack.enter_async_context(beside(claude.keep_warm(settings.claude.warm_connections)))
-        callers = await _known_callers(stack, settings.callers)
+        callers = await _known_callers(stack, settings.callers, spec.folder)
         guard = callers.guard
         ledger = Ledger(prices)
         part = await _part(stack, settings, spec.number, registry)
@@ -206,9 +206,9 @@ def _admin(streams: Streams, heir: Heir, part: Part, names: Collection[str] | No
     return admin
 
 
-async def _known_callers(stack: AsyncExitStack, settings: Callers) -> KnownCallers:
+async def _known_callers(stack: AsyncExitStack, settings: Callers, folder: str) -> KnownCallers:
     """What is known of callers, kept in step with their file."""
-    callers = KnownCallers.of(settings)
+    callers = KnownCallers.of(settings, folder)
     if callers.watch is not None:
         await stack.enter_async_context(beside(callers.watch.run(callers.guard)))
     return callers

@@ -31,16 +31,17 @@ class KnownCallers:
     sign: Sign | None = None
 
     @classmethod
-    def of(cls, callers: Callers) -> KnownCallers:
-        """Those that the settings name. Raises SettingsError."""
-        watch = CallersWatch.of(callers)
+    def of(cls, callers: Callers, folder: str = "") -> KnownCallers:
+        """Those that the settings name, for one of the workers that share a folder. Raises SettingsError."""
+        watch = CallersWatch.of(callers, folder)
         if watch is None:
             guard = Guard(configured_keys(callers))
             return cls(guard, Identity(guard))
         from ..access import tokens  # here, because its library takes a second that other services do not need
 
         key_sets = KeySets()
-        guard = Guard(configured_keys(callers), watch.read(), watch.audit.used, tokens.Tokens(key_sets))
+        keys = configured_keys(callers)
+        guard = Guard(keys, watch.read(names=Keys(keys).names), watch.audit.used, tokens.Tokens(key_sets))
         return cls(guard, Identity(guard, key_sets, tokens.import_set), watch, tokens.sign)
 
     def routes(self) -> list[Route]:

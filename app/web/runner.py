@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
+import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 
 from aiohttp import hdrs, web
@@ -227,9 +227,8 @@ async def serve_until_signal(
                 await service.leave()
             else:
                 await service.drain()
-    if ends.orphaned:
-        with suppress(OSError):  # the last worker removes the folder when it is empty
-            os.rmdir(spec.folder)
+    if ends.orphaned and not spec.others():  # the last one clears up behind the parent
+        shutil.rmtree(spec.folder, ignore_errors=True)
 
 
 async def _obey(tie: Tie, service: Running, ends: _Ends) -> None:

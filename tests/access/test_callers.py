@@ -200,5 +200,5 @@ BOUNDED = "[limits]\nstreams = 9\n[default]\nstreams = 2\n[callers.a]\n[callers.
 def test_what_a_file_has_lost_is_what_bounded_callers_who_may_still_call(
     before: str, after: str, names: list[str], lost: list[str]
 ) -> None:
-    assert lost_tables(parse_callers(before), parse_callers(after), names) == lost
-    assert lost_tables(Roster(), parse_callers(after), names) == []
+    assert lost_tables(parse_callers(before).tables, parse_callers(after).tables, names) == lost
+    assert lost_tables(Roster().tables, parse_callers(after).tables, names) == []

@@ -86,15 +86,21 @@ async def test_a_signal_while_it_starts_the_simulated_claude_leaves_nothing_behi
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_nothing_outlives_a_service_that_is_killed(workers: int, start: Start) -> None:
+async def test_nothing_outlives_a_service_that_is_killed(workers: int, start: Start, tmp_path: Path) -> None:
     """Neither its workers nor the simulated Claude that it started."""
-    service = await start(*FREE, "--simulate", "--workers", str(workers), environ={"ANTHROPIC_API_KEY": ""})
+    service = await start(
+        *FREE, "--simulate", "--workers", str(workers), environ={"ANTHROPIC_API_KEY": "", "TMPDIR": str(tmp_path)}
+    )
+    await service.ready(workers)
     below = descendants(service.process.pid)
     assert len(below) == 1 + workers
+    folder = str(tmp_path)
+    assert len(os.listdir(folder)) == 1
     assert all(map(lives, below))
     service.kill()
     await service.ended()
     await eventually(lambda: not any(map(lives, below)))
+    assert os.listdir(folder) == []
 
 
 async def test_a_worker_that_cannot_start_is_told_once_and_ends_all(start: Start) -> None:

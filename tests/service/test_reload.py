@@ -7,8 +7,11 @@ import json
 import re
 import shutil
 import signal
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +20,7 @@ from app.tools.simulator.server import Simulator
 from tests.conftest import ROOT
 from tests.service.test_resume import ask, call, path_of
 from tests.support.connections import Page
+from tests.support.nginx import free_port, mastered, shipped_fleet
 from tests.support.process import START_S, Service, Start
 from tests.support.readers import JSON, Reader, eventually
 from tests.support.scrape import scrape_of
@@ -159,27 +163,42 @@ async def counted(service: Service) -> float:
     return sum([(await scrape_of(url)).value("streams_total") for url in sorted(urls)])
 
 
-async def under_load(service: Service, running: int, each_s: float, tokens: int, rate: int) -> list[str]:
-    """SIGHUP while so many streams run, and one begins each `each_s`; what was wrong with any of them."""
-    loop, before = asyncio.get_running_loop(), await counted(service)
-    async with asyncio.TaskGroup() as tasks:
-        asked = [tasks.create_task(one_short(service.url, tokens, rate)) for _ in range(running)]
-        reloading = tasks.create_task(hang_up(service, 2))
-        began = loop.time()
-        count = 0
-        while not reloading.done() or count * each_s < tokens / rate:
-            asked.append(tasks.create_task(one_short(service.url, tokens, rate)))
-            count += 1
-            await asyncio.sleep(began + count * each_s - loop.time())
-    print(f"{running} streams, and {count} more, over a reload")
-    assert await counted(service) - before == running + count, "none is lost, and none counted twice"
-    return [told for task in asked if (told := task.result()) != numbered_text(tokens)]
+@dataclass(frozen=True)
+class Load:
+    """So many streams that run, and one that begins each `each_s` seconds; each of them has so many tokens, at this rate."""
+
+    running: int
+    each_s: float
+    tokens: int
+    rate: int
+
+    async def over(self, url: str, what: Coroutine[Any, Any, None]) -> int:
+        """How many there were while `what` happened, and for as long again as one of them takes; all were whole."""
+        loop = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as tasks:
+            asked = [tasks.create_task(one_short(url, self.tokens, self.rate)) for _ in range(self.running)]
+            happening = tasks.create_task(what)
+            began, count = loop.time(), 0
+            while not happening.done() or count * self.each_s < self.tokens / self.rate:
+                asked.append(tasks.create_task(one_short(url, self.tokens, self.rate)))
+                count += 1
+                await asyncio.sleep(began + count * self.each_s - loop.time())
+        whole = numbered_text(self.tokens)
+        wrong = Counter(told for task in asked if (told := task.result()) != whole)
+        print(f"{len(asked)} streams in {loop.time() - began:.1f} s, of which {sum(wrong.values())} refused or cut")
+        assert not wrong
+        return len(asked)
+
+
+SMALL = Load(40, 0.05, 40, 20)
+LARGE = Load(300, 0.02, 200, 10)
 
 
 async def test_under_load_nobody_is_refused_or_cut_short(start: Start, simulator: Simulator) -> None:
     service = await start(*FREE, "--workers", "2", environ={"ANTHROPIC_BASE_URL": simulator.url})
     await service.ready(2)
-    assert await under_load(service, 40, 0.05, 40, 20) == []
+    count = await SMALL.over(service.url, hang_up(service, 2))
+    assert await counted(service) == count, "none is lost, and none counted twice"
 
 
 @pytest.mark.soak
@@ -192,5 +211,36 @@ async def test_300_streams_of_20_s_and_50_new_ones_a_second_survive_reloads(
     environ = {"ANTHROPIC_BASE_URL": simulator.url, "SLUICEWAY_AUTH": "none", "SLUICEWAY_DRAIN_S": "30"}
     service = await start(*listen, *path, "--admin-port", "0", "--workers", "2", environ=environ)
     await service.ready(2)
+    count = 0
     for _ in range(3):
-        assert await under_load(service, 300, 0.02, 200, 10) == []
+        count += await LARGE.over(service.url, hang_up(service, 2))
+    assert await counted(service) == count
+
+
+@pytest.mark.soak
+@pytest.mark.nginx
+async def test_300_streams_of_20_s_and_50_new_ones_a_second_survive_a_restart_of_two_hosts_one_after_the_other(
+    start: Start, simulator: Simulator, tmp_path: Path
+) -> None:
+    """As `config/README.md` has it: each is taken out of nginx, restarted, and put back."""
+    environ = {"ANTHROPIC_BASE_URL": simulator.url, "SLUICEWAY_AUTH": "none", "SLUICEWAY_DRAIN_S": "30"}
+    ports = [free_port() for _ in range(3)]
+    conf = shipped_fleet(tmp_path, ports[:2], ports[2])
+
+    async def host(port: int) -> Service:
+        return await start("--port", str(port), "--admin-port", "0", environ=environ)
+
+    hosts = [await host(port) for port in ports[:2]]
+    async with mastered(tmp_path, conf) as put:
+
+        async def one_after_the_other() -> None:
+            for service, port in zip(hosts, ports[:2], strict=True):
+                at = f"server 127.0.0.1:{port}"
+                assert conf.count(at) == 1
+                await put(conf.replace(at, f"{at} down"))
+                service.process.send_signal(signal.SIGTERM)
+                assert (await service.ended())[0] == 0
+                await host(port)
+                await put(conf)
+
+        await LARGE.over(f"http://127.0.0.1:{ports[2]}", one_after_the_other())

@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.conftest import ROOT
+from tests.support.readers import eventually
 
 SHIPPED = ROOT / "config" / "nginx.conf"
+SHIPPED_FLEET = ROOT / "config" / "nginx-fleet.conf"
+
+# What a worker of nginx has accepted before a reload is passed on within this time, in seconds, to a host that it still knows.
+_ON_THEIR_WAY_S = 1.0
 
 _MAIN = """\
 daemon off;
@@ -62,6 +68,16 @@ def shipped(folder: Path, unix: str, port: int) -> str:
     return text
 
 
+def shipped_fleet(folder: Path, ports: Sequence[int], port: int) -> str:
+    """The same with the shipped upstream of a fleet, whose hosts are these ports here."""
+    upstream = SHIPPED_FLEET.read_text("utf-8")
+    for host, at in zip(("10.0.0.11", "10.0.0.12"), ports, strict=True):
+        assert upstream.count(f"server {host}:8080 ") == 1
+        upstream = upstream.replace(f"server {host}:8080 ", f"server 127.0.0.1:{at} ")
+    before, _, rest = shipped(folder, "", port).partition("upstream sluiceway {")
+    return before + upstream + rest.partition("\n}\n")[2]
+
+
 def plain(upstream_url: str, port: int) -> str:
     """What someone writes who read no manual: all defaults, so buffering, and HTTP/1.0 to the upstream."""
     return f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass {upstream_url}; }} }}"
@@ -79,6 +95,46 @@ def check(config: Path) -> str:
     """What `nginx -t` says; raises CalledProcessError where the configuration is wrong."""
     command = [binary(), "-t", "-c", str(config), "-e", str(config.parent / "error.log")]
     return subprocess.run(command, check=True, capture_output=True, text=True).stderr
+
+
+@asynccontextmanager
+async def mastered(folder: Path, http: str) -> AsyncIterator[Callable[[str], Awaitable[None]]]:
+    """Runs it with a master, as in production; gives what puts another configuration in place, by a reload."""
+
+    def put(text: str) -> Path:
+        config = write(folder, text)
+        config.write_text(config.read_text("utf-8").replace("master_process off;\n", ""), "utf-8")
+        return config
+
+    config = put(http)
+    command = (binary(), "-c", str(config), "-e", str(folder / "error.log"), "-p", str(folder))
+    process = await asyncio.create_subprocess_exec(*command)
+
+    async def reload(text: str) -> None:
+        put(text)
+        older = _children(process.pid)
+        process.send_signal(signal.SIGHUP)
+        await eventually(lambda: all(_leaves(pid) for pid in older))
+        await asyncio.sleep(_ON_THEIR_WAY_S)
+
+    try:
+        await eventually(lambda: bool(_children(process.pid)))
+        yield reload
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+def _children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
+
+
+def _leaves(pid: str) -> bool:
+    """Whether a worker of nginx accepts nothing any more, or is gone."""
+    try:
+        return b"shutting down" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return True
 
 
 @asynccontextmanager

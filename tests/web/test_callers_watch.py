@@ -15,6 +15,7 @@ from app.access.key_files import KeyFiles
 from app.access.key_form import Key, new_key
 from app.access.key_ring import KeyRecord, digest_of
 from app.errors import Unauthorized
+from app.settings import SettingsError
 from app.web.callers_watch import CallersWatch
 from app.web.checks import read_known
 from tests.conftest import Serve
@@ -248,3 +249,17 @@ async def test_a_key_that_expires_is_refused_by_the_clock(
         async with client.get(f"{service.url}/v1/models", headers={"x-api-key": key.text}) as response:
             told.append((response.status, "has expired" in await response.text()))
     assert told == [(401, True), (200, False)]
+
+
+def test_a_newer_worker_takes_no_file_that_has_lost_what_others_took(files: KeyFiles, tmp_path: Path) -> None:
+    """A service that starts anew does."""
+    last = tmp_path / "tables"
+    files.callers_file.write_text("[limits]\nstreams = 9\n[callers.acme]\n", "utf-8")
+    CallersWatch(files, last=last).read()
+    files.callers_file.write_text("[callers.acme]\n", "utf-8")
+    with pytest.raises(SettingsError, match=r"it has lost \[limits\]"):
+        CallersWatch(files, last=last).read()
+    assert CallersWatch(files).read().roster.callers
+    files.callers_file.write_text("[limits]\nstreams = 9\n", "utf-8")
+    with pytest.raises(SettingsError, match=r"it has lost \[callers\.acme\]"):
+        CallersWatch(files, last=last).read(names=["acme"])
