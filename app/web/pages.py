@@ -20,7 +20,6 @@ STATIC = resources.files(__package__) / "static"
 
 _CONFIG = Operation("What pages are told about the service", answers={200: Answer("As it is now", schema="Config")})
 _FILES = {
-    "/": ("index.html", "text/html"),
     "/client.js": ("client.js", "text/javascript"),
     "/client.d.ts": ("client.d.ts", "text/plain"),
     "/doctor": ("doctor.html", "text/html"),
@@ -117,8 +116,18 @@ class Pages:
             told = {**config, "client": self.client_path}
             return web.json_response(told)
 
+        index = _page(_told((STATIC / "index.html").read_bytes(), config), "text/html", _ASK_AGAIN)
+        self._pages["/"] = index
         pages = [Route("GET", path, page.serve, Who.ANYONE, told=page.told) for path, page in self._pages.items()]
         return [Route("GET", "/config.json", say, Who.ANYONE, told=_CONFIG), *pages]
+
+
+def _told(index: bytes, config: Mapping[str, Any]) -> bytes:
+    """The playground with what this service's pages have to say, so that nothing moves once they have asked for it."""
+    for name, shown in ((b"simulated", config["simulated"]), (b"key-field", config["auth"])):
+        if shown:
+            index = re.sub(rb'(id="%b"[^>]*) hidden>' % name, rb"\1>", index)
+    return index
 
 
 def _page(body: bytes, media_type: str, cache: str, link: str = "") -> _Page:

@@ -51,6 +51,16 @@ async def test_a_page_that_is_known_is_not_sent_again(
         assert await again.read() == b""
 
 
+async def test_the_playground_comes_with_what_it_has_to_say_of_the_service(
+    client: aiohttp.ClientSession, serve: Serve
+) -> None:
+    for given, shown in (({}, [True, False]), ({"api_keys": ["k" * 20]}, [True, True])):
+        async with client.get((await serve(**given)).url) as response:
+            page = await response.text()
+        hidden = [re.search(f'id="{name}"[^>]* hidden>', page) for name in ("simulated", "key-field")]
+        assert [found is None for found in hidden] == shown
+
+
 def test_what_is_left_out_of_the_client_is_comments_empty_lines_and_indentation() -> None:
     source = (STATIC / "client.js").read_bytes()
     lines = [line.strip() for line in source.splitlines() if line.strip() and not line.strip().startswith(b"//")]
