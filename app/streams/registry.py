@@ -226,9 +226,8 @@ class Streams:
         except Exception as error:
             if isinstance(error, TimeoutError) and limit.expired():
                 outcome = Outcome.BUDGET if cuts else Outcome.SHUTDOWN
-                if cuts:
-                    raise cuts[0] from None
-                raise ShuttingDown("the service is shutting down", retry_after_s=1.0) from None
+                failure = cuts[0] if cuts else ShuttingDown("the service is shutting down", retry_after_s=1.0)
+                raise failure from None
             log.exception("an answer that was asked for whole failed")
             failure = InternalError("the service failed; its log has the cause")
             raise failure from error

@@ -211,7 +211,9 @@ async def nothing_is_said(
         async with collecting() as collector, repeating() as gateway:
             settings = SETTINGS | {"otlp_endpoint": collector.url}
             service = await serve(**settings)
-            echoing = Settings.model_validate(settings | {"port": 0, "admin_port": 0, "warm_connections": 0})
+            echoing = Settings.model_validate(
+                settings | {"port": 0, "admin_port": 0, "warm_connections": 0, "max_lag_s": 60.0}
+            )
             async with running(echoing, Credentials(OF_THE_SERVICE, gateway)) as other:
                 asked = choose(Ways(client, service, other).all())
                 places = asyncio.Semaphore(AT_ONCE)

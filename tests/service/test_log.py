@@ -58,6 +58,31 @@ async def test_a_streams_line_has_the_ids_that_its_reader_was_told(
     assert "the-key-of" not in log.text
 
 
+@pytest.mark.parametrize(("directive", "outcome"), [("tokens=7", "completed"), ("fault=http_529", "upstream_error")])
+async def test_an_answer_that_was_asked_for_whole_has_the_same_line(
+    directive: str,
+    outcome: str,
+    serve: Serve,
+    simulator: Simulator,
+    client: aiohttp.ClientSession,
+    log: pytest.LogCaptureFixture,
+) -> None:
+    service = await serve(api_keys=("shop:the-key-of-the-shop",), retries=0)
+    headers = {"x-api-key": "the-key-of-the-shop", "traceparent": f"00-{'4b' * 16}-{'00f067aa' * 2}-01"}
+    message = {"role": "user", "content": f"canary {{{{{directive}}}}}"}
+    body = {"model": "claude-opus-4-8", "max_tokens": 50, "messages": [message]}
+    async with client.post(f"{service.url}/v1/messages", json=body, headers=headers) as response:
+        request_id = response.headers["X-Request-Id"]
+    (told,) = lines(log)
+    assert (told["stream"], told["caller"], told["outcome"]) == (None, "shop", outcome)
+    assert (told["request_id"], told["claude_request_id"]) == (request_id, simulator.books[0].id)
+    assert told["trace_id"] == "4b" * 16
+    assert (told["tokens"], told["error_type"]) == ((7, None) if outcome == "completed" else (0, "overloaded_error"))
+    (message_said,) = [text for text in log.messages if text.startswith("a whole answer ended")]
+    assert request_id in message_said
+    assert "canary" not in log.text
+
+
 async def test_the_line_of_a_failed_one_names_the_error_and_of_a_slow_readers_the_pauses(
     serve: Serve, client: aiohttp.ClientSession, log: pytest.LogCaptureFixture
 ) -> None:
@@ -82,7 +107,9 @@ async def test_the_line_of_a_failed_one_names_the_error_and_of_a_slow_readers_th
 async def test_a_claude_that_is_away_is_said_once_however_many_ask(
     client: aiohttp.ClientSession, log: pytest.LogCaptureFixture
 ) -> None:
-    settings = Settings.model_validate({"port": 0, "admin_port": 0, "warm_connections": 0, "retries": 1})
+    settings = Settings.model_validate(
+        {"port": 0, "admin_port": 0, "warm_connections": 0, "retries": 1, "max_lag_s": 60.0}
+    )
     away = Credentials(api_key="none", base_url="http://127.0.0.1:1", simulated=True)
     async with running(settings, away) as service:
         await asyncio.gather(*(asked(service, client, "/api/stream", "tokens=1") for _ in range(50)))
