@@ -124,7 +124,7 @@ class Pages:
 
 def _told(index: bytes, config: Mapping[str, Any]) -> bytes:
     """The playground with what this service's pages have to say, so that nothing moves once they have asked for it."""
-    for name, shown in ((b"simulated", config["simulated"]), (b"key-field", config["auth"])):
+    for name, shown in ((b"simulated", config.get("simulated")), (b"key-field", config.get("auth"))):
         if shown:
             index = re.sub(rb'(id="%b"[^>]*) hidden>' % name, rb"\1>", index)
     return index
