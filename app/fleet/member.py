@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 LEASE_S = 3.0
 BEAT_S = 1.0
+# Where Redis did not answer it is asked again after so long, in seconds: two answers may go astray before a lease lapses.
+_AGAIN_S = 0.25
 # What is known of another process is believed for this long, in seconds: a part of what is left when its lease lapses.
 _BELIEVED_S = 0.25
 # So many other processes are remembered, by where they were last; a large fleet that restarts for a day is some thousands.
@@ -114,17 +116,25 @@ class Member:
     async def run(self) -> None:
         """Keeps the lease, until cancelled; then gives it back."""
         try:
-            while True:
-                try:
-                    await self.beat()
-                except RedisAway as away:
-                    log.debug("the lease could not be given anew: %s", away)
-                except RedisRefused as refused:
-                    # Its words name a key or a rule, never what is in it.
-                    self.contact.failed(str(refused).partition(" ")[0])
-                await asyncio.sleep(BEAT_S)
+            async with asyncio.TaskGroup() as tasks:
+                # Apart, so that nothing else that is asked keeps the lease waiting.
+                tasks.create_task(self._each_beat(self.renew))
+                tasks.create_task(self._each_beat(self.learn))
         finally:
             await self._leave()
+
+    async def _each_beat(self, what: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            wait_s = BEAT_S
+            try:
+                await what()
+            except RedisAway as away:
+                log.debug("the lease could not be given anew: %s", away)
+                wait_s = _AGAIN_S
+            except RedisRefused as refused:
+                # Its words name a key or a rule, never what is in it.
+                self.contact.failed(str(refused).partition(" ")[0])
+            await asyncio.sleep(wait_s)
 
     async def watch_sleep(self, woke: Callable[[], None]) -> None:
         """Notices when this process was stopped for as long as a lease lasts, and tells `woke`; until cancelled."""
@@ -132,23 +142,40 @@ class Member:
         while True:
             now = loop.time()
             if now - self._awake_at > LEASE_S:
+                log.warning(
+                    "this process did not run for %.1f s: others may have ended its streams", now - self._awake_at
+                )
                 woke()
             self._awake_at = now
             await asyncio.sleep(BEAT_S)
 
-    async def beat(self) -> None:
-        """Gives the lease anew, and learns or keeps the secret. Raises RedisAway, RedisRefused."""
-        host, port = self.address or ("", 0)
-        told = json.dumps({"v": FORMAT, "host": host, "port": port})
+    async def renew(self) -> None:
+        """Gives the lease anew. Raises RedisAway, RedisRefused."""
         key = self.keys.lease(self.incarnation)
-        await self.asks.ask("SET", key, told, "PX", int(LEASE_S * 1000), anyway=True)
-        if host:
-            await self.asks.ask("SET", self.keys.place(self.incarnation), told, "EX", _PLACE_S)
+        await self.asks.ask("SET", key, self._told(), "PX", int(LEASE_S * 1000), anyway=True)
+
+    async def learn(self) -> None:
+        """Learns or keeps the secret, how many processes there are, and whether Redis is the one it was.
+
+        Raises:
+            RedisAway, RedisRefused.
+        """
+        if self.address is not None:
+            await self.asks.ask("SET", self.keys.place(self.incarnation), self._told(), "EX", _PLACE_S)
         if not self._from_file:
             await self._learn_secret()
         await self._recognise()
         count = await self.asks.ask("EVAL", _COUNT, 1, self.keys.members, self.incarnation)
         self.processes = max(1, count) if isinstance(count, int) else self.processes
+
+    async def beat(self) -> None:
+        """Both at once, for who wants to be heard of now. Raises RedisAway, RedisRefused."""
+        await self.renew()
+        await self.learn()
+
+    def _told(self) -> str:
+        host, port = self.address or ("", 0)
+        return json.dumps({"v": FORMAT, "host": host, "port": port})
 
     async def _recognise(self) -> None:
         """Whether Redis still holds what the fleet wrote, by a word of chance in it."""

@@ -72,6 +72,10 @@ class Keys:
         """The same without being a sign of life: it stays when that has lapsed."""
         return f"{self.prefix}:{{{incarnation}}}:p"
 
+    def far(self, incarnation: str) -> str:
+        """What is said to a process of readers who cannot reach it."""
+        return f"{self.prefix}:{{{incarnation}}}:r"
+
     def stream(self, stream_id: str) -> StreamKeys:
         """Those of a stream."""
         tag = f"{self.prefix}:{{{owner_of(stream_id)}}}"

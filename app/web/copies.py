@@ -73,18 +73,18 @@ class Copies:
         stops = request.method == hdrs.METH_DELETE or last == "stop"
         _check_caller(request, about, steers=stops or last == "shown")
         if stops:
-            if not let_go:
-                await self._check_over(stream_id)
-            return web.json_response({"stopped": False})  # nothing is generated any more
+            return web.json_response({"stopped": not let_go and await self._stop(stream_id)})
         if last in ("shown", "gauges"):
             return web.Response(status=204)
         return await self._resume(request, stream_id, about, read_on, let_go=let_go)
 
-    async def _check_over(self, stream_id: str) -> None:
-        """Raises FleetAway where the stream may still run, and nobody can be told to stop it."""
-        entries = await self._logs.entries(stream_id, END_ID - 1)
-        if not entries and not await self._copying.is_over(stream_id):
-            raise FleetAway("the process that has this stream lives, and cannot be reached", retry_after_s=1.0)
+    async def _stop(self, stream_id: str) -> bool:
+        """Whether it ran until now. Raises FleetAway where it may still run."""
+        if await self._logs.entries(stream_id, END_ID - 1) or await self._copying.is_over(stream_id):
+            return False
+        if await self._copying.stop(stream_id):
+            return True
+        raise FleetAway("the process that has this stream lives, and cannot be reached", retry_after_s=1.0)
 
     async def _resume(
         self, request: web.Request, stream_id: str, about: About, read_on: BrokeOff, *, let_go: bool

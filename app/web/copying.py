@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..errors import EndedError, Expired
 from ..fleet.contact import RedisAway
 from ..fleet.errors import OwnerLost
+from ..fleet.far_readers import SAY_S, FarReaders
 from ..fleet.log_commands import Entry, Gap, after
-from ..fleet.logs import Logs
+from ..fleet.logs import LOOK_S, Logs
 from ..fleet.member import Member
-from ..fleet.mirror_rules import Ending
+from ..fleet.mirror_rules import END_ID, Ending
 from ..fleet.names import owner_of
 from ..streams.delivery import SLICE_BYTES
 from ..wire.plain import KEEP_ALIVE
@@ -29,9 +31,12 @@ log = logging.getLogger(__name__)
 
 # A reader whose log cannot be looked at for this long, in seconds, is let go, so that it comes back, perhaps elsewhere.
 _AWAY_S = 3.0
-# Where nothing new comes for this long, in seconds, the owner is tried again: one that cannot be told of its readers holds
-# Claude still for them.
-SILENT_S = 2.0
+# The owner is tried again after so long, in seconds, and then after twice as long each time, up to the second.
+FIRST_TRY_S, LAST_TRY_S = 2.0, 60.0
+# Where nothing new comes for so long, in seconds, it is looked whether the stream is kept at all any more.
+_SILENT_S = 2.0
+# Who stops a stream by Redis waits for its end so many looks, longer than its owner takes: a look of its own and a write.
+_STOP_LOOKS = 20
 # So long is waited before Redis is asked again, in seconds, while it is away.
 _AGAIN_S = 0.5
 
@@ -44,11 +49,14 @@ class _Times:
         wrote_at: something was written to it.
         news_at: there were frames.
         known_at: Redis answered.
+        said_at: its owner was told of it; `said` is how often.
     """
 
     wrote_at: float
     news_at: float
     known_at: float
+    said_at: float = -math.inf
+    said: int = 0
 
 
 class Copying:
@@ -57,15 +65,28 @@ class Copying:
     Args:
         logs: the streams in Redis.
         member: this process.
+        far: tells owners of readers who cannot reach them.
         heartbeat_s: seconds between signs of life.
         owner_lost: told of a stream that was ended for its dead owner.
     """
 
-    def __init__(self, logs: Logs, member: Member, heartbeat_s: float, owner_lost: Callable[[], None]) -> None:
+    def __init__(
+        self, logs: Logs, member: Member, far: FarReaders, heartbeat_s: float, owner_lost: Callable[[], None]
+    ) -> None:
         self._logs = logs
         self._member = member
+        self._far = far
         self._heartbeat_s = heartbeat_s
         self._owner_lost = owner_lost
+
+    async def stop(self, stream_id: str) -> bool:
+        """Stops a stream whose owner lives and cannot be reached; whether it has ended within a moment. Raises RedisAway."""
+        await self._far.stop(stream_id)
+        for _ in range(_STOP_LOOKS):
+            await asyncio.sleep(LOOK_S)
+            if await self._logs.entries(stream_id, END_ID - 1):
+                return True
+        return False
 
     async def is_over(self, stream_id: str) -> bool:
         """Whether the stream's owner is dead; then its log is ended. Raises RedisAway."""
@@ -82,24 +103,32 @@ class Copying:
         return ended is not None
 
     async def write(
-        self, stream_id: str, reader: Reader, *, entries: Sequence[Entry] = (), let_go: bool = False
+        self,
+        stream_id: str,
+        reader: Reader,
+        *,
+        entries: Sequence[Entry] = (),
+        let_go: bool = False,
+        for_s: float = FIRST_TRY_S,
     ) -> bool:
-        """Writes the stream to its end, or for as long as there is something new.
+        """Writes the stream to its end, or for a while.
 
         Args:
             stream_id: the stream's.
             reader: who reads it, and has a head that says in which format.
             entries: that are known already.
             let_go: its owner has nothing of it any more: what is in Redis is all that there will be.
+            for_s: how long, in seconds; whatever is there already is written all the same.
 
         Returns:
-            Whether it came to the end; else nothing came for `SILENT_S`, or Redis is away.
+            Whether it came to the end; else the time is over, or Redis is away.
 
         Raises:
             ConnectionError, Interrupted: the reader is gone. Cancelling is safe.
         """
         now = asyncio.get_running_loop().time
         times = _Times(now(), now(), now())
+        until = now() + for_s
         while True:
             try:
                 ended, news = await self._write_some(reader, entries, times)
@@ -107,14 +136,14 @@ class Copying:
                     return True
                 if not news and let_go:
                     return await _end(reader, Expired("the rest of this stream is no longer kept"))
-                if now() - times.news_at > SILENT_S:
+                if not news and now() - times.news_at > _SILENT_S:
                     let_go = await self._is_kept_no_longer(stream_id)
-                    if not let_go:
-                        return False
+                if not (news or let_go) and now() > until:
+                    return False
                 if now() - times.wrote_at >= self._heartbeat_s:
                     await reader.write(KEEP_ALIVE)
                     times.wrote_at = now()
-                more = await self._more(stream_id, reader.sent_id, at_once=news or let_go)
+                more = await self._more(stream_id, reader.sent_id, times, at_once=news or let_go)
                 if more is None:
                     return await _end(reader, OwnerLost(reader.sent_id))
                 entries, times.known_at = more, now()
@@ -142,12 +171,15 @@ class Copying:
         """Whether it was kept for as long as that is promised; a Redis that began anew may learn of it again."""
         return await self._logs.about(stream_id) is None and not await self._member.has_forgotten()
 
-    async def _more(self, stream_id: str, sent_id: int, *, at_once: bool) -> list[Entry] | None:
+    async def _more(self, stream_id: str, sent_id: int, times: _Times, *, at_once: bool) -> list[Entry] | None:
         """The next entries, waited for only where the reader has had all that there was; None where nothing can come."""
         if at_once:
             return await self._logs.entries(stream_id, sent_id)
         if await self.is_over(stream_id):
             return await self._logs.entries(stream_id, sent_id) or None
+        if (now := asyncio.get_running_loop().time()) - times.said_at >= SAY_S:
+            times.said_at, times.said = now, times.said + 1
+            await self._far.say(stream_id, sent_id, times.said)
         return await self._logs.news(stream_id, sent_id)
 
 

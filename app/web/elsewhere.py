@@ -27,7 +27,7 @@ from ..fleet.proof import PROOF, proof
 from ..streams.terms import owner
 from .carrying import Carrier, Place, Reader, Reply
 from .copies import Copies
-from .copying import Copying
+from .copying import FIRST_TRY_S, LAST_TRY_S, Copying
 from .entrance import CALLER
 from .errors import Handler
 from .forwarding import is_unknown, stop_path
@@ -159,7 +159,9 @@ class InFleet:
         """Serves a reader on who has had all that came so far: from Redis, or from the owner if that is reached (again)."""
         whose = owner_of(stream_id)
         assert whose is not None, "a stream of a fleet names its owner"
-        while not await self._copying.write(stream_id, reader):
+        for_s = FIRST_TRY_S
+        while not await self._copying.write(stream_id, reader, for_s=for_s):
+            for_s = min(2 * for_s, LAST_TRY_S)
             try:
                 away, lease = False, await self._member.lease_of(whose)
             except RedisAway:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from ..fleet.apart import Apart
 from ..fleet.chats import Chats
 from ..fleet.contact import Contact
 from ..fleet.errors import FleetAway, OwnerLost
+from ..fleet.far_readers import FarReaders
 from ..fleet.limits import FleetLimits
 from ..fleet.logs import Logs
 from ..fleet.member import Member
@@ -25,6 +26,7 @@ from ..fleet.names import Keys, id_prefix
 from ..fleet.redis_link import Asks, Link, connector
 from ..settings import Settings
 from ..streams.registry import Streams
+from ..streams.session import Session
 from ..streams.terms import Terms
 from ..telemetry.fleet import FleetMetrics
 from .carrying import Carrier
@@ -61,6 +63,7 @@ class Fleet:
     _settings: Settings
     _worker: int
     _chats: Chats
+    _far: FarReaders
     _streams: Streams | None = None  # once they are there
 
     def check_start(self) -> None:
@@ -80,7 +83,8 @@ class Fleet:
 
     def elsewhere(self, opener: Opener, carrier: Carrier) -> InFleet:
         """What finds other processes' streams."""
-        copying = Copying(self._logs, self.member, self._settings.streams.heartbeat_s, self.metrics.owner_lost)
+        heartbeat_s = self._settings.streams.heartbeat_s
+        copying = Copying(self._logs, self.member, self._far, heartbeat_s, self.metrics.owner_lost)
         copies = Copies(opener, self._logs, self.member, copying, self.metrics.copied)
         return InFleet(self.member, self._chats, copies, copying, carrier)
 
@@ -95,9 +99,14 @@ class Fleet:
         port = options.peer_port and options.peer_port + self._worker
         await keep_listening(self.member, (options.peer_host, port), self._asks.reached_from, serve)
 
+    @property
+    def live(self) -> Mapping[str, Session]:
+        """Its running streams."""
+        return self._streams.live if self._streams is not None else {}
+
     def fenced(self, terms: Terms) -> None:
         """Another process has taken this one for dead and ended the stream: Claude is let go of, the reader told the same."""
-        session = self._streams.live.get(terms.stream_id) if self._streams is not None else None
+        session = self.live.get(terms.stream_id)
         if session is not None:
             session.stop(Outcome.FENCED, OwnerLost(session.replay.last_id))
 
@@ -132,15 +141,17 @@ async def joined(settings: Settings, worker: int, registry: CollectorRegistry) -
     mirror = Mirror(Link(connect), keys, (options.mirror_s, settings.replay.replay_s), fenced, metrics)
     apart = Apart(options.redis_away, lambda: member.processes)
     limits = FleetLimits(asks, options.redis_prefix, member.incarnation, apart)
+    far = FarReaders(asks, keys, member.incarnation, lambda: fleet.live)
     chats = Chats(asks, keys, settings.replay.replay_s)
     prefix = id_prefix(worker, member.incarnation)
-    fleet = Fleet(prefix, mirror, limits, member, metrics, asks, logs, settings, worker, chats)
+    fleet = Fleet(prefix, mirror, limits, member, metrics, asks, logs, settings, worker, chats, far)
     member.forgotten = fleet.tell_again
     async with (
         beside(asks.run()),
         beside(member.run()),
         beside(member.watch_sleep(partial(mirror.look_anew, asleep=True))),
         beside(logs.run()),
+        beside(far.run()),
         beside(mirror.run()),
     ):
         yield fleet

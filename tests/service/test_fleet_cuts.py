@@ -12,7 +12,6 @@ import pytest
 
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.server import Simulator
-from app.web.runner import Running
 from tests.conftest import ROOT, Serve
 from tests.service.test_fleet import ids, last_event, part
 from tests.support.nginx import free_port, nginx, shipped
@@ -23,15 +22,15 @@ EXAMPLE = (ROOT / "config" / "nginx-fleet.conf").read_text("utf-8")
 TOKENS = 400
 
 
-def before_all(folder: Path, port: int, services: list[Running]) -> str:
-    """The shipped configuration with the fleet's upstream in place of its own, and our ports in the fleet's."""
+def upstreams(folder: Path, port: int, servers: list[str]) -> str:
+    """The shipped configuration with the fleet's upstream in place of its own, and our servers in place of the example's."""
     text = shipped(folder, "unix:/nowhere", port)
     begin, end = text.index("upstream sluiceway {"), text.index("# What tells streams apart.")
     upstream = EXAMPLE[EXAMPLE.index("upstream sluiceway {") :]
-    for example, service in zip(("10.0.0.11:8080", "10.0.0.12:8080"), services, strict=True):
-        assert upstream.count(example) == 1
-        upstream = upstream.replace(example, service.url.removeprefix("http://"))
-    return text[:begin] + upstream + text[end:]
+    (first, second) = (line for line in upstream.splitlines() if line.strip().startswith("server "))
+    upstream = upstream.replace(second + "\n", "")
+    ours = "\n".join(first.replace("10.0.0.11:8080", server) for server in servers)
+    return text[:begin] + upstream.replace(first, ours) + text[end:]
 
 
 async def read_in_pieces(url: str, chance: random.Random) -> int:
@@ -101,7 +100,8 @@ async def test_no_byte_is_lost_or_doubled_however_often_readers_are_cut(
             member = part(service).member
             await eventually(lambda member=member: member.address is not None and member.secret is not None)  # type: ignore[misc]
         port = free_port()
-        async with nginx(tmp_path, before_all(tmp_path, port, services), port) as url:
+        servers = [service.url.removeprefix("http://") for service in services]
+        async with nginx(tmp_path, upstreams(tmp_path, port, servers), port) as url:
             stop = asyncio.Event()
             trouble = asyncio.create_task(troubles(redis, stop, chance))
             cuts = 0

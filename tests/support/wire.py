@@ -1,32 +1,33 @@
-"""The wire between the processes of a fleet, which a test can cut."""
+"""A wire that a test can cut, or lead elsewhere: between two processes of a fleet, or one of them and its Redis."""
 
 from __future__ import annotations
 
 import asyncio
 from types import TracebackType
 
-from app.fleet.member import Member
-
 
 class Wire:
-    """Stands before a process's port for the others; it says in its lease that it is reached here. Use as a context manager.
+    """Takes connections on a port of its own and leads them on. Use as a context manager.
+
+    Args:
+        to: where they lead.
 
     Attributes:
+        to: where new ones lead.
+        address: of its own port.
         carried: connections that went through.
     """
 
-    def __init__(self, member: Member) -> None:
-        self._member = member
+    def __init__(self, to: tuple[str, int]) -> None:
+        self.to = to
+        self.address = ("", 0)
+        self.carried = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = True
-        self.carried = 0
 
     async def __aenter__(self) -> Wire:
-        assert self._member.address is not None, "the process listens"
-        self._to = self._member.address
         self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
-        self._member.address = self._server.sockets[0].getsockname()
-        await self._member.beat()
+        self.address = self._server.sockets[0].getsockname()
         return self
 
     async def __aexit__(
@@ -35,6 +36,8 @@ class Wire:
         self.cut()
         self._server.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+        await asyncio.sleep(0)  # what was aborted is closed by the loop's next step
 
     def cut(self) -> None:
         """Breaks every connection, and takes no new one."""
@@ -54,13 +57,13 @@ class Wire:
             if not self._open:
                 return
             self.carried += 1
-            theirs = await asyncio.open_connection(*self._to)
+            theirs = await asyncio.open_connection(*self.to)
             try:
                 await asyncio.gather(_pump(reader, theirs[1]), _pump(theirs[0], writer))
             finally:
                 theirs[1].transport.abort()
-        except asyncio.CancelledError:
-            pass  # it is cut
+        except (asyncio.CancelledError, OSError):
+            pass  # it is cut, or leads nowhere
         finally:
             self._tasks.discard(task)
             writer.transport.abort()

@@ -1,0 +1,182 @@
+"""Readers who read a stream from Redis because they cannot reach its owner: the owner is told of them there.
+
+Without that it would hold Claude still for a reader who is there, and let the stream expire. Whoever serves such a reader says
+once a second, in one field of a hash of the owner, up to which frame that has read; the owner looks at the hash twice a second,
+for all of them in one command, and takes each for its stream's reader as long as that stream has no nearer one. So a reader who
+is slow holds Claude still from afar too, by what it has not read. A stop is said there likewise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from ..answer.outcome import Outcome
+from ..errors import SluicewayError, Stopped
+from ..streams.connection import Interrupted
+from ..streams.credits import Credits
+from ..streams.lifecycle import ReaderState
+from ..streams.liveness import Finding
+from ..streams.session import Session
+from .contact import RedisAway, RedisRefused
+from .member import Asking
+from .names import Keys, owner_of
+
+log = logging.getLogger(__name__)
+
+# The owner looks this often, and a reader of whom nothing was heard for so long has vanished, in seconds.
+LOOK_S = 0.5
+VANISH_S = 5.0
+# A reader is spoken of this often, in seconds.
+SAY_S = 1.0
+# So much may be unread before Claude is held still, in bytes: as much as the sockets of a near reader hold.
+_UNREAD_BYTES = 16_384
+# Before a stream's id: no reader of it is spoken of, but its stop.
+_STOP = "!"
+
+
+# In one step, so that the key is never without an end.
+_SAY = "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) redis.call('PEXPIRE', KEYS[1], ARGV[3])"
+
+
+class FarReader:
+    """A `Connection` to a reader who takes the frames from Redis: what is written to it is there already, or soon.
+
+    Args:
+        sent_id: the last frame that it has read.
+        now: loop time.
+        released: told when the stream has no more for it.
+    """
+
+    def __init__(self, sent_id: int, now: float, released: Callable[[FarReader], None]) -> None:
+        self.sent_id = sent_id
+        self.ended = False
+        self.credits: Credits | None = None
+        self.stuck_s = 0.0
+        self._heard_at = now
+        self._released = released
+        self._unread: deque[tuple[int, int]] = deque()  # the last frame of each write, and its bytes
+        self._changed = asyncio.Event()
+        self._interrupted = False
+
+    @property
+    def committed(self) -> bool:
+        """Its answer has begun, elsewhere."""
+        return True
+
+    def heard(self, read_id: int, at: float) -> None:
+        """It has read that far, as was said at loop time `at`."""
+        self._heard_at = at
+        while self._unread and self._unread[0][0] <= read_id:
+            self._unread.popleft()
+        self._changed.set()
+
+    async def write(self, data: bytes) -> None:
+        """Waits until little enough is unread. Raises Interrupted."""
+        while not self._interrupted and sum(size for _, size in self._unread) > _UNREAD_BYTES:
+            self._changed.clear()
+            await self._changed.wait()
+        if self._interrupted:
+            raise Interrupted
+        if frames := data.count(b"\nid: ") + data.startswith(b"id: "):
+            self._unread.append((self.sent_id + frames, len(data)))
+
+    def interrupt(self) -> None:
+        """Breaks off a write that waits, and all later ones. Idempotent."""
+        self._interrupted = True
+        self._changed.set()
+
+    async def write_last(self, data: bytes) -> None:
+        """Does nothing: what this connection alone would be told cannot be told from afar."""
+
+    def look(self, now: float) -> Finding | None:
+        """Whether anything is heard of it."""
+        return Finding.VANISHED if now - self._heard_at > VANISH_S else None
+
+    def abort(self) -> None:
+        """Ends it. Idempotent."""
+        self.interrupt()
+
+    def release(self, error: SluicewayError | None) -> None:
+        """The stream has no more for it: it reads how that ended in Redis."""
+        self._released(self)
+
+
+class FarReaders:
+    """Those of one process's streams, and what is said of others'.
+
+    Args:
+        asks: of Redis.
+        keys: of the fleet.
+        incarnation: this process's.
+        live: its running streams.
+    """
+
+    def __init__(self, asks: Asking, keys: Keys, incarnation: str, live: Callable[[], Mapping[str, Session]]) -> None:
+        self._asks = asks
+        self._keys = keys
+        self._incarnation = incarnation
+        self._live = live
+        self._since: dict[
+            tuple[str, str], float
+        ] = {}  # of each word that stands there, the loop time of its first look
+
+    async def say(self, stream_id: str, sent_id: int, count: int) -> None:
+        """Says to the owner that a reader has read that far, for the `count`th time. Raises RedisAway."""
+        await self._say(stream_id, stream_id, f"{sent_id}:{count}")
+
+    async def stop(self, stream_id: str) -> None:
+        """Says to the owner that the stream is to be stopped; whoever says so has checked that he may. Raises RedisAway."""
+        await self._say(stream_id, _STOP + stream_id, "1")
+
+    async def _say(self, stream_id: str, about: str, word: str) -> None:
+        owner = owner_of(stream_id)
+        assert owner is not None, "a stream of a fleet names its owner"
+        try:
+            await self._asks.ask("EVAL", _SAY, 1, self._keys.far(owner), about, word, int(VANISH_S * 1000))
+        except RedisRefused as refused:
+            raise RedisAway(str(refused)) from None
+
+    async def run(self) -> None:
+        """Takes in what is said of this process's streams, until cancelled."""
+        key = self._keys.far(self._incarnation)
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if not self._live():
+                continue
+            try:
+                told = await self._asks.ask("HGETALL", key) or ()
+                if done := self._take_in([word.decode() for word in told]):
+                    await self._asks.ask("HDEL", key, *done)
+            except (RedisAway, RedisRefused) as error:
+                log.debug("far readers could not be asked for: %s", error)
+
+    def _take_in(self, told: Sequence[str]) -> list[str]:
+        """Takes in all that stands there; returns of what nothing more is to stand there."""
+        now = asyncio.get_running_loop().time()
+        words = list(zip(told[::2], told[1::2], strict=True))
+        self._since = {word: self._since.get(word, now) for word in words}
+        return [about for about, word in words if not self._takes(about, word, now)]
+
+    def _takes(self, about: str, word: str, now: float) -> bool:
+        """Whether this reader is to be heard of again."""
+        session, heard_at = self._live().get(about.removeprefix(_STOP)), self._since[about, word]
+        if session is None or session.lifecycle.over or now - heard_at > VANISH_S:
+            return False
+        if about.startswith(_STOP):
+            session.stop(Outcome.STOPPED, Stopped("the stream was stopped"))
+            return False
+        read_id, connection = int(word.partition(":")[0]), session.delivery.connection
+        if isinstance(connection, FarReader):
+            connection.heard(read_id, heard_at)
+        elif session.lifecycle.reader in (ReaderState.HELD, ReaderState.DRAINING):
+            session.attach(FarReader(read_id, now, partial(_lost, session)))
+        return True
+
+
+def _lost(session: Session, reader: FarReader) -> None:
+    """Nobody else handles its connection; not at once, because whoever releases it is in the middle of something."""
+    asyncio.get_running_loop().call_soon(session.lost, reader)
