@@ -171,7 +171,7 @@ async def composed(
         before = [each.middleware for each in (refusals, crowd, entrance)]
         app = web.Application(middlewares=[*cors.middlewares, errors_as_json, *before, *forwarder.middlewares])
         answering = [*_routes(opener, settings, prices, page, forwarder), *callers.routes(), *passed.routes()]
-        routes = [*answering, *Probes(settings, bodies, part.id_prefix).routes()]
+        routes = [*answering, *Probes(settings, bodies, part).routes()]
         entrance.install(app, [*routes, openapi_route(settings, routes)])
         cors.install(app)
         admin = _admin(streams, heir, part, exposure.admin_names(settings))

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from ..answer.outcome import Outcome
 from ..fleet.apart import Apart
 from ..fleet.chats import Chats
-from ..fleet.contact import Contact
+from ..fleet.contact import Contact, RedisAway, RedisRefused
 from ..fleet.errors import FleetAway, OwnerLost
 from ..fleet.far_readers import FarReaders
 from ..fleet.limits import FleetLimits
@@ -76,6 +76,15 @@ class Fleet:
         if not self.member.contact.away:
             return 200, ""
         return (503 if self._settings.fleet.redis_away == "closed" else 200), "Redis is away\n"
+
+    async def redis_forgets(self) -> str:
+        """By which policy Redis forgets what it holds when it is full; empty where it does not, or does not tell."""
+        try:
+            said: bytes = await self._asks.ask("INFO", "memory")
+        except (RedisAway, RedisRefused):  # such as by an ACL without `+info`
+            return ""
+        policy = said.partition(b"maxmemory_policy:")[2].split(b"\r\n")[0].decode("ascii", "replace")
+        return "" if policy == "noeviction" else policy
 
     def relayed(self, change: int) -> None:
         """A reader begins (+1) or ends (-1) to be served by another process through this one."""

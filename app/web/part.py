@@ -38,6 +38,9 @@ class Part(Protocol):
     def readiness(self) -> tuple[int, str]:
         """A status, and what `/readyz` says beside `ready`; nothing where all is well."""
 
+    async def redis_forgets(self) -> str:
+        """By which policy the fleet's Redis forgets what it holds when it is full; empty where it does not, or does not tell."""
+
     def relayed(self, change: int) -> None:
         """A reader begins (+1) or ends (-1) to be served by another process through this one."""
 
@@ -70,6 +73,10 @@ class Alone:
     def readiness(self) -> tuple[int, str]:
         """All is well."""
         return 200, ""
+
+    async def redis_forgets(self) -> str:
+        """There is none."""
+        return ""
 
     def relayed(self, change: int) -> None:
         """Tells nobody."""

@@ -26,6 +26,7 @@ from ..streams.terms import new_stream_id
 from .bodies import Bodies, BodyBound
 from .entrance import CALLER, Body, Route
 from .operation import Answer, Operation
+from .part import Part
 from .readers import EventStream
 
 # One that waits in silence, and one beside it: what a doctor needs.
@@ -131,10 +132,10 @@ class Probes:
     Args:
         settings: of the service; its heartbeat and its bounds are told, so that ways are measured by them.
         bodies: reads those of its requests.
-        id_prefix: what the ids of its probes begin with, which tells whose they are.
+        part: in a fleet; the ids of its probes begin as those of its streams.
     """
 
-    def __init__(self, settings: Settings, bodies: Bodies, id_prefix: str) -> None:
+    def __init__(self, settings: Settings, bodies: Bodies, part: Part) -> None:
         self._bodies = bodies
         self._buffers: SendBuffers = settings.readers
         self._told = {
@@ -144,7 +145,7 @@ class Probes:
             # A site whose pages may call, by which the way is tried as they would; `*` for any, empty for none.
             "cors_origin": next(iter(settings.callers.cors_origins), ""),
         }
-        self._id_prefix = id_prefix
+        self._part = part
         self._instance = secrets.token_hex(4)
         self._running = 0
         self._probes: OrderedDict[str, Probe] = OrderedDict()
@@ -233,7 +234,7 @@ class Probes:
             self._running -= 1
 
     def _begin(self, request: web.Request) -> Probe:
-        probe = Probe(new_stream_id(self._id_prefix), request[CALLER].name)
+        probe = Probe(new_stream_id(self._part.id_prefix), request[CALLER].name)
         self._probes[probe.probe_id] = probe
         _bound(self._probes)
         return probe
@@ -242,6 +243,8 @@ class Probes:
         loop = asyncio.get_running_loop()
         began = loop.time()
         first = {"probe": probe.probe_id, "instance": self._instance, "seen": _seen(request), **self._told}
+        if not plan.events:  # nobody measures it
+            first["redis_forgets"] = await self._part.redis_forgets()
         await _write(response, probe, first)
         for number in range(1, plan.events + 1):
             await asyncio.sleep(began + number * plan.every_s - loop.time())

@@ -26,6 +26,7 @@ from .findings import (
     idle_limit,
     leave_unheard,
     post_retried,
+    redis_forgets,
     resume_header,
     rewritten,
     streams_lost,
@@ -101,6 +102,8 @@ async def _of_requests(way: Way, knock: Knock) -> list[Finding]:
     found = []
     if (arrived := str(knock.told["seen"]["last_event_id"])) != "7":
         found.append(resume_header(arrived))
+    if policy := str(knock.told.get("redis_forgets", "")):
+        found.append(redis_forgets(policy))
     limit = await _body_limit(way, int(knock.told["max_messages_bytes"]))
     if limit is not None:
         found.append(limit)

@@ -320,3 +320,14 @@ def cors_preflight(origin: str, status: int, server: str) -> Finding:
     evidence = f"a preflight of a page of {origin} was answered with {status} by {server}: its browser sends no question after that"
     mend = "no limit_except, auth_… or if ($request_method = OPTIONS) in the location that leads here: preflights carry no key"
     return Finding("cors", "error", evidence, mend)
+
+
+def redis_forgets(policy: str) -> Finding:
+    """The fleet's Redis makes room by forgetting what it was told to keep."""
+    evidence = (
+        f"the fleet's Redis has maxmemory-policy {policy}: 1 full Redis, and it forgets streams that readers come back to, and what "
+        "callers have spent"
+    )
+    return Finding(
+        "redis-forgets", "error", evidence, "maxmemory-policy noeviction in redis.conf (or the service's plan)"
+    )
