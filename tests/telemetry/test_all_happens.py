@@ -329,10 +329,11 @@ async def bounded(serve: Serve, seen: Seen, folder: Path) -> None:
     await seen.look(await serve(callers_file=str(file), api_keys=keys))  # which books that
     gone = folder / "gone"
     service = await serve(callers_file=str(file), api_keys=keys, state_dir=str(gone))
-    gone.rmdir()
-    gone.touch()
-    assert await posted(service, "/api/stream", long, **poor) == 503
-    await seen.look(service)
+    await eventually((gone / "limits.sqlite3").exists)
+    with closing(sqlite3.connect(gone / "limits.sqlite3", timeout=60, isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")  # nobody else may write
+        assert await posted(service, "/api/stream", long, **poor) == 503
+        await seen.look(service)
 
 
 async def ended_by_us(serve: Serve, seen: Seen) -> None:
