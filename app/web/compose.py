@@ -153,7 +153,7 @@ async def composed(
         ledger = Ledger(prices)
         part = await _part(stack, settings, spec.number, registry)
         limiter = await stack.enter_async_context(
-            limiting(settings, guard, registry, prices, ledger, part.limits or spec.count)
+            limiting(settings, guard, registry, prices, ledger, part.limits or spec.count, spec.folder)
         )
         streams = limiter.streams = await _streams(stack, settings, claude, metrics, ledger, part)
         page = _page(settings, credentials, guard)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import islice
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
@@ -36,6 +37,7 @@ async def limiting(
     prices: Prices,
     ledger: Ledger,
     shared: FleetLimits | int,
+    folder: str = "",
 ) -> AsyncIterator[Limiter]:
     """What lets answers in; when the block is left, all that was spent is booked. No stream may run then.
 
@@ -45,6 +47,7 @@ async def limiting(
         registry: where the metrics live.
         prices, ledger: what answers cost.
         shared: where a fleet keeps limits and budgets; or how many workers share them on this machine.
+        folder: of this worker and the one that takes its place, who share rates and places while both have streams.
     """
     names = guard.roster.callers
     metrics = CallerMetrics(registry, settings.budgets.named_callers, names)
@@ -67,7 +70,11 @@ async def limiting(
         stack.push_async_callback(spending.close)
         await stack.enter_async_context(beside(spending.run()))
         await stack.enter_async_context(beside(_looking(spending, guard, settings.budgets.named_callers)))
-        kept = Kept(spending, state if shared != 1 else None, prices, ledger.tokens_each)
+        among = state if shared != 1 else None
+        if folder and among is None:
+            # In a folder that is there as long as the service, since that of budgets may not be.
+            among = await stack.enter_async_context(SharedState(Path(folder)))
+        kept = Kept(spending, among, prices, ledger.tokens_each)
         yield Limiter(lambda: guard.roster.limits, kept, metrics)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
@@ -64,3 +65,40 @@ async def test_the_newest_at_a_place_shows_what_all_before_it_have_and_had(
                 assert (shown.value("streams_total"), shown.value("streams_active")) == (3, 0)
     for port in ports:
         port.close()
+
+
+async def test_who_leaves_and_who_has_its_place_share_rates_and_places(
+    tmp_path: Path, simulator: Simulator, client: aiohttp.ClientSession
+) -> None:
+    callers, folder = tmp_path / "callers.toml", tmp_path / "workers"
+    folder.mkdir()
+    callers.touch(0o600)
+    callers.write_text("[callers.acme]\nstreams = 2\nrequests_per_minute = 3\n", "utf-8")
+    given = {"callers_file": str(callers), "api_keys": ["acme:key"], "port": 0, "admin_port": 0, "max_lag_s": 60.0}
+    settings, credentials = Settings.model_validate(given), Credentials("k", simulator.url, True)
+    started: list[aiohttp.ClientResponse] = []
+
+    async def refused(service: Running) -> str:
+        """Why; empty where it begins."""
+        body, headers = {"prompt": "{{tokens=100000 rate=20}}"}, {"x-api-key": "key"}
+        response = await client.post(f"{service.url}/api/stream", json=body, headers=headers)
+        if response.status == 200:
+            started.append(response)
+            return ""
+        return str((await response.json())["error"])
+
+    async with AsyncExitStack() as stack:
+        services = [
+            await stack.enter_async_context(running(settings, credentials, WorkerSpec(number, 1, str(folder))))
+            for number in range(2)
+        ]
+        assert [await refused(service) for service in services] == ["", ""]
+        assert "streams" in await refused(services[1])
+        started[0].close()
+        while "streams" in (told := await refused(services[1])):  # noqa: ASYNC110 - until its place is free
+            await asyncio.sleep(0.01)
+        assert told == ""
+        started[1].close()
+        while "streams" in (told := await refused(services[1])):  # noqa: ASYNC110 - the same
+            await asyncio.sleep(0.01)
+        assert "requests" in told
