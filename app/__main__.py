@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from .fleet.signals import heed
@@ -15,9 +16,13 @@ def main() -> None:
     if sys.argv[1:2] and sys.argv[1] in _SERVICES:
         heed()
     if sys.argv[1:2] == ["serve"] and "--worker" not in sys.argv:  # a parent, which needs next to nothing
+        # Its first worker starts before it has imported that: so a parent costs the start some hundredths of a second.
+        from .fleet.spawn import spawn_worker
+
+        first = spawn_worker(sys.argv[2:], os.environ)
         from .fleet.supervisor import main as supervise
 
-        sys.exit(supervise(sys.argv[2:]))
+        sys.exit(supervise(sys.argv[2:], first))
     from .commands import main as run
 
     run()

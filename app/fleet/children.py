@@ -1,4 +1,4 @@
-"""Child processes, spawned and reaped by the standard library's smallest means, since the parent of workers is to be small.
+"""Child processes, reaped by the standard library's smallest means, since the parent of workers is to be small.
 
 As the first process of a container the parent also reaps what others have left to it.
 """
@@ -8,12 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
-from collections.abc import Mapping, Sequence
 
+from .spawn import Spawned
 from .tie import ParentsEnd
-
-PACKAGE = __name__.partition(".")[0]
 
 
 class Child:
@@ -44,43 +41,14 @@ class Child:
 
 
 class Children:
-    """All of them. `reap` is to be called at each SIGCHLD."""
+    """All of them. `reap` is to be called at each SIGCHLD, and once for those that came before."""
 
     def __init__(self) -> None:
         self._living: dict[int, Child] = {}
 
-    def spawn(self, arguments: Sequence[str], tie_option: str, environ: Mapping[str, str], stdout: int = 1) -> Child:
-        """Starts this program as it lies on the disk now, which may be another version.
-
-        It gets a session of its own, because a terminal's Ctrl-C is for the parent, which passes it on once.
-
-        Args:
-            arguments: of the program.
-            tie_option: the one that names the descriptor of the tie; it is added.
-            environ: all of its environment.
-            stdout: a descriptor for its standard output.
-
-        Raises:
-            OSError: the system does not let it.
-        """
-        tie = ParentsEnd()
-        os.set_inheritable(tie.theirs.fileno(), True)
-        command = [sys.executable, "-m", PACKAGE, *arguments, tie_option, str(tie.theirs.fileno())]
-        try:
-            # The interpreter ignores SIGPIPE, and what is ignored is inherited.
-            pid = os.posix_spawn(
-                sys.executable,
-                command,
-                environ,
-                file_actions=[(os.POSIX_SPAWN_DUP2, stdout, 1)],
-                setsid=True,
-                setsigdef=[signal.SIGPIPE],
-            )
-        except BaseException:
-            tie.close()
-            raise
-        tie.theirs.close()
-        child = self._living[pid] = Child(pid, tie)
+    def adopt(self, spawned: Spawned) -> Child:
+        """Looks after a process from here on."""
+        child = self._living[spawned.pid] = Child(spawned.pid, ParentsEnd(spawned.tie))
         return child
 
     def reap(self) -> None:

@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 
+from .spawn import MANAGERS_WORDS
+
 # What is said once is worth waiting for, in seconds, where the manager's queue is full; a feed is not.
 _WAIT_S = 1.0
-_NAMES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
 class ServiceManager:
@@ -33,7 +34,7 @@ class ServiceManager:
     @classmethod
     def taken(cls, environ: MutableMapping[str, str]) -> ServiceManager:
         """What the environment says, and takes it out of there: what this process starts has nothing to tell."""
-        address, usec, pid = (environ.pop(name, "") for name in _NAMES)
+        address, usec, pid = (environ.pop(name, "") for name in MANAGERS_WORDS)
         watched = usec.isdecimal() and pid in ("", str(os.getpid()))
         return cls(address, int(usec) / 1e6 if watched else 0.0)
 

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 from ..settings_error import SettingsError
 from .children import Children
+from .spawn import spawn
 
 # This stands for a key where a simulated Claude takes any.
 SIMULATED_KEY = "simulated"
@@ -24,7 +25,7 @@ async def simulated(children: Children) -> AsyncIterator[dict[str, str]]:
     """
     ours, theirs = os.pipe()
     try:
-        child = children.spawn(["simulate", "--port", "0"], "--tie", os.environ, theirs)
+        child = children.adopt(spawn(["simulate", "--port", "0"], "--tie", os.environ, theirs))
     finally:
         os.close(theirs)
     try:

@@ -24,11 +24,12 @@ from dataclasses import asdict, dataclass, field
 
 from ..settings_error import SettingsError
 from ..telemetry.log_lines import log_to
-from .children import PACKAGE, Children
+from .children import Children
 from .generation import Generation, Worker
 from .service_manager import ServiceManager
 from .simulated import simulated
 from .sockets import Sockets, changed
+from .spawn import PACKAGE, Spawned, spawn_worker
 from .spec import Wants, WorkerSpec
 
 log = logging.getLogger(__name__)
@@ -64,9 +65,13 @@ class Supervisor:
         arguments: of `serve`, as this process got them; each worker gets them too.
         folder: where workers find each other.
         manager: is told how the service fares.
+        first: the first worker, which has been started already.
     """
 
-    def __init__(self, arguments: Sequence[str], folder: str, manager: ServiceManager) -> None:
+    def __init__(
+        self, arguments: Sequence[str], folder: str, manager: ServiceManager, first: Spawned | None = None
+    ) -> None:
+        self._first = first
         self._arguments = arguments
         self._folder = folder
         self._manager = manager
@@ -183,14 +188,16 @@ class Supervisor:
         """
         environ = {**os.environ, **(self._opened.environ if self._opened is not None else {})}
         try:
-            child = self._children.spawn(["serve", *self._arguments], "--worker", environ)
+            spawned, self._first = self._first or spawn_worker(self._arguments, environ), None
         except OSError as error:
             log.error("a worker cannot be started: %s", error)
             return None
+        child = self._children.adopt(spawned)
         numbers = {worker.number for worker in self._living}
         number = next(free for free in range(len(numbers) + 1) if free not in numbers)
         worker = Worker(child, number, self._silence_s)
         self._living.add(worker)
+        self._children.reap()  # the first one may have ended before anybody listened to that
         if self._stopping.is_set():
             child.tell(signal.SIGTERM)
         try:
@@ -269,11 +276,12 @@ class Supervisor:
                         worker.tell({"admin": True}, sockets.admin(place))
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], first: Spawned) -> int:
     """Runs a service as the parent of its workers until a signal ends it.
 
     Args:
         arguments: of `serve`.
+        first: the first worker.
 
     Returns:
         The exit status.
@@ -281,7 +289,7 @@ def main(arguments: Sequence[str]) -> int:
     manager = ServiceManager.taken(os.environ)
     try:
         with _folder() as folder:
-            return asyncio.run(Supervisor(arguments, folder, manager).run())
+            return asyncio.run(Supervisor(arguments, folder, manager, first).run())
     except SettingsError as error:
         print(f"Error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         return 1

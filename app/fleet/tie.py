@@ -87,11 +87,14 @@ class Tie:
 
 
 class ParentsEnd:
-    """The parent's end; the child's is closed here once the child has inherited it."""
+    """The parent's end.
 
-    def __init__(self) -> None:
-        # Whole messages come out as they went in, and a pair of this kind hears of the other end's close too (unix(7)).
-        self._socket, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    Args:
+        sock: as `spawn` has made it.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
         self._socket.setblocking(False)
 
     async def hear(self) -> Message | None:
@@ -112,7 +115,6 @@ class ParentsEnd:
 
     def close(self) -> None:
         """Lets go; the child takes it for the parent's end. Idempotent."""
-        self.theirs.close()
         self._socket.close()
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from .. import settings
 from ..access.sites import is_loopback
-from ..fleet.children import PACKAGE
+from ..fleet.spawn import PACKAGE
 from ..fleet.spec import Listening, Wants, WorkerSpec
 from ..fleet.tie import Message, Tie
 from ..settings import Settings, SettingsError

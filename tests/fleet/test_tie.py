@@ -10,10 +10,8 @@ from app.fleet.tie import ParentsEnd, Tie
 
 
 def tied() -> tuple[ParentsEnd, Tie]:
-    parent = ParentsEnd()
-    child = Tie(os.dup(parent.theirs.fileno()))  # as the child inherits it
-    parent.theirs.close()
-    return parent, child
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return ParentsEnd(ours), Tie(theirs.detach())
 
 
 async def test_a_child_is_answered_with_what_it_is_and_the_sockets_themselves() -> None:
