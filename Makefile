@@ -110,7 +110,7 @@ build/clients/.vite: tests/clients/vite/package-lock.json | $(VENV)/.tests
 	cd build/clients/vite && PATH="$(abspath $(BIN)):$$PATH" npm ci --ignore-scripts --silent
 	@touch $@
 
-clients: build/clients/.py build/clients/.js build/clients/.vite system ## Drive real clients straight and through; renew their table in the README (some minutes)
+clients: build/clients/.py build/clients/.js build/clients/.vite system ## Drive real clients straight and through; renew their table in tests/README.md (some minutes)
 	$(BIN)/python -m pytest -m clients --timeout 900 tests/clients
 	$(BIN)/python -m tests.clients.matrix.table
 
@@ -131,7 +131,7 @@ build/peers/.py: tests/bench/peers/requirements.lock
 	build/peers/py/bin/python -m pip install --quiet --no-deps --only-binary :all: --require-hashes -r tests/bench/peers/requirements.lock
 	@touch $@
 
-bench: $(VENV)/.tests system $(if $(PEERS),build/peers/.py) ## Measure beside nginx's pass-through, renew the README's table (25 minutes, a quiet machine); PEERS=1: others too
+bench: $(VENV)/.tests system $(if $(PEERS),build/peers/.py) ## Measure beside nginx's pass-through, renew its table in tests/README.md (25 minutes, a quiet machine); PEERS=1: others too
 	$(BIN)/python -m tests.bench.bench $(ARGS)
 
 load: $(VENV)/.tests ## Load a deployment: make load ARGS="--url http://127.0.0.1:8080 --preset slow-readers"

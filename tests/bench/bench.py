@@ -29,7 +29,7 @@ from tests.support.long_link import can_be_made
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "tests" / "bench" / "results"
-README = ROOT / "README.md"
+README = ROOT / "tests" / "README.md"
 PARTS = ("paced", "alone", "bulk", "memory", "far")
 RATE = 50.0
 
@@ -194,7 +194,7 @@ def main(
 ) -> None:
     """Measure the service beside nginx's pass-through; exit status 1 where a promised bound is not kept.
 
-    A whole run with the results in their own folder renews the README's table and picture.
+    A whole run with the results in their own folder renews table and picture in `tests/README.md`.
     """
     chosen = QUICK if quick else Size()
     size = replace(
@@ -210,7 +210,7 @@ def main(
     click.echo(results.table())
     click.echo(f"Written: {table} and beside it")
     if not quick and not parts and out == RESULTS:
-        stem = str(table.with_suffix("").relative_to(ROOT))
+        stem = str(table.with_suffix("").relative_to(README.parent))
         README.write_text(placed(README.read_text("utf-8"), results, stem), "utf-8")
     if broken := broken_promises(results):
         sys.exit("Not kept: " + "; ".join(broken))

@@ -1,4 +1,4 @@
-"""What is promised of a bench's figures, and whether it was kept; and the README's table of them."""
+"""What is promised of a bench's figures, and whether it was kept; and the table of them in `tests/README.md`."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _smallest(results: Results, way: str, name: str) -> tuple[int, Summary]:
 
 
 def placed(readme: str, results: Results, stem: str) -> str:
-    """The README with table and picture between their marks; `stem` is the path of the results without its ending."""
+    """`tests/README.md` with table and picture between their marks; `stem` is the path of the results without its ending."""
     before, _, rest = readme.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{readme_table(results)}\n![The bench's figures]({stem}.png)\n{END}{after}"

@@ -1,4 +1,4 @@
-"""The life of a stream as a table: what is legal, what it leads to, and that the README shows it."""
+"""The life of a stream as a table: what is legal, what it leads to, and that `tests/README.md` shows it."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_it_says_where_it_stands() -> None:
 
 
 def test_the_readme_shows_the_diagram_that_the_table_makes() -> None:
-    readme = (ROOT / "README.md").read_text("utf-8")
+    readme = (ROOT / "tests" / "README.md").read_text("utf-8")
     shown = readme.partition("<!-- lifecycle -->")[2].partition("<!-- /lifecycle -->")[0]
     assert shown.strip() == f"```mermaid\n{diagram()}\n```"
 

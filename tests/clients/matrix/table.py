@@ -1,4 +1,4 @@
-"""The table of the clients as Markdown, and its place in the README; `python -m tests.clients.matrix.table` puts it there."""
+"""The table of the clients as Markdown, and its place in `tests/README.md`; `python -m tests.clients.matrix.table` puts it there."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def _numbers(those: Sequence[str], notes: list[str]) -> list[str]:
 
 
 def placed(readme: str, table: str) -> str:
-    """The README with the table between its markers."""
+    """`tests/README.md` with the table between its markers."""
     before, _, rest = readme.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{table}{END}{after}"
 
 
 if __name__ == "__main__":
-    page = ROOT / "README.md"
+    page = ROOT / "tests" / "README.md"
     page.write_text(placed(page.read_text("utf-8"), MADE.read_text("utf-8")), "utf-8")

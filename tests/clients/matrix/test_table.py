@@ -1,4 +1,4 @@
-"""That the README's table of the clients is of the locked versions, and of every scenario; it is made by a run."""
+"""That the table of the clients in `tests/README.md` is of the locked versions, and of every scenario; it is made by a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .table import BEGIN, END, ROOT, heading, name_of, placed
 
 
 def test_the_readmes_table_has_every_client_at_its_locked_version_and_every_scenario() -> None:
-    table = (ROOT / "README.md").read_text("utf-8").partition(BEGIN)[2].partition(END)[0].strip().splitlines()
+    table = (ROOT / "tests" / "README.md").read_text("utf-8").partition(BEGIN)[2].partition(END)[0].strip().splitlines()
 
     assert table[0] == heading()
     rows = [line.split(" | ")[0].removeprefix("| ") for line in table[2 : 2 + len(CLIENTS)]]
