@@ -44,8 +44,8 @@ from tests.support.scrape import scrape
 MODEL = "claude-opus-4-8"
 LONG = "tokens=60000 rate=50 text=numbered"
 MESSAGES = [{"role": "user", "content": "hello"}]
-# What a scrape and the process add, of which no stream tells.
-FOREIGN = re.compile("up|process_.*")
+# What a scrape, the process and the rules add, of which no stream tells.
+FOREIGN = re.compile("up|process_.*|ALERTS")
 
 # What the simulated Claude does not do by itself: usage of every kind, usage that is none, errors of every type.
 USAGE = {
