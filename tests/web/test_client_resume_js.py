@@ -457,6 +457,18 @@ async def test_a_visible_page_speaks_before_the_time_that_it_said_and_a_hidden_o
     assert [path for path, _ in site.steered[4:]] == ["/api/stream/s-1/stop"] * 2, "who has stopped promises nothing"
 
 
+async def test_a_page_of_many_streams_whose_words_may_not_get_through_promises_nothing(page: Page, site: Site) -> None:
+    """A browser has six connections to a host, and a stream takes one."""
+    site.script = long(1, lambda _response: forever())
+    ask = "(window.handles ??= []).push(stream('hi', { credits: true, onText() {} }));"
+    await run(page, ask * 5)
+    await eventually(lambda: len(site.steered) == 5)
+    assert [word.get("again_s") for _, word in site.steered] == [None] * 5
+    await run(page, "handles[0].stop(); handles[1].stop();" + ask)
+    await eventually(lambda: len(site.steered) == 8)
+    assert [word.get("again_s") for path, word in site.steered[5:] if path.endswith("shown")] == [9]
+
+
 async def test_without_credits_nothing_is_told(page: Page, site: Site) -> None:
     site.script = long(40)
     await run(page, "for await (const event of stream('hi'));")

@@ -80,7 +80,7 @@ export interface StreamOptions {
    * callback has returned from, and what a loop has gone on from. A browser buffers megabytes that nobody reads;
    * this is what holds generation back all the same. A number is how many bytes may be out, from 2,048 up to what the
    * service allows (64 kB by default, which true stands for). Every quarter of them costs one small request.
-   * While the page is visible it says so every 7 s, so that a page that vanished is found within 20 s, behind a proxy too.
+   * While the page is visible, and has at most four streams, it says so every 7 s, so that a page that vanished is found within 20 s, behind a proxy too.
    */
   credits?: boolean | number;
   /** Keeps where the stream is found (not its text, not the key) in sessionStorage under this name; see `restore`. */

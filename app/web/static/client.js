@@ -5,7 +5,6 @@
 const HIGH_WATER_CHARS = 65536; // of a batch for the callbacks; then reading waits for the frame
 const FRAME_TIMEOUT_MS = 250; // for a visible page whose frames do not come, as an iframe out of sight
 const SHOWN_EVERY_CHARS = 16384;
-const AGAIN_S = 9; // within which the service hears of a visible page again
 const SILENCE_MS = 35_000; // the service gives a sign of life every 10 s
 const STALE_MS = 12_000;
 const LONGEST_WAIT_MS = 10_000;
@@ -135,6 +134,9 @@ function join(batch, event) {
   else Object.assign(last, { id, partialJson: last.partialJson + event.partialJson });
 }
 
+// A browser speaks HTTP/1.1 over six connections to a host: where they are all streams, no word gets through.
+let running = 0;
+
 class Stream {
   id = null;
   stopToken = null;
@@ -167,6 +169,7 @@ class Stream {
     this.#options = options;
     this.#url = options.url ?? "/api/stream";
     this.#body = body;
+    running += 1;
     this.#done = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
@@ -242,6 +245,7 @@ class Stream {
     if (this.#life.signal.aborted) return;
     this.#to(state);
     this.#life.abort();
+    running -= 1;
     this.#wake();
     this.#save(null);
     if (error === undefined) this.#resolve(this.result);
@@ -310,7 +314,7 @@ class Stream {
     const told = response.headers;
     if (!response.ok) throw await httpError(response);
     if (!/^text\/event-stream\b/i.test(told.get("Content-Type") ?? "")) {
-      throw notOurs("The answer was no event stream", { status: response.status, retryable: this.resumable });
+      throw notOurs("No event stream", { status: response.status, retryable: this.resumable });
     }
     if (body !== null) {
       this.id = told.get("X-Stream-Id");
@@ -437,11 +441,12 @@ class Stream {
     this.#marks = ahead;
   }
 
-  // Who speaks no more has vanished, whatever a proxy still takes. Hidden pages promise nothing: their timers are slow.
+  // Who said `again_s` and speaks no more has vanished, whatever a proxy still takes. Hidden pages, whose timers are slow,
+  // and pages of many streams promise nothing.
   #tell() {
     clearTimeout(this.#word);
     if (!this.#options.credits || !this.id || this.state !== "open") return;
-    this.#steer("shown", { id: +this.#shownId, again_s: globalThis.document?.hidden ? undefined : AGAIN_S });
+    this.#steer("shown", { id: +this.#shownId, ...(running > 4 || globalThis.document?.hidden || { again_s: 9 }) });
     this.#word = setTimeout(() => this.#tell(), 7000); // so that with the service's `vanish_timeout_s` one word may be lost
   }
 
