@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from app.web.runner import Running
-from tests.conftest import Serve
 from tests.support.browser import blameless
 from tests.support.node import JS, installed
 from tests.support.planted import Fault, faults, planted
@@ -22,7 +20,6 @@ PLANTED: tuple[dict[str, str], ...] = (
     {"buffering on": "buffering", "HTTP/1.0": "http-1.0", "Last-Event-ID dropped": "resume-header"},
     {"gzip on": "compressed", "leaving ignored": "leave-unheard"},
     {"impatient": "idle-limit"},
-    {},
 )
 LOOK = "import('./doctor.js').then((doctor) => doctor.look(document.baseURI, '')).then((found) => found)"
 AXE = "axe.run().then((found) => found.violations.map((v) => [v.id, v.nodes.map((n) => n.html.slice(0, 120))]))"
@@ -56,14 +53,18 @@ async def shown(page: Page) -> str:
     return await page.locator("main").inner_text()
 
 
-async def test_the_page_asks_for_the_key_shows_what_it_found_and_axe_finds_nothing(
-    chrome: Browser, serve: Serve
+async def test_on_the_shipped_way_the_page_asks_for_the_key_finds_nothing_and_nor_does_axe_in_it(
+    chrome: Browser,
 ) -> None:
     await installed()
-    service: Running = await serve(**SHORT, api_keys=("the-key-of-a-reader",))
+    async with planted([], **SHORT, auth="", api_keys=("the-key-of-a-reader",)) as url:
+        await asked_for_its_key(chrome, url)
+
+
+async def asked_for_its_key(chrome: Browser, url: str) -> None:
     context = await chrome.new_context(viewport={"width": 360, "height": 800}, bypass_csp=True)
     page = await context.new_page()
-    await page.goto(f"{service.url}/doctor")
+    await page.goto(f"{url}/doctor")
     await page.add_script_tag(path=JS / "node_modules/axe-core/axe.min.js")
     await expect(page.get_by_label("Access key or token")).to_be_visible()
     assert "Could not look: 401" in await shown(page)
