@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field, replace
 
 from aiohttp import hdrs, web
@@ -218,9 +219,7 @@ async def serve_until_signal(
             await service.accept(sockets, admin)
             if not spec.place:
                 log.info("%s", who_may_call(settings))
-            # One write: with PYTHONUNBUFFERED, as containers have it, `print` writes a line's end apart, and the lines of two
-            # workers become one.
-            print(f"Sluiceway {__version__} on {service.url} (admin on {service.admin_url})\n", end="", flush=True)
+            _say(f"Sluiceway {__version__} on {service.url} (admin on {service.admin_url})\n")
             await ends.asked.wait()
             if ends.leaves:
                 _reread(service.service, read_again)
@@ -229,6 +228,12 @@ async def serve_until_signal(
                 await service.drain()
     if ends.orphaned and not spec.others():  # the last one clears up behind the parent
         shutil.rmtree(spec.folder, ignore_errors=True)
+
+
+def _say(line: str) -> None:
+    """On stdout, in one write, or the lines of two workers become one; whoever read the first line may have closed it since."""
+    with suppress(OSError):
+        os.write(1, line.encode("utf-8", "backslashreplace"))
 
 
 async def _obey(tie: Tie, service: Running, ends: _Ends) -> None:
