@@ -19,7 +19,10 @@ def main() -> None:
         # Its first worker starts before it has imported that: so a parent costs the start some hundredths of a second.
         from .fleet.spawn import spawn_worker
 
-        first = spawn_worker(sys.argv[2:], os.environ)
+        try:
+            first = spawn_worker(sys.argv[2:], os.environ)
+        except OSError as error:
+            sys.exit(f"Error: it cannot be run: {error}")
         from .fleet.supervisor import main as supervise
 
         sys.exit(supervise(sys.argv[2:], first))

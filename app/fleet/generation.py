@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.1, 5.0
 # A worker that has lived this long, in seconds, was healthy, so the next pause is a short one again.
 _LONG_LIFE_S = 30.0
+# One that is not ready after this long, in seconds, is given up: a start takes one or two.
+_START_S = 120.0
 
 
 class Worker:
@@ -36,10 +38,15 @@ class Worker:
         self._waiting: list[tuple[Message, Sequence[socket.socket]]] = []  # what it is to hear once it has begun
 
     async def says(self, what: str) -> Message | None:
-        """Waits for the message of this kind; None if it ended before that. Cancelling is safe."""
-        while (message := await self.child.tie.hear()) is not None:
-            if what in message:
-                return message
+        """Waits for the message of this kind; None if it ended before that, or was ended because none came. Cancelling is safe."""
+        try:
+            async with asyncio.timeout(_START_S):
+                while (message := await self.child.tie.hear()) is not None:
+                    if what in message:
+                        return message
+        except TimeoutError:
+            log.error("worker %d was not ready within %g s, and is ended", self.number, _START_S)
+            self.child.tell(signal.SIGKILL)
         return None
 
     def tell(self, message: Message, sockets: Sequence[socket.socket] = ()) -> None:

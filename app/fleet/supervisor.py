@@ -34,8 +34,6 @@ from .spec import Wants, WorkerSpec
 
 log = logging.getLogger(__name__)
 
-# A generation that is not ready after this long, in seconds, is given up: a start takes one or two.
-_START_S = 120.0
 # A worker that is silent for so long, in seconds, is never taken for hung: the machine may be busy.
 _LEAST_SILENCE_S = 10.0
 # The admin port is tried this often, in seconds, while the service that is replaced still has it, because a port does
@@ -158,12 +156,7 @@ class Supervisor:
         self._generations.append(generation)
         for place in range(self._opened.wants.workers):
             tasks.create_task(generation.keep(place, None if place else first), name=f"worker {place}")
-        try:
-            async with asyncio.timeout(_START_S):
-                await generation.decided.wait()
-        except TimeoutError:
-            log.error("new workers were not ready within %g s", _START_S)
-            generation.end(signal.SIGKILL)
+        await generation.decided.wait()
         try:
             if generation.ending.is_set():
                 self._generations.remove(generation)

@@ -95,6 +95,19 @@ async def test_one_that_hangs_is_ended_and_one_that_only_lives_is_not() -> None:
 
 
 @jumping
+async def test_one_that_hangs_while_it_starts_is_ended_too() -> None:
+    hung, other = FakeChild(), FakeChild()
+    both = generation([hung, other])
+    keeping = [asyncio.create_task(both.keep(place)) for place in range(2)]
+    other.says.put_nowait({"ready": True})
+    await both.decided.wait()
+    both.begun.set()
+    await asyncio.gather(*keeping)
+    assert (both.failed, hung.told) == (True, [signal.SIGKILL])
+    assert other.told[0] == signal.SIGTERM
+
+
+@jumping
 async def test_what_it_is_told_before_it_has_begun_it_hears_then() -> None:
     child = FakeChild()
     early = worker(child)
