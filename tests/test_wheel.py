@@ -113,8 +113,8 @@ def test_the_sdist_gives_the_same_wheel(source: Path, wheel: Path, tmp_path: Pat
     assert contents(again) == contents(wheel)
 
 
-# The only modules that need an extra, `redis`: they are imported where its settings say so.
-OF_THE_EXTRA = {"sluiceway.fleet.redis_link", "sluiceway.web.fleet"}
+# The only modules that need an extra, `redis` or `otel`: they are imported where its settings say so.
+OF_THE_EXTRAS = {"sluiceway.fleet.redis_link", "sluiceway.web.fleet", "sluiceway.telemetry.tracing"}
 
 
 def test_every_installed_module_is_imported_without_what_only_tests_need(bin: Path) -> None:
@@ -122,16 +122,26 @@ def test_every_installed_module_is_imported_without_what_only_tests_need(bin: Pa
         "import pkgutil, sluiceway; print(*(m.name for m in pkgutil.walk_packages(sluiceway.__path__, 'sluiceway.')))"
     )
     names = {*run(bin / "python", "-c", walk).split()}
-    assert {"sluiceway.web.compose"} | OF_THE_EXTRA <= names
-    run(bin / "python", "-W", "error", "-c", f"import {', '.join(names - OF_THE_EXTRA)}")
+    assert {"sluiceway.web.compose"} | OF_THE_EXTRAS <= names
+    run(bin / "python", "-W", "error", "-c", f"import {', '.join(names - OF_THE_EXTRAS)}")
 
 
-def test_a_fleet_without_the_extra_is_refused_and_named(bin: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        (
+            "SLUICEWAY_REDIS_URL",
+            "redis://127.0.0.1:1/0",
+            r"redis_url: it needs (hi)?redis: pip install 'sluiceway\[redis\]'",
+        ),
+        ("SLUICEWAY_OTLP_ENDPOINT", "http://127.0.0.1:1", r"otlp_endpoint: .*: pip install 'sluiceway\[otel\]'"),
+    ],
+)
+def test_what_an_extra_brings_is_refused_without_it_and_named(bin: Path, name: str, value: str, told: str) -> None:
     command: list[str | Path] = [bin / "sluiceway", "serve", "--simulate", "--port", "0", "--admin-port", "0"]
-    redis = {"SLUICEWAY_REDIS_URL": "redis://127.0.0.1:1/0"}
-    ended = subprocess.run(command, cwd=ELSEWHERE, env=environment() | redis, capture_output=True, text=True)
+    ended = subprocess.run(command, cwd=ELSEWHERE, env=environment() | {name: value}, capture_output=True, text=True)
     assert ended.returncode != 0
-    assert re.search(r"redis_url: it needs (hi)?redis: pip install 'sluiceway\[redis\]'", ended.stderr)
+    assert re.search(told, ended.stderr)
 
 
 def test_the_installed_package_is_not_the_repository(bin: Path) -> None:
