@@ -84,7 +84,7 @@ build/openapi/.py: tests/openapi/requirements.lock
 
 # What builds and runs the container there.
 soak: DEBIAN += mmdebstrap:mmdebstrap buildah:buildah podman:podman crun:crun
-soak: DEBIAN += firefox-esr:firefox-esr WebKitWebDriver:webkit2gtk-driver chromedriver:chromium-driver Xvfb:xvfb
+soak: DEBIAN += firefox-esr:firefox-esr WebKitWebDriver:webkit2gtk-driver chromedriver:chromium-driver Xvfb:xvfb openbox:openbox
 soak: $(VENV)/.tests build/openapi/.py system ## Run the tests that take longer than `make test` may; renew the engines' table
 	$(BIN)/python -m pytest -m soak --timeout 1800
 	$(BIN)/python -m tests.engines.table

@@ -125,9 +125,22 @@ async def _display() -> AsyncIterator[str]:
 
 
 @asynccontextmanager
+async def _windows(display: str) -> AsyncIterator[None]:
+    """Somebody who manages the windows of a display: without, Chromium cannot be minimized."""
+    process = await asyncio.create_subprocess_exec(
+        "openbox", env={**os.environ, "DISPLAY": display}, stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+@asynccontextmanager
 async def _driven(far: Far, folder: Path, name: str, driver: str, **wanted: Any) -> AsyncIterator[Classic]:
     """A browser and its driver, in a network namespace, for as long as the block lasts."""
-    async with _display() as display:
+    async with _display() as display, _windows(display):
         process = await asyncio.create_subprocess_exec(
             *far.run(driver, f"--port={_PORT}"),
             env={**os.environ, "DISPLAY": display, "HOME": str(folder), "GDK_BACKEND": "x11", "NO_AT_BRIDGE": "1"},

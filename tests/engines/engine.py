@@ -19,7 +19,7 @@ class Tab(Protocol):
         """Goes back to the page before."""
 
     async def hide(self) -> None:
-        """Makes the tab one that nobody sees, as far as the engine's driver can."""
+        """Makes the tab one that nobody sees."""
 
     async def run(self, body: str, arg: object = None) -> Any:
         """Runs the body of an async function of `arg` in the page; returns what it returns, by way of JSON.
