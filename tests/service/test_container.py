@@ -97,7 +97,7 @@ async def test_nothing_outlives_a_service_that_is_killed(workers: int, start: St
     folder = str(tmp_path)
     assert len(os.listdir(folder)) == 1
     assert all(map(lives, below))
-    service.kill()
+    service.process.kill()
     await service.ended()
     await eventually(lambda: not any(map(lives, below)))
     assert os.listdir(folder) == []

@@ -61,15 +61,16 @@ async def test_of_one_that_died_and_one_that_sleeps_everybody_is_told_the_same_e
     path = f"/api/stream/{reader.headers['X-Stream-Id']}"
     through = await client.get(b.url + path)  # takes over, and is served by b when its owner dies
     had = await through.content.readuntil(b"id: 40\n")
+    (asleep,) = zombie.workers
     dead.kill()
-    os.kill(zombie.process.pid, signal.SIGSTOP)
+    os.kill(asleep, signal.SIGSTOP)
     died_at = time.monotonic()
     try:
         async with client.get(f"{b.url}/api/stream/{sleeper.headers['X-Stream-Id']}") as rest:
             of_zombie, raw = await asyncio.gather(rest.read(), through.read())
         print(f"told after {time.monotonic() - died_at:.2f} s")
     finally:
-        os.kill(zombie.process.pid, signal.SIGCONT)
+        os.kill(asleep, signal.SIGCONT)
     raw = had + raw
     assert ids(raw) == list(range(1, 1 + len(ids(raw))))
     ends = [last_event(raw)]

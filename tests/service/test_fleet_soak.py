@@ -137,9 +137,10 @@ class Fleet:
     async def _stop_for_ten_seconds(self, chance: random.Random) -> None:
         port = chance.choice(self.ports)
         self.harmed.add(await self.incarnation(port))
-        os.kill(self.services[port].process.pid, signal.SIGSTOP)
+        (worker,) = self.services[port].workers
+        os.kill(worker, signal.SIGSTOP)
         await asyncio.sleep(10)
-        os.kill(self.services[port].process.pid, signal.SIGCONT)
+        os.kill(worker, signal.SIGCONT)
 
     async def _cut_off(self, _chance: random.Random) -> None:
         """Every connection to Redis breaks at once."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +49,17 @@ class Service:
             self.said += (await self.process.stdout.read()).decode()
             return await self.process.wait(), self.said + await self._all_logged()
 
+    @property
+    def workers(self) -> list[int]:
+        """The processes that serve."""
+        return _children(self.process.pid)
+
     def kill(self) -> None:
-        """Ends it as the kernel does when memory runs out. Idempotent."""
+        """Ends it as the kernel does when memory runs out: its workers too, which would else end well. Idempotent."""
         if self.process.returncode is None:
+            for worker in self.workers:
+                with suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
             self.process.kill()
 
     async def _all_logged(self) -> str:
@@ -64,8 +74,15 @@ class Service:
 
 def worker_of(parent: int) -> int:
     """The process that serves, of a service with one worker."""
-    (worker,) = Path(f"/proc/{parent}/task/{parent}/children").read_text("ascii").split()
-    return int(worker)
+    (worker,) = _children(parent)
+    return worker
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
+    except FileNotFoundError:
+        return []
 
 
 Start = Callable[..., Coroutine[Any, Any, Service]]
