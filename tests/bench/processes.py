@@ -204,8 +204,11 @@ def process(command: list[str], address: tuple[str, int], environ: Mapping[str, 
 
 
 def _listens(address: tuple[str, int]) -> bool:
+    """Whether somebody answers there, whatever it is: a port may be open before whoever serves it has started."""
     try:
-        with socket.create_connection(address, 1):
+        with socket.create_connection(address, 1) as caller:
+            caller.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            caller.recv(1)
             return True
     except OSError:
         return False
