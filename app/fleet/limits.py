@@ -20,6 +20,7 @@ from ..access.limits import PERIOD_S, Late, Want
 from ..streams.state import Balance, Draft, StateAway, Taking
 from .apart import MOST_BUDGETS, Apart, Budget, budget_of
 from .contact import RedisAway, RedisRefused, ScriptUnknown
+from .errors import FleetAway
 from .member import Asking
 from .names import digest
 
@@ -179,7 +180,8 @@ class FleetLimits:
         While Redis is away it is drawn from what this process may spend by itself.
 
         Raises:
-            StateAway: that is nothing by the policy. Cancelling leaves it open whether it was done; the next draft tells
+            StateAway: that is nothing by the policy; or Redis did not answer in time, and is not known to be away, so that
+            nobody knows whether it was done. Cancelling leaves it open whether it was done; the next draft tells
             anew.
         """
         if not drafts:
@@ -197,7 +199,7 @@ class FleetLimits:
         try:
             balances = self._told(drafts, sums, await self._do(_DRAW, keys, given))
         except StateAway:
-            balances = self._apart.draw(drafts, sums)
+            balances = self._apart.draw(drafts, sums) if self._asks.contact.away else None
             if balances is None:
                 raise
         for budget, spent in own.items():
@@ -219,7 +221,10 @@ class FleetLimits:
     async def take(self, wants: Sequence[Want], place: Taking) -> Late | str | None:
         """Takes of all buckets, and a place; nothing where one of them has not enough, and says which.
 
-        While Redis is away this process goes by its own share. Cancelling as in `draw`.
+        While Redis is away this process goes by its own share.
+
+        Raises:
+            FleetAway: it did not answer in time, and is not known to be away. Cancelling as in `draw`.
         """
         counted = _counted(place)
         given: list[int | str] = [len(counted)]
@@ -230,7 +235,9 @@ class FleetLimits:
         keys = [*(self._place(name) for name, *_ in counted), *map(self._bucket, wants)]
         try:
             answer = await self._do(_TAKE, keys, given)
-        except StateAway:
+        except StateAway as late:
+            if not self._asks.contact.away:  # it may be done, and whoever is let in besides would be one too many
+                raise FleetAway("Redis did not answer in time", retry_after_s=1.0) from late
             refused = self._apart.take(wants, place, self._clock())
             if refused is None:
                 self._places.update((name, here) for name, here, *_ in counted if name)

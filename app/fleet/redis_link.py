@@ -14,7 +14,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hiredis import pack_command
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
@@ -30,8 +30,13 @@ Command = tuple[str | bytes | int, ...]
 # What Redis says to one command: bytes, a number, a list of those, None; or its refusal, as a value.
 Reply = Any
 
+T = TypeVar("T")
+
 # For connecting, with TLS and a password over a long way, in seconds. Whoever asks meanwhile does not wait for it.
 _CONNECT_S = 2.0
+# Of a timer that fires later than this, in seconds, the loop is to blame, which then has not read the answers either.
+_LATE_S = 0.02
+_LATE_TIMES = 3
 # One pipeline of questions holds at most this many, so that its answers are read within a few milliseconds.
 _MOST_AT_ONCE = 500
 
@@ -109,17 +114,22 @@ class Link:
         await self.open()
         connection = self._connection
         assert connection is not None, "it is open"
+        talking = asyncio.create_task(self._talk(connection, commands))
         try:
-            async with asyncio.timeout(timeout_s):
-                # hiredis packs in a tenth of the time that redis-py takes, which would be most of what the mirror costs.
-                await connection.send_packed_command(_packed(commands), check_health=False)
-                return [await self._reply(connection) for _ in commands]
+            return await _within(talking, timeout_s)
         except (RedisError, OSError, TimeoutError) as error:
+            await _ended(talking)
             await self._drop()
             raise RedisAway(_told(error)) from None
         except BaseException:
+            await _ended(talking)
             await self._drop()
             raise
+
+    async def _talk(self, connection: AbstractConnection, commands: Sequence[Command]) -> list[Reply]:
+        # hiredis packs in a tenth of the time that redis-py takes, which would be most of what the mirror costs.
+        await connection.send_packed_command(_packed(commands), check_health=False)
+        return [await self._reply(connection) for _ in commands]
 
     async def close(self) -> None:
         """Closes the connection, and waits until it is closed. Idempotent."""
@@ -179,9 +189,9 @@ class Asks:
         self._waiting.append((command, future))
         self._wake.set()
         try:
-            async with asyncio.timeout(self._timeout_s):
-                reply = await future
+            reply = await _within(future, self._timeout_s)
         except TimeoutError:
+            future.cancel()
             raise RedisAway("Redis did not answer in time") from None
         if isinstance(reply, RedisRefused):
             raise reply
@@ -217,6 +227,31 @@ class Asks:
                 for (_, future), reply in zip(batch, replies, strict=True):
                     if not future.done():
                         future.set_result(reply)
+
+
+async def _within(future: asyncio.Future[T], timeout_s: float) -> T:
+    """What comes in time; a loop that was late itself gives what may lie there already as long again, a few times over.
+
+    Raises:
+        TimeoutError: nothing came; the future is left as it is. Cancelling likewise.
+    """
+    now = asyncio.get_running_loop().time
+    until = now() + timeout_s
+    latest = until + _LATE_TIMES * timeout_s
+    while not (await asyncio.wait({future}, timeout=max(0.0, until - now())))[0]:
+        late_s = now() - until
+        if 0 <= late_s < _LATE_S or now() > latest:
+            raise TimeoutError
+        until = max(until, now() + min(late_s, timeout_s))
+    return future.result()
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    """Cancels a task, and waits until it has ended, whatever it ends with."""
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()
 
 
 def _refused(error: ResponseError) -> RedisRefused:

@@ -12,6 +12,7 @@ import pytest
 from app.access.limits import Late, Want
 from app.fleet.apart import Apart
 from app.fleet.contact import Contact, RedisAway
+from app.fleet.errors import FleetAway
 from app.fleet.limits import FleetLimits
 from app.fleet.redis_link import Asks, Link, connector
 from app.money.allowance import grant
@@ -166,6 +167,13 @@ async def test_an_answer_that_was_lost_books_nothing_twice(redis: RedisServer) -
         assert balance.spent == 250
         (balance,) = await a.draw([draft(1000, book=50, keep=200)])
         assert balance.spent == 300
+
+
+async def test_nobody_is_let_in_on_an_answer_that_was_lost(redis: RedisServer) -> None:
+    async with process(redis, "a") as (a, lossy):
+        lossy.loses = True
+        with pytest.raises(FleetAway):
+            await a.take([], Taking("acme", 1, 1, 100, None))
 
 
 async def test_what_redis_forgot_each_process_tells_again(redis: RedisServer) -> None:
