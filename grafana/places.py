@@ -18,7 +18,7 @@ ROWS: Mapping[str, str] = {
 
 # By the beginning of a panel's title, the first that fits; the others have their row's.
 PANELS: Mapping[str, str] = {
-    "Least left of a day's budget": "sluicewaybudgetnearlyspent",
+    "Tightest day's budget": "sluicewaybudgetnearlyspent",
     "Alerts that fire": "alerts",
     "Turned away": "sluicewayreadersturnedaway",
     "First token": "sluicewayslowfirsttoken",

@@ -77,22 +77,22 @@ def unless_too_early(estimate: str, unestimated: str) -> str:
 
 def today() -> Iterator[Panel]:
     """What the answers that readers left cost this day, where that went, and what else is wrong."""
-    left, title = "left_usd_total", "(estimate over measured)"
+    left = "left_usd_total"
     yield stat_panel(
-        f"Left answers cost today {title}",
+        "Left today (estimate)",
         "What was spent since midnight on answers that their reader left, the prompts too: measured where Claude "
         "reported it, else estimated.", USD, total(left), colour="#FF9830", span=5, since=TODAY,
     )  # fmt: skip
     yield stat_panel(
-        f"Yesterday, until this hour {title}", "The same, of the day before and until the same time.", USD,
+        "Same hours, yesterday", "The same, measured or estimated, of the day before and until the same time.", USD,
         total(left, ago="1d"), span=5, since=TODAY, absent="not known",
     )  # fmt: skip
     yield stat_panel(
-        f"Share of today's money {title}", "What left answers cost, of all that was spent since midnight.", SHARE,
+        "Share of today's money", "What left answers cost, of all that was spent since midnight, measured or estimated.", SHARE,
         share(total(left), total("spent_usd_total")), span=5, since=TODAY, absent="nothing spent",
     )  # fmt: skip
     yield stat_panel(
-        "Least left of a day's budget", "Of the caller's that is nearest to its end; below a fifth the alert fires.", SHARE,
+        "Tightest day's budget", "What is left of it, of the caller's that is nearest to its end; below a fifth the alert fires.", SHARE,
         f"min(min by (caller) ({metric('budget_left_usd', DAY)}) / (min by (caller) ({metric('budget_usd', DAY)}) > 0))",
         limit=0.2, good_above=True, span=5, absent="no budgets",
     )  # fmt: skip
@@ -102,12 +102,13 @@ def today() -> Iterator[Panel]:
         COUNT, f"max({metric('simulated')})", limit=1, span=4, words={"0": "real", "1": "simulated"},
     )  # fmt: skip
     yield bars_panel(
-        f"Left today, by reason {title}", "Where that money went: how readers left.", USD,
+        "Left today, by reason (estimate)", "Where that money went, measured or estimated: how readers left.", USD,
         [Query(f"sort_desc({total(left, by='outcome')} > 0)", "{{outcome}}")], names=LEFT, span=8, since=TODAY,
     )  # fmt: skip
     yield bars_panel(
-        f"Left today, by phase {title}",
-        "Where in the answer they left: before anything came they paid for the prompt alone, in thinking for what nobody saw.",
+        "Left today, by phase (estimate)",
+        "Where in the answer they left, measured or estimated: in thinking they paid for what nobody saw. What Claude began and "
+        "never told of, before its first event, nobody knows.",
         USD, [Query(f"sort_desc({total(left, by='phase')} > 0)", "{{phase}}")], names=PHASES, span=8, since=TODAY,
     )  # fmt: skip
     yield table_panel(
