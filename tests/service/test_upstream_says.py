@@ -72,7 +72,6 @@ async def test_what_stands_in_an_answers_place_is_told(
 
     assert said.status == status
     assert words in said.words
-    assert words in caplog.text
     assert f"{status} " in caplog.text
 
 
@@ -101,7 +100,7 @@ async def test_a_good_status_in_front_of_no_answer_is_an_error_all_the_same(
 
     assert said.status == status
     assert words in said.words
-    assert words in caplog.text
+    assert f"{status} " in caplog.text, "though not the words: they may repeat what was asked"
 
 
 @pytest.mark.parametrize(
