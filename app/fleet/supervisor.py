@@ -17,7 +17,6 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict, dataclass, field
@@ -31,6 +30,7 @@ from .simulated import simulated
 from .sockets import Sockets, changed
 from .spawn import PACKAGE, Spawned, spawn_worker
 from .spec import Wants, WorkerSpec
+from .unix_path import folder_of_sockets
 
 log = logging.getLogger(__name__)
 
@@ -281,16 +281,8 @@ def main(arguments: Sequence[str], first: Spawned) -> int:
     """
     manager = ServiceManager.taken(os.environ)
     try:
-        with _folder() as folder:
+        with folder_of_sockets() as folder:
             return asyncio.run(Supervisor(arguments, folder, manager, first).run())
     except SettingsError as error:
         print(f"Error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         return 1
-
-
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    """Where workers find each other. A container whose root cannot be written has memory at /dev/shm. Raises SettingsError."""
-    for place in (None, "/dev/shm"):
-        with suppress(OSError):
-            return tempfile.TemporaryDirectory(prefix="sluiceway-", dir=place, ignore_cleanup_errors=True)
-    raise SettingsError("TMPDIR: there is no folder that can be written, such as /tmp, for the workers' sockets")

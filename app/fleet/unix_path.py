@@ -14,6 +14,7 @@ import re
 import secrets
 import socket
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ from .tcp import BACKLOG
 # What sockaddr_un holds on Linux, in bytes, less the NUL, and less what is added to a path here.
 _SUFFIX_BYTES = 6
 LONGEST_BYTES = 107 - _SUFFIX_BYTES
+# What it has behind the place of the workers' folder, at most: the folder's name, and a worker's in it.
+_LONGEST_NAME_BYTES = len("/sluiceway-12345678/12345-12345-1234567890.admin")
 _NEW, _OLD = "n", "o"
 _BESIDE = re.compile(rf"\.[{_NEW}{_OLD}][0-9a-f]{{4}}")
 
@@ -193,3 +196,15 @@ def _unused(path: str, kind: str) -> str:
     while os.path.lexists(name := f"{path}.{kind}{secrets.token_hex(2)}"):
         pass
     return name
+
+
+def folder_of_sockets() -> tempfile.TemporaryDirectory[str]:
+    """A folder where workers find each other, short enough for their sockets' paths.
+
+    A container whose root cannot be written has memory at /dev/shm. Raises SettingsError where nothing can be written.
+    """
+    for place in (os.environ.get("TMPDIR", ""), "/tmp", "/dev/shm"):
+        if place and len(os.fsencode(place)) + _LONGEST_NAME_BYTES <= LONGEST_BYTES:
+            with suppress(OSError):
+                return tempfile.TemporaryDirectory(prefix="sluiceway-", dir=place, ignore_cleanup_errors=True)
+    raise SettingsError("TMPDIR: there is no folder that can be written, such as /tmp, for the workers' sockets")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from app.fleet.unix_path import LONGEST_BYTES, UnixPath
+from app.fleet.unix_path import LONGEST_BYTES, UnixPath, folder_of_sockets
 from app.settings import SettingsError
 
 pytestmark = pytest.mark.real
@@ -216,3 +217,21 @@ def test_the_longest_path_that_is_taken_works_through_a_restart(
     OPEN.append(old.sock.accept()[0])
     assert reaches(path, new)
     assert reaches(new.older[0], old)
+
+
+@pytest.mark.parametrize(
+    ("place", "chosen"), [("short", "short"), ("l" * 60, "/tmp"), ("nowhere", "/tmp"), (None, "/tmp")]
+)
+def test_workers_find_each_other_in_a_folder_whose_path_is_short(
+    place: str | None, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as root:
+        if place is None:
+            monkeypatch.delenv("TMPDIR", raising=False)
+        else:
+            monkeypatch.setenv("TMPDIR", f"{root}/{place}")
+            if place != "nowhere":
+                os.mkdir(f"{root}/{place}")
+        with folder_of_sockets() as folder:
+            assert os.path.dirname(folder) == os.path.join(root, chosen)
+            serving(f"{folder}/12345-12345-1234567890.admin")
