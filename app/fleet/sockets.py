@@ -90,6 +90,15 @@ class Sockets:
         if self.path is not None:
             self.path.publish()
 
+    def let_go(self) -> None:
+        """Leaves the ports to the workers that listen there: each one's share is free once it ends, and others get it.
+
+        Else the kernel would go on to give connections to one that has ended. A unix socket, which all share, stays open.
+        """
+        if self.path is None:
+            _close(self._public)
+        _close(self._admin)
+
     def close(self) -> None:
         """Closes them, and removes the unix socket's names. Idempotent."""
         if self.path is not None:

@@ -195,7 +195,7 @@ class Supervisor:
             child.tell(signal.SIGTERM)
         try:
             said = await worker.says("wants")
-            if said is not None:
+            if said is not None and not self._stopping.is_set():
                 opened = await self._open(Wants.parse(said["wants"]))
                 self._tell(worker, place, opened)
                 return worker
@@ -252,6 +252,8 @@ class Supervisor:
 
     def _end(self, number: signal.Signals) -> None:
         self._stopping.set()
+        if self._opened is not None:
+            self._opened.sockets.let_go()
         for generation in self._generations:
             generation.end()
         for worker in self._living:

@@ -11,10 +11,15 @@ class Patience:
 
     def __init__(self) -> None:
         self._over = asyncio.Event()
+        self._forgets = asyncio.Event()
 
     def hurry(self) -> None:
         """Nobody waits any more."""
         self._over.set()
+
+    def forget(self) -> None:
+        """Nobody waits any more for what only stays."""
+        self._forgets.set()
 
     async def wait(
         self, seconds: float, event: asyncio.Event | None = None, stays: Callable[[], bool] = lambda: False
@@ -30,7 +35,7 @@ class Patience:
             async with asyncio.timeout(seconds):
                 await self._first(event)
                 if not self._over.is_set() and stays():
-                    await self._first(None)
+                    await self._first(self._forgets)
         except TimeoutError:
             return
 

@@ -291,8 +291,10 @@ class _Ends:
         self._signals += 1
         if self._starting is not None:
             self._starting.cancel()
-        elif self._signals > 1 and self._streams is not None:
+        elif self._streams is not None and self._signals > 1:
             self._streams.patience.hurry()
+        elif self._streams is not None:  # who has left, too: nobody will come who could read again what is kept
+            self._streams.patience.forget()
         self.asked.set()
 
     def at_once(self) -> None:

@@ -21,6 +21,7 @@ from aiohttp import ClientResponse, ClientSession
 
 from app.tools.simulator.server import Simulator
 from tests.conftest import ROOT
+from tests.support.readers import eventually
 from tests.support.scrape import scrape_of
 
 pytestmark = pytest.mark.timeout(120)
@@ -129,6 +130,27 @@ async def test_streams_are_spread_and_found_again_from_any_worker(simulator: Sim
                 assert resumed.headers["X-Stream-Id"] == stream_id
                 assert text.count("token0") == 400, text[-300:]
                 assert '"done":true' in text
+
+
+async def test_while_one_worker_ends_a_stream_nobody_waits_for_the_one_that_has_none(
+    simulator: Simulator, client: ClientSession
+) -> None:
+    async with _workers(simulator, SLUICEWAY_DRAIN_S="60") as workers:
+        stream_id, token = await _start(client, workers.url, "{{tokens=9000 rate=20}}")
+        pids = await _pids(workers)
+        workers.process.send_signal(signal.SIGTERM)
+        await eventually(lambda: sum(Path(f"/proc/{pid}").exists() for pid in pids.values()) == 1)
+        async with asyncio.timeout(20):
+            for _ in range(16):  # a new connection each time, so that the kernel picks the worker
+                async with ClientSession() as anyone:
+                    refused = await anyone.post(f"{workers.url}/api/stream", json={"prompt": "x"})
+                    assert (refused.status, "Retry-After" in refused.headers) == (503, True)
+                    gauges = await anyone.get(f"{workers.url}/api/stream/{stream_id}/gauges")
+                    assert gauges.status == 200
+            async with ClientSession() as anyone:
+                stop = {"stop_token": token}
+                assert (await anyone.post(f"{workers.url}/api/stream/{stream_id}/stop", json=stop)).status == 200
+            assert await workers.process.wait() == 0
 
 
 async def test_a_worker_that_is_killed_is_replaced_and_the_other_ones_streams_go_on(

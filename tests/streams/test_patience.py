@@ -18,8 +18,13 @@ async def test_it_waits_for_the_first_of_an_event_its_time_and_somebody_who_hurr
     assert loop().time() - began == 7
     await patience.wait(5, event, stays=lambda: True)
     assert loop().time() - began == 12, "the rest of the time is waited too"
+    loop().call_later(1, patience.forget)
+    await patience.wait(5, event, stays=lambda: True)
+    assert loop().time() - began == 13, "but not for what only stays"
+    await patience.wait(1)
+    assert loop().time() - began == 14, "while what runs is waited for"
     loop().call_later(1, patience.hurry)
     await patience.wait(5)
-    assert loop().time() - began == 13
+    assert loop().time() - began == 15
     await patience.wait(5, stays=lambda: True)
-    assert loop().time() - began == 13, "nobody waits any more"
+    assert loop().time() - began == 15, "nobody waits any more"
