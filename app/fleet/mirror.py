@@ -199,7 +199,8 @@ class Mirror:
                 while await self.flush():
                     pass
         except (RedisAway, TimeoutError):
-            log.warning("%d streams could not be written to Redis to their end", len(self._open))
+            if self._open:
+                log.warning("%d streams could not be written to Redis to their end", len(self._open))
 
     async def flush(self) -> bool:
         """One round; returns whether there is more to do at once. Raises RedisAway. Cancelling is safe."""

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from hiredis import pack_command
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from ..settings import SettingsError
 from ..settings.fleet import RedisOptions
@@ -47,21 +47,31 @@ def connector(options: RedisOptions) -> Callable[[], AbstractConnection]:
     Raises:
         SettingsError: they could never work.
     """
+    password = _read("redis_password_file", options.redis_password_file).strip()
+    _read("redis_ca_file", options.redis_ca_file)  # now, or it would look as if Redis were away
     try:
         given: dict[str, Any] = dict(parse_url(options.redis_url))
-        if options.redis_password_file:
-            given["password"] = Path(options.redis_password_file).read_text("utf-8").strip()
+        if password:
+            given["password"] = password
         kind = given.pop("connection_class", Connection)
         if options.redis_ca_file:
             given["ssl_ca_certs"] = options.redis_ca_file
         # RESP2: no pushes between replies. `driver_info`: managed services forbid CLIENT SETINFO.
         given |= {"socket_timeout": None, "socket_connect_timeout": _CONNECT_S, "protocol": 2, "driver_info": None}
         kind(**given)
-    except (OSError, ValueError, TypeError, RedisError) as error:
-        reason = error.strerror if isinstance(error, OSError) else None
+    except (ValueError, TypeError, RedisError) as error:
         # Not the error's words: they may repeat the URL, which may hold the password.
-        raise SettingsError(f"redis_url: it cannot be used: {reason or type(error).__name__}") from None
+        raise SettingsError(f"redis_url: it cannot be used: {type(error).__name__}") from None
     return lambda: kind(**given)
+
+
+def _read(setting: str, path: str) -> str:
+    """A file's text; empty without one. Raises SettingsError."""
+    try:
+        return Path(path).read_text("utf-8") if path else ""
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise SettingsError(f"{setting} {path!r} cannot be read: {reason}") from None
 
 
 class Link:
@@ -166,6 +176,7 @@ class Asks:
     def __init__(self, link: Link, contact: Contact, timeout_s: float) -> None:
         self.link = link
         self.contact = contact
+        self._tried = asyncio.Event()
         self._reached = asyncio.Event()
         self._timeout_s = timeout_s
         self._waiting: deque[tuple[Command, asyncio.Future[Reply]]] = deque()
@@ -197,6 +208,10 @@ class Asks:
             raise reply
         return reply
 
+    async def tried(self) -> None:
+        """Waits until Redis has answered once, or has failed to. Cancelling is safe."""
+        await self._tried.wait()
+
     async def reached_from(self) -> str:
         """Waits until Redis was reached; the address from which, empty over a unix socket. Cancelling is safe."""
         await self._reached.wait()
@@ -218,12 +233,14 @@ class Asks:
                     replies = await self.link.exchange([command for command, _ in batch], self._timeout_s)
                 except RedisAway as away:
                     self.contact.failed(str(away))
+                    self._tried.set()
                     for _, future in batch:
                         if not future.done():
                             future.set_exception(RedisAway(str(away)))
                     continue
                 self._reached.set()
                 self.contact.succeeded(now(), now() - began)
+                self._tried.set()
                 for (_, future), reply in zip(batch, replies, strict=True):
                     if not future.done():
                         future.set_result(reply)
@@ -272,6 +289,10 @@ async def _let_go(connection: AbstractConnection, *, nowait: bool = True) -> Non
 def _told(error: BaseException) -> str:
     """What went wrong, without an address or a password."""
     cause = error.__cause__ or error.__context__
+    if isinstance(error, AuthenticationError):
+        return "it takes neither user nor password of redis_url and redis_password_file"
+    if isinstance(error, ResponseError):
+        return str(error).lower()  # Redis's words name a rule, and no value
     for one in (error, cause):
         if isinstance(one, OSError) and one.strerror:
             return one.strerror.lower()

@@ -163,5 +163,6 @@ async def joined(settings: Settings, worker: int, registry: CollectorRegistry) -
         beside(far.run()),
         beside(mirror.run()),
     ):
+        await asks.tried()  # else who is answered first would be told that Redis is away
         yield fleet
     await asks.link.close()
