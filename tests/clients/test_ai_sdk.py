@@ -81,11 +81,14 @@ def without_blank(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [block for block in blocks if block["type"] != "text" or block["text"].strip()]
 
 
-@pytest.mark.parametrize("version", [7, 6])
-async def test_every_recorded_answer_arrives_and_could_be_sent_back_as_it_was(service: Running, version: int) -> None:
-    cases = [{"way": "ask", "id": name, "say": f"{{{{transcript={name} chunking=random}}}}"} for name in NAMES]
+@pytest.mark.parametrize(("version", "share"), [(7, 1), (6, 4), pytest.param(6, 1, marks=pytest.mark.soak)])
+async def test_every_recorded_answer_arrives_and_could_be_sent_back_as_it_was(
+    service: Running, version: int, share: int
+) -> None:
+    names = NAMES[::share]
+    cases = [{"way": "ask", "id": name, "say": f"{{{{transcript={name} chunking=random}}}}"} for name in names]
 
-    for name, chat in zip(NAMES, await chats(service, *cases, version=version), strict=True):
+    for name, chat in zip(names, await chats(service, *cases, version=version), strict=True):
         blocks, reason = said(name)
         assert chat["errors"] == [], name
         assert chat["status"] == "ready", name
