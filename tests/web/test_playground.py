@@ -162,6 +162,7 @@ async def test_a_reader_held_still_holds_claude_still_and_one_look_tells_them_ap
     await drag(page, 0)
     await expect(page.locator("#you")).to_have_text("holding still")
     await expect(page.locator("#claude")).to_have_text("held still", timeout=60_000)
+    await expect(page.locator("#claude-note")).to_contain_text("at ≈ ")
     book = await simulator.book()
     assert book.live
     assert book.tokens < 2400

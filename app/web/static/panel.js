@@ -49,6 +49,9 @@ function station(name, [flow, word, note]) {
   say(`${name}-note`, note);
 }
 
+// Before Claude's own count comes, all is estimated from the characters.
+const about = ({ basis }) => (basis === "exact" ? "" : "≈ ");
+
 function claude({ ended, state, lost, unknown, ago, figures, share, gone }) {
   if (ended) return ["rest", "at rest", ""];
   if (gone) return ["rest", "has finished", ""];
@@ -56,7 +59,7 @@ function claude({ ended, state, lost, unknown, ago, figures, share, gone }) {
   if (lost) return ["unknown", "not known", ""];
   if (state === "waiting") return ["waiting", "has your prompt", ""];
   if (!figures) return ["flowing", "generating", ""];
-  const tokens = `${number(figures.generated_tokens)} tokens`;
+  const tokens = `${about(figures)}${number(figures.generated_tokens)} tokens`;
   if (share >= STILL) return ["still", "held still", `at ${tokens}`];
   if (share >= SLOWED) return ["slowed", "held back", `${Math.round(100 * share)} % of the time`];
   return ["flowing", "generating", tokens];
@@ -129,8 +132,7 @@ function meters({ handle, sentAt, firstAt, endAt, seen, figures }, chars) {
   else if (tokens) say("rate", `${rate(tokens / span)} tok/s`);
   else say("rate", `≈ ${rate((chars - already) / CHARS_PER_TOKEN / span)} tok/s`);
   if (!figures) return void ["cost", "saved"].forEach((id) => say(id, "–"));
-  const about = figures.basis === "exact" ? "" : "≈ ";
-  say("cost", figures.cost_usd === null ? "no price" : about + dollars(figures.cost_usd));
+  say("cost", figures.cost_usd === null ? "no price" : about(figures) + dollars(figures.cost_usd));
   const [saved, note] = endAt === null ? saving(figures) : ["–", "The answer has ended: there is nothing left to save."];
   say("saved", saved);
   say("saved-note", note);
