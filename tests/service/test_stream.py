@@ -143,8 +143,9 @@ async def test_a_refusal_is_a_whole_answer_that_says_so(service: Running) -> Non
     assert answer.last["stop_details"]["type"] == "refusal"
 
 
-async def test_the_simplest_browser_code_reads_a_stream_unchanged(service: Running) -> None:
+async def test_the_simplest_browser_code_reads_a_stream_unchanged(serve: Serve) -> None:
     """A POST without a content type from our own page, read at odd chunk sizes, with a keep-alive in it."""
+    service = await serve(commit_s=1.0)
     reader, browser = await Reader.connect(service.url, rcvbuf_bytes=4096), BrowserReader()
     body = json.dumps({"prompt": "{{tokens=2000 text=numbered first_event_s=2 chunking=random}}"}).encode()
     page = {"Content-Type": "text/plain;charset=UTF-8", "Sec-Fetch-Site": "same-origin", "Accept": "*/*"}
