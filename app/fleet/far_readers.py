@@ -3,7 +3,7 @@
 Without that it would hold Claude still for a reader who is there, and let the stream expire. Whoever serves such a reader says
 once a second, in one field of a hash of the owner, up to which frame that has read; the owner looks at the hash twice a second,
 for all of them in one command, and takes each for its stream's reader as long as that stream has no nearer one. So a reader who
-is slow holds Claude still from afar too, by what it has not read. A stop is said there likewise.
+is slow holds Claude still from afar too, by what it has not read. A stop is said there likewise, and that a chat's newer question has come.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ VANISH_S = 5.0
 SAY_S = 1.0
 # So much may be unread before Claude is held still, in bytes: as much as the sockets of a near reader hold.
 _UNREAD_BYTES = 16_384
-# Before a stream's id: no reader of it is spoken of, but its stop.
+# Before a stream's id: no reader of it is spoken of, but its stop, with its reason.
 _STOP = "!"
+_ASKED, _NEWER = "1", "newer"
 
 
 # In one step, so that the key is never without an end.
@@ -113,13 +114,22 @@ class FarReaders:
         keys: of the fleet.
         incarnation: this process's.
         live: its running streams.
+        overtaken: ends one of these, because its chat's newer question has come elsewhere.
     """
 
-    def __init__(self, asks: Asking, keys: Keys, incarnation: str, live: Callable[[], Mapping[str, Session]]) -> None:
+    def __init__(
+        self,
+        asks: Asking,
+        keys: Keys,
+        incarnation: str,
+        live: Callable[[], Mapping[str, Session]],
+        overtaken: Callable[[Session], None],
+    ) -> None:
         self._asks = asks
         self._keys = keys
         self._incarnation = incarnation
         self._live = live
+        self._overtaken = overtaken
         self._since: dict[
             tuple[str, str], float
         ] = {}  # of each word that stands there, the loop time of its first look
@@ -130,7 +140,11 @@ class FarReaders:
 
     async def stop(self, stream_id: str) -> None:
         """Says to the owner that the stream is to be stopped; whoever says so has checked that he may. Raises RedisAway."""
-        await self._say(stream_id, _STOP + stream_id, "1")
+        await self._say(stream_id, _STOP + stream_id, _ASKED)
+
+    async def tell_of_newer(self, stream_id: str) -> None:
+        """Says to the owner that its chat's newer question has come elsewhere. Raises RedisAway."""
+        await self._say(stream_id, _STOP + stream_id, _NEWER)
 
     async def _say(self, stream_id: str, about: str, word: str) -> None:
         owner = owner_of(stream_id)
@@ -167,7 +181,10 @@ class FarReaders:
         if session is None or session.lifecycle.over or now - heard_at > VANISH_S:
             return False
         if about.startswith(_STOP):
-            session.stop(Outcome.STOPPED, Stopped("the stream was stopped"))
+            if word == _NEWER:
+                self._overtaken(session)
+            else:
+                session.stop(Outcome.STOPPED, Stopped("the stream was stopped"))
             return False
         read_id, connection = int(word.partition(":")[0]), session.delivery.connection
         if isinstance(connection, FarReader):

@@ -137,13 +137,13 @@ class Streams:
         """Ends a stream so that another one, or a reader, has its place. See `Room`."""
         return self._room.give_way(caller, name, of_subject=of_subject)
 
-    def overtake(self, caller: Caller, name: str) -> bool:
-        """Ends the caller's stream of this name here, because a newer one begins elsewhere.
+    def overtake(self, caller: str, subject: str, name: str) -> bool:
+        """Ends the stream here that they gave this name, because a newer one begins elsewhere.
 
         Returns:
             Whether there was one.
         """
-        older = self._archive.release(*owner(caller), name)
+        older = self._archive.release(caller, subject, name)
         self._room.end_older(older)
         return older is not None
 

@@ -227,7 +227,7 @@ class Carrier:
         finally:
             self._relayed(-1)
 
-    async def tell_of_newer(self, request: web.Request, path: str, place: Place) -> None:
+    async def tell_of_newer(self, request: web.Request, path: str, place: Place) -> bool:
         """Tells the process there to stop a chat's answer, because its next question has come; one that is gone is skipped.
 
         Args:
@@ -235,16 +235,20 @@ class Carrier:
             path: that stops the answer.
             place: where the answer may run.
 
+        Returns:
+            Whether it was told.
+
         Cancelling is safe.
         """
         headers = {name: request.headers[name] for name in _OF_A_CALLER if name in request.headers}
         headers |= {**place.headers("POST", path), NEWER: "1"}
         try:
             async with asyncio.timeout(_TELLING_S):
-                async with self._session(place).post(URL(place.url + path, encoded=True), headers=headers):
-                    pass
+                async with self._session(place).post(URL(place.url + path, encoded=True), headers=headers) as answer:
+                    return answer.status != MISDIRECTED
         except (aiohttp.ClientError, TimeoutError):
             log.info("%s could not be told of a chat's newer question", place.path or "another process")
+            return False
 
     def _session(self, place: Place) -> aiohttp.ClientSession:
         session = self._sessions.get(place.path)

@@ -19,7 +19,7 @@ from ..errors import BadRequest, Expired, NotFound, Stopped
 from ..money.bill import cost_usd
 from ..money.prices import Prices
 from ..settings.sections import Defaults
-from ..streams.terms import Policy
+from ..streams.terms import Policy, owner
 from ..wire.ui_messages import continued, preface, to_claude, tool_calls
 from ..wire.ui_stream import CostOf, UiFormat
 from .bodies import decoded
@@ -123,7 +123,7 @@ class ChatApi:
         if terms is None:
             raise NotFound("no chat of yours has this id")
         if NEWER in request.headers:
-            return web.json_response({"stopped": self.opener.streams.overtake(request[CALLER], name)})
+            return web.json_response({"stopped": self.opener.streams.overtake(*owner(request[CALLER]), name)})
         session = self.opener.streams.live.get(terms.stream_id)
         if session is not None:
             session.stop(Outcome.STOPPED, Stopped("the stream was stopped"))

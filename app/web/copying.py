@@ -88,6 +88,10 @@ class Copying:
                 return True
         return False
 
+    async def tell_of_newer(self, stream_id: str) -> None:
+        """Stops it likewise because its chat's newer question has come here, and waits for nothing. Raises RedisAway."""
+        await self._far.tell_of_newer(stream_id)
+
     async def is_over(self, stream_id: str) -> bool:
         """Whether the stream's owner is dead; then its log is ended. Raises RedisAway."""
         owner = owner_of(stream_id)

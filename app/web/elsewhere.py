@@ -94,12 +94,12 @@ class InFleet:
             whose = owner_of(older) if older is not None else None
             if whose is None or whose == self._member.incarnation:
                 return  # one of its own is ended when the newer one starts
+            assert older is not None, "it names its owner"
             place = self._place(whose, await self._member.lease_of(whose))
+            if place is None or not await self._carrier.tell_of_newer(request, stop_path(chat_id), place):
+                await self._copying.tell_of_newer(older)
         except RedisAway:
             log.info("the fleet could not be told of a chat's newer question: Redis is away")
-            return
-        if place is not None:
-            await self._carrier.tell_of_newer(request, stop_path(chat_id), place)
 
     async def _own(self, request: web.Request, handler: Handler, stream_id: str) -> Reply:
         try:

@@ -119,6 +119,11 @@ class Fleet:
         if session is not None:
             session.stop(Outcome.FENCED, OwnerLost(session.replay.last_id))
 
+    def overtaken(self, terms: Terms) -> None:
+        """A chat's newer question has come to another process, which cannot reach this one."""
+        if self._streams is not None:
+            self._streams.overtake(terms.caller, terms.subject, terms.name)
+
     async def tell_again(self) -> None:
         """Redis began anew: it is told what this process knows. Raises RedisAway."""
         self.shadow.look_anew()
@@ -150,7 +155,7 @@ async def joined(settings: Settings, worker: int, registry: CollectorRegistry) -
     mirror = Mirror(Link(connect), keys, (options.mirror_s, settings.replay.replay_s), fenced, metrics)
     apart = Apart(options.redis_away, lambda: member.processes)
     limits = FleetLimits(asks, options.redis_prefix, member.incarnation, apart)
-    far = FarReaders(asks, keys, member.incarnation, lambda: fleet.live)
+    far = FarReaders(asks, keys, member.incarnation, lambda: fleet.live, lambda session: fleet.overtaken(session.terms))
     chats = Chats(asks, keys, settings.replay.replay_s)
     prefix = id_prefix(worker, member.incarnation)
     fleet = Fleet(prefix, mirror, limits, member, metrics, asks, logs, settings, worker, chats, far)

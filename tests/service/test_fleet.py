@@ -76,6 +76,11 @@ async def ask(
     return response
 
 
+def chat(prompt: str, resumable: bool = True) -> dict[str, Any]:
+    said = {"id": "u", "role": "user", "parts": [{"type": "text", "text": prompt}]}
+    return {"id": "c/1", "messages": [said], "resumable": resumable}
+
+
 def path(response: aiohttp.ClientResponse) -> str:
     return f"/api/stream/{response.headers['X-Stream-Id']}"
 
@@ -241,11 +246,6 @@ async def test_a_chats_next_question_ends_its_answer_wherever_that_runs(
     processes: Processes, client: aiohttp.ClientSession
 ) -> None:
     a, b = await processes()
-
-    def chat(prompt: str) -> dict[str, Any]:
-        said = {"id": "u", "role": "user", "parts": [{"type": "text", "text": prompt}]}
-        return {"id": "c/1", "messages": [said], "resumable": True}
-
     older = await client.post(f"{a.url}/api/chat", json=chat(ENDLESS), headers=ONE)
     await older.content.readuntil(b"text-delta")
     newer = await client.post(f"{b.url}/api/chat", json=chat("{{tokens=20}}"), headers=ONE)
@@ -457,6 +457,24 @@ async def test_who_cannot_reach_a_living_owner_reads_redis_while_it_is_waited_fo
             assert last_event(await elsewhere.read())["type"] == "stopped"
         async with client.post(f"{b.url}{path(reader)}/stop", json=token) as stopped:
             assert await stopped.json() == {"stopped": False}
+
+
+async def test_a_chats_next_question_ends_its_answer_also_at_a_process_that_cannot_be_reached(
+    processes: Processes, client: aiohttp.ClientSession
+) -> None:
+    a, b = await processes()
+    async with before(a) as wire:
+        wire.cut()
+        await forget_leases(a, b)
+        for resumable in (True, False):
+            older = await client.post(f"{a.url}/api/chat", json=chat(ENDLESS, resumable), headers=ONE)
+            await older.content.readuntil(b"text-delta")
+            newer = await client.post(f"{b.url}/api/chat", json=chat("{{tokens=20}}", resumable), headers=ONE)
+            assert b'"taken_over"' in await older.read()
+            raw = await newer.read()
+            assert raw.endswith(b"data: [DONE]\n\n")
+            await eventually(lambda: not a.streams.live)
+        assert not a.streams._archive.names()
 
 
 async def test_a_chat_is_found_again_by_its_name_after_redis_has_forgotten_everything(

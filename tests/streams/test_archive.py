@@ -61,13 +61,13 @@ async def test_a_newer_question_elsewhere_ends_the_one_here_and_its_name_is_gone
     async with streams_under_test() as opened:
         session, _ = named(opened, "st_1")
         await settled()
-        assert opened.streams.overtake(Caller(name="d"), "chat") is False
+        assert opened.streams.overtake("d", "", "chat") is False
         assert opened.streams.named(Caller(name="c"), "chat") is session.terms
-        assert opened.streams.overtake(Caller(name="c"), "chat") is True
+        assert opened.streams.overtake("c", "", "chat") is True
         await settled()
         assert session.outcome is Outcome.TAKEN_OVER
         assert opened.streams.named(Caller(name="c"), "chat") is None
-        assert opened.streams.overtake(Caller(name="c"), "chat") is False
+        assert opened.streams.overtake("c", "", "chat") is False
 
 
 @jumping
