@@ -34,8 +34,13 @@ class Credits:
         """Whether the page has to show more before more is sent."""
         return self.out_bytes >= self.window_bytes
 
+    @property
+    def room_bytes(self) -> float:
+        """How much more may be sent before the page has to show more."""
+        return max(0, self.window_bytes - self.out_bytes)
+
     def sent(self, frame_id: int, size_bytes: int) -> None:
-        """Frames up to `frame_id` went out."""
+        """This frame went out."""
         if frame_id > self._shown_id:
             self._out.append((frame_id, size_bytes))
             self.out_bytes += size_bytes

@@ -61,13 +61,17 @@ class Frames:
         Raises:
             ConnectionError, Interrupted: as the connection does. Expired: what it lacks is no longer kept.
         """
-        frames = self.replay.after(connection.sent_id, SLICE_BYTES)
+        credits = connection.credits
+        room_bytes = SLICE_BYTES if credits is None else min(SLICE_BYTES, credits.room_bytes)
+        frames = self.replay.after(connection.sent_id, room_bytes)
         data = b"".join(frames)
         connection.ended = self.replay.ended and connection.sent_id + len(frames) == self.replay.last_id
         await connection.write(data)
+        if credits is not None:
+            # Each by itself: a page says how far it is within a replay, and hears no more before that is counted.
+            for frame_id, frame in enumerate(frames, connection.sent_id + 1):
+                credits.sent(frame_id, len(frame))
         connection.sent_id += len(frames)
-        if connection.credits is not None:
-            connection.credits.sent(connection.sent_id, len(data))
         self.replay.delivered(connection.sent_id)
         return len(data)
 

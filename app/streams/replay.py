@@ -79,7 +79,7 @@ class Replay:
             drop += 1
         self._drop(drop, freed)
 
-    def after(self, frame_id: int, most_bytes: int) -> list[bytes]:
+    def after(self, frame_id: int, most_bytes: float) -> list[bytes]:
         """The frames that follow `frame_id`, up to `most_bytes` in all but at least one, if there is one.
 
         Raises:

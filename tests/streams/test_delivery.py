@@ -121,6 +121,24 @@ async def test_while_the_page_shows_nothing_only_signs_of_life_are_sent() -> Non
 
 
 @jumping
+async def test_a_page_may_say_how_far_it_is_within_a_replay() -> None:
+    """Its words come every few frames: were the slice one item of what is out, it would stay out until the next word."""
+    scene = Scene()
+    for _ in range(12):
+        await scene.delivery.send([text("x" * 100)])
+    size_bytes = len(scene.replay.after(0, 1)[0])
+    scene.attach(FakeConnection(credits=(credits := Credits(8 * size_bytes, 0))))
+    replaying = asyncio.create_task(scene.delivery.keep_alive())
+    await settled()
+    assert credits.exhausted
+    assert credits.out_bytes <= 8 * size_bytes
+    scene.delivery.shown(6)
+    await settled()
+    assert replaying.done()
+    assert credits.out_bytes == sum(map(len, scene.replay.after(6, math.inf)))
+
+
+@jumping
 async def test_who_comes_back_is_held_to_no_word_of_the_connection_before() -> None:
     scene = Scene()
     scene.attach(FakeConnection(credits=(first := Credits(100, 0))))
