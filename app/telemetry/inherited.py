@@ -37,9 +37,15 @@ class Inherited:
     def __init__(self) -> None:
         self._growing: dict[str, dict[str, _Counts]] = {}  # by process and family, as last known
         self._had: dict[str, dict[str, _Counts]] = {}  # only of those that live
+        self._ended: set[str] = set()  # whose last figures are known
 
     def living(self, process: str, text: str) -> None:
-        """What a process that lives shows of itself, as Prometheus reads it. Raises ValueError: it is no such text."""
+        """What a process that lives shows of itself, as Prometheus reads it. Raises ValueError: it is no such text.
+
+        An answer that is read only after its last figures says less than they do, and changes nothing.
+        """
+        if process in self._ended:
+            return
         self._growing[process], self._had[process] = _read(text)
 
     def gone(self, process: str, text: str | None = None) -> None:
@@ -47,6 +53,7 @@ class Inherited:
         self._had.pop(process, None)
         if text is not None:
             self._growing[process] = _read(text)[0]
+            self._ended.add(process)
 
     def forget_living(self) -> None:
         """Somebody else asks those that live from now on; shown here too, they would be counted twice."""

@@ -25,7 +25,7 @@ from ..telemetry.inherited import Inherited
 log = logging.getLogger(__name__)
 
 # Who does not answer in this time, in seconds, is shown as it was last known: a scrape waits ten.
-_ASKING_S = 2.0
+_ASKING_S = 5.0
 # Whoever is asked with this header shows nothing of others, or two that start and end just then would ask one another.
 ALONE = "X-Sluiceway-Alone"
 _LIVES, _ENDED = ".admin", ".ended"
@@ -63,6 +63,15 @@ class Heir(Collector):
 
     async def look(self) -> None:
         """Takes in what those have counted whose place it has, unless it has none any more. Cancelling is safe."""
+        asked = await self._asked("/metrics")
+        if self._leaves:
+            return
+        for path, text in asked:
+            if text is None:
+                self._inherited.gone(path.stem)
+            else:
+                self._inherited.living(path.stem, text)
+        # After that, since whoever answers no more has left its figures behind before it fell silent.
         for path in self._others(_ENDED):
             try:
                 last = path.read_text("utf-8")
@@ -70,11 +79,6 @@ class Heir(Collector):
                 self._inherited.gone(path.stem, last)
             except (OSError, ValueError) as error:
                 log.warning("the last figures of a worker that ended cannot be read: %s", error)
-        for path, text in await self._asked("/metrics"):
-            if text is None:
-                self._inherited.gone(path.stem)
-            else:
-                self._inherited.living(path.stem, text)
 
     async def streams(self) -> list[Any]:
         """What those show of their streams. Cancelling is safe."""
@@ -86,7 +90,7 @@ class Heir(Collector):
         self._inherited.forget_living()
 
     def leave_behind(self) -> None:
-        """Its last figures, once all is settled."""
+        """Its figures, before it answers no more, and once more when all is settled: the later ones stand."""
         if self._folder is not None and self._leaves:
             new = self._folder / f"{self._name}.new"
             new.write_bytes(generate_latest(self.shown))

@@ -166,6 +166,9 @@ async def _prepared(
         own = _unix_path(stack, spec.socket_of(spec.number)) if spec.folder else None
         shown = _unix_path(stack, heir.socket) if spec.folder else None
         admin_runner = await _runner(stack, service, service.admin, AdminCrowd(ADMIN_CONNECTIONS))
+        stack.callback(
+            heir.leave_behind
+        )  # and before its admin port falls silent, so that its heir always finds one of both
         runner = await _runner(stack, service, service.app, service.crowd)
         if own is not None and shown is not None:
             await _site(runner, own.sock)

@@ -56,6 +56,22 @@ def test_counts_are_added_while_both_live_and_stay_when_the_older_one_is_gone() 
     assert newer.value(inherited, "sluiceway_spent_usd_total", model="a") == 6
     assert newer.value(inherited, "sluiceway_spent_usd_total", model="c") == 2
     assert newer.value(inherited, "sluiceway_streams_active") == 2
+    older.spent.labels("c").inc(5)
+    inherited.gone("older", older.text)  # left behind once more, later
+    assert newer.value(inherited, "sluiceway_spent_usd_total", model="c") == 7
+
+
+def test_an_answer_that_is_read_after_the_last_figures_does_not_take_their_place() -> None:
+    older, newer, inherited = Process(), Process(), Inherited()
+    older.active.inc(1)
+    answer = older.text
+    older.spent.labels("a").inc(5)
+    inherited.gone("older", older.text)
+    inherited.living("older", answer)
+    newer.active.inc(2)
+    newer.spent.labels("a").inc(1)
+    assert newer.value(inherited, "sluiceway_spent_usd_total", model="a") == 6
+    assert newer.value(inherited, "sluiceway_streams_active") == 2
 
 
 def test_who_inherits_no_more_keeps_what_is_gone_and_forgets_what_lives() -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
+import pytest
+from prometheus_client import Counter, generate_latest
 
 from app.fleet.spec import WorkerSpec
 from app.fleet.tcp import tcp_sockets
 from app.settings import Settings
 from app.tools.simulator.server import Simulator
 from app.web.credentials import Credentials
+from app.web.heir import Heir
 from app.web.runner import Running, running
 from tests.support.scrape import scrape_of
 
@@ -65,6 +69,57 @@ async def test_the_newest_at_a_place_shows_what_all_before_it_have_and_had(
                 assert (shown.value("streams_total"), shown.value("streams_active")) == (3, 0)
     for port in ports:
         port.close()
+
+
+@pytest.mark.real
+async def test_one_that_ends_while_it_is_asked_is_shown_by_the_figures_that_it_left_behind(tmp_path: Path) -> None:
+    older, newer = Heir(WorkerSpec(0, 1, str(tmp_path))), Heir(WorkerSpec(1, 1, str(tmp_path)))
+    counted, own = Counter("sluiceway_x", "X.", registry=older.own), Counter("sluiceway_x", "X.", registry=newer.own)
+    counted.inc(5)
+    own.inc()
+    older.leave()
+
+    async def end(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        older.leave_behind()
+        writer.close()
+
+    async with await asyncio.start_unix_server(end, older.socket):
+        await newer.look()
+    assert b"sluiceway_x_total 6.0" in generate_latest(newer.shown)
+
+
+async def test_who_ends_always_answers_its_heir_or_has_left_its_figures_behind(
+    tmp_path: Path, simulator: Simulator
+) -> None:
+    settings = Settings.model_validate({"port": 0, "admin_port": 0, "max_lag_s": 60.0, "drain_s": 0.0})
+
+    def is_shown() -> bool:
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.setblocking(False)
+            try:
+                asking.connect(str(next(tmp_path.glob("*.admin"))))
+            except (OSError, StopIteration):
+                return any(tmp_path.glob("*.ended"))
+            return True
+
+    async with AsyncExitStack() as stack:
+        credentials = Credentials("k", simulator.url, True)
+        old = await stack.enter_async_context(running(settings, credentials, WorkerSpec(0, 1, str(tmp_path))))
+        await old.leave()
+        assert is_shown()
+        # The stack is left in this task, by steps of the loop between which another one looks.
+        looks: list[bool] = []
+
+        async def look() -> None:
+            while True:
+                looks.append(is_shown())
+                await asyncio.sleep(0)
+
+        looking = asyncio.create_task(look())
+        await stack.aclose()
+        looking.cancel()
+    assert len(looks) > 1
+    assert all(looks)
 
 
 async def test_who_leaves_and_who_has_its_place_share_rates_and_places(
