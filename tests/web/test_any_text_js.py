@@ -99,7 +99,8 @@ ANY_TEXT = r"""async ([first, count]) => {
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("count", [100, pytest.param(5_000, marks=pytest.mark.soak)])
 async def test_whatever_is_written_is_shown_whole_and_once_however_it_is_cut(page: Page, count: int) -> None:
-    first = random.SystemRandom().randrange(2**31)
+    # The few are always the same, so that a change is what makes them fail; the many find something new each time.
+    first = 1 if count == 100 else random.SystemRandom().randrange(2**31)
     print(f"seeds {first} to {first + count - 1}")
     assert await page.evaluate(ANY_TEXT, [first, count]) is None
 
