@@ -34,6 +34,7 @@ _FILES = {
     "/paper.js": ("paper.js", "text/javascript"),
     "/playground.js": ("playground.js", "text/javascript"),
     "/reader.js": ("reader.js", "text/javascript"),
+    "/standing.js": ("standing.js", "text/javascript"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
     "/style.css": ("style.css", "text/css"),
 }

@@ -234,6 +234,8 @@ async def test_after_a_reload_the_question_its_times_and_the_answer_are_the_old_
     await state(page, "done" if ends else "open")
     await begun(page)
     assert [await page.locator(name).text_content() for name in shown] == before
+    if not ends:
+        await expect(page.get_by_role("status")).to_have_text("The answer comes again.")
     assert len(simulator.books) == 1
     await page.keyboard.press("Escape")
 
@@ -286,9 +288,13 @@ async def test_thinking_is_shown_folded_and_only_when_asked_for(page: Page, serv
 async def test_a_failure_in_mid_stream_is_told_kindly_and_keeps_what_came(
     page: Page, service: Running, simulator: Simulator
 ) -> None:
-    await send(page, service, "{{tokens=50 text=numbered fault=overloaded after=20}}")
+    await send(page, service, "{{tokens=50 text=numbered fault=overloaded after=20 rate=20}}")
+    await drag(page, 80)
     await state(page, "failed")
     await expect(page.get_by_role("heading", name="Claude is overloaded just now")).to_be_visible()
+    await expect(page.get_by_label("Reader’s speed")).to_have_value("100")
+    await expect(page.locator("#speed-text")).to_have_text("no limit")
+    await expect(page.locator("#saved-note")).to_have_text("The answer has ended: there is nothing left to save.")
     assert "token0020" in (await page.locator("#text").text_content() or "")
     assert len(simulator.books) == 1
     await page.get_by_role("button", name="Try again").click()

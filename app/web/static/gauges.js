@@ -1,19 +1,23 @@
 // The live figures of a running stream: asked for while it runs, put into words, and called stale once they are.
 const EVERY_MS = 700;
 const STALE_MS = 3000;
+const TIMEOUT_MS = 5000; // of a request whose connection may be dead
 
-// Calls `show(figures)` until the returned function is called: figures with `at`, the page's time; null where the
-// service has no such stream any more.
-export function watch(handle, { url, key, show }) {
+// Tells `standing` of each request and of what came of it until the returned function is called: figures with `at`, the
+// page's time; null where the service has no such stream any more.
+export function watch(handle, standing, { url, key }) {
   let over = false;
   let timer = 0;
   async function ask() {
     try {
       if (handle.id && handle.state === "open") {
+        const askedAt = performance.now();
+        standing.asked(askedAt);
         const headers = key ? { Authorization: `Bearer ${key}` } : {};
-        const response = await fetch(`${url}/${handle.id}/gauges`, { headers, cache: "no-store" });
+        const response = await fetch(`${url}/${handle.id}/gauges`, { headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
         const figures = response.status === 200 ? { ...(await response.json()), at: performance.now() } : null;
-        if (!over && (figures || response.status === 204)) show(figures);
+        if (figures || response.status === 204) standing.answered(figures, askedAt);
+        else if (response.status < 500) standing.heard();
       }
     } catch {
       // The stream itself says what is wrong with the network.

@@ -1,13 +1,14 @@
 // The way from Claude to the reader, and the figures below it: what one look has to tell, in words and colours.
-import { dollars, heldShare, isStale, saving } from "./gauges.js";
+import { dollars, saving } from "./gauges.js";
 import { speed } from "./reader.js";
+import { STILL } from "./standing.js";
 
 const CHARS_PER_TOKEN = 4; // a rule of thumb; the exact count comes with the end of the answer
-const RATE_WINDOW_MS = 2000;
-const STILL = 0.8; // of the time between two looks
 const SLOWED = 0.1;
 
 const $ = (id) => document.getElementById(id);
+const SAVING = $("saved-note").textContent;
+const OVER = "The answer has ended: there is nothing left to save.";
 const say = (id, text) => {
   if ($(id).textContent !== text) $(id).textContent = text;
 };
@@ -18,29 +19,21 @@ const duration = (ms) => (ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).to
 const size = (bytes) =>
   bytes < 1000 ? `${bytes} B` : bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(2)} MB`;
 
-// Takes what the service said last into the run.
-export function take(run, figures) {
-  if (figures) run.share = heldShare(figures, run.figures);
-  run.gone = figures === null;
-  run.figures = figures ?? run.figures;
-}
-
-// Whether the service said just now that Claude stands still.
-export const heldStill = ({ ended, figures, share, gone }) =>
-  !ended && !gone && figures !== null && share >= STILL && !isStale(figures, performance.now());
-
 export function showPanel(run, state, chars) {
   const now = performance.now();
-  const lost = state === "reconnecting" || state === "detached";
-  const unknown = !run.ended && run.figures !== null && !run.gone && (lost || isStale(run.figures, now));
+  const { standing } = run;
+  const lost = ["reconnecting", "detached", "silent"].includes(state);
+  const unknown = !run.ended && standing.figures !== null && !standing.gone && (lost || standing.isStale(now));
   $("way").dataset.stale = unknown;
-  const ago = unknown ? seconds(now - run.figures.at) : "";
-  const view = { ...run, state, lost, unknown, ago };
+  const { figures, share, gone } = standing;
+  const ago = unknown ? seconds(now - figures.at) : "";
+  const quiet = standing.quietMs(now) ? seconds(standing.quietMs(now)) : "";
+  const view = { ...run, state, lost, unknown, ago, quiet, figures, share, gone };
   station("claude", claude(view));
   station("you", you(view));
   say("hint", hint(view));
   onTheWay(view, chars);
-  meters(run, chars);
+  meters(view, chars, now);
 }
 
 function station(name, [flow, word, note]) {
@@ -52,25 +45,30 @@ function station(name, [flow, word, note]) {
 // Before Claude's own count comes, all is estimated from the characters.
 const about = ({ basis }) => (basis === "exact" ? "" : "≈ ");
 
-function claude({ ended, state, lost, unknown, ago, figures, share, gone }) {
+function claude({ ended, state, lost, unknown, ago, quiet, figures, share, gone }) {
   if (ended) return ["rest", "at rest", ""];
   if (gone) return ["rest", "has finished", ""];
   if (unknown) return ["unknown", "not known", `${share >= STILL ? "held still" : "generated"} ${ago} ago`];
   if (lost) return ["unknown", "not known", ""];
+  if (state === "connecting") return ["waiting", "not asked yet", ""];
   if (state === "waiting") return ["waiting", "has your prompt", ""];
   if (!figures) return ["flowing", "generating", ""];
   const tokens = `${about(figures)}${number(figures.generated_tokens)} tokens`;
   if (share >= STILL) return ["still", "held still", `at ${tokens}`];
   if (share >= SLOWED) return ["slowed", "held back", `${Math.round(100 * share)} % of the time`];
+  if (quiet) return ["waiting", "silent", `for ${quiet}, at ${tokens}`];
   return ["flowing", "generating", tokens];
 }
 
+const AWAY = { reconnecting: "disconnected", detached: "cut off", silent: "hearing nothing" };
+
 function you({ ended, state, lost }) {
   if (ended) return ["rest", "done", ""];
-  if (lost) return ["still", state === "detached" ? "cut off" : "disconnected", ""];
+  if (lost) return ["still", AWAY[state], ""];
   const taken = speed();
   if (taken === 0) return ["still", "holding still", ""];
-  if (state === "waiting") return ["waiting", "waiting", ""];
+  if (state === "waiting" || state === "connecting") return ["waiting", "waiting", ""];
+  if (state === "behind") return ["flowing", "catching up", ""];
   return taken === Infinity ? ["flowing", "reading all", ""] : ["slowed", "reading slowly", `${number(taken)} characters/s`];
 }
 
@@ -80,28 +78,35 @@ const ENDS = {
   failed: "The answer has ended. The message says why, and who can mend it.",
 };
 
-function hint({ ended, state, unknown, ago, figures, share, gone, credits }) {
+function hint({ ended, state, unknown, ago, quiet, figures, share, gone, credits }) {
   if (ended) return ENDS[ended];
   if (state === "detached") return "You cut the connection. The service holds Claude still for a while: resume before that is over.";
   if (state === "reconnecting" && navigator.onLine === false)
     return "This device is offline. The page comes back by itself when the network does.";
   if (state === "reconnecting") return "The connection is lost. The service holds Claude still, and this page is coming back.";
+  if (state === "silent")
+    return "Nothing comes from the service, neither text nor figures. The network may be down, or other tabs use all connections. This page waits.";
+  if (state === "connecting") return "Your prompt is on its way to the service.";
   if (state === "waiting") return "The prompt is with Claude; there is no token yet.";
   if (gone) return "Claude has finished. The rest is on its way to you.";
+  if (state === "behind") return "What was written meanwhile is coming. After that, the page is where Claude is.";
+  if (unknown) return `These figures are ${ago} old: no newer ones have come.`;
   if (figures?.reader === "held")
-    return "Nothing was taken for so long that the service let this connection go. Move the speed up, and the page comes back.";
-  if (unknown) return `The service has not been heard for ${ago}: these figures are old.`;
+    return speed() < Infinity
+      ? "Nothing was taken for so long that the service let this connection go. Move the speed up, and the page comes back."
+      : "The service had not heard this page for so long that it let the connection go. The page comes back by itself.";
   if (share >= STILL) return "The way is full, so Claude is held still. Read on, and it goes on.";
   if (speed() === 0)
     return !credits
       ? "You take nothing. Without credits the browser takes in megabytes before Claude is held still."
       : "You take nothing. Claude fills the way, and is held still once that is full.";
   if (share >= SLOWED) return "You read more slowly than Claude writes, so Claude is held back to your speed.";
+  if (quiet) return `Claude has sent nothing for ${quiet}, though nobody holds it: it may be thinking, or busy.`;
   if (speed() < Infinity) return "You read slowly. If Claude is faster, the way fills up and holds it back.";
   return "You read as fast as Claude writes. Drag the speed to the left to hold it back.";
 }
 
-function onTheWay({ ended, lost, unknown, figures, share, gone, thinkingShown }, chars) {
+function onTheWay({ ended, lost, unknown, figures, share, gone, standing }, chars) {
   const full = figures ? figures.queue_bytes / figures.queue_max_bytes : 0;
   const flow = ended || !figures ? "rest" : unknown || lost ? "unknown" : share >= STILL ? "still" : full > 0.5 ? "slowed" : "flowing";
   $("queue-station").dataset.flow = flow;
@@ -110,30 +115,23 @@ function onTheWay({ ended, lost, unknown, figures, share, gone, thinkingShown },
   $("window-bar").value = ended || gone ? 0 : Math.min(1, window);
   $("window").hidden = Boolean(figures) && figures.credit_bytes === null;
   if (ended || unknown || !figures) return say("ahead", unknown ? "not known" : "–");
-  const { text, thinking, input_json: tool } = figures.generated_chars;
-  const all = text + thinking + tool;
-  const missing = Math.max(0, all - (thinkingShown ? 0 : thinking) - chars);
-  return say("ahead", `${number(all ? (figures.generated_tokens * missing) / all : 0)} tokens`);
+  say("ahead", `${number(standing.missing(chars))} tokens`);
 }
 
-function meters({ handle, sentAt, firstAt, endAt, seen, figures }, chars) {
-  const now = endAt ?? Date.now();
+function meters({ handle, sentAt, firstAt, endAt, pace, state, figures, standing }, chars, now) {
   say("first", firstAt === null ? "–" : duration(firstAt - sentAt));
   say("received", handle.bytes ? size(handle.bytes) : "–");
   const tokens = endAt === null ? null : handle.result.usage?.output_tokens;
   say("tokens-name", tokens ? "Tokens" : "On screen");
   say("shown", tokens ? tokens.toLocaleString("en") : chars ? `${chars.toLocaleString("en")} chars` : "–");
-  seen.push([now, chars]);
-  while (seen.length > 2 && now - seen[0][0] > RATE_WINDOW_MS) seen.shift();
-  // While it runs, the last two seconds; afterwards, the whole answer.
-  const [since, already] = endAt === null ? seen[0] : [firstAt, 0];
-  const span = (now - since) / 1000;
-  if (firstAt === null || span < 0.1) say("rate", "–");
-  else if (tokens) say("rate", `${rate(tokens / span)} tok/s`);
-  else say("rate", `≈ ${rate((chars - already) / CHARS_PER_TOKEN / span)} tok/s`);
-  if (!figures) return void ["cost", "saved"].forEach((id) => say(id, "–"));
-  say("cost", figures.cost_usd === null ? "no price" : about(figures) + dollars(figures.cost_usd));
-  const [saved, note] = endAt === null ? saving(figures) : ["–", "The answer has ended: there is nothing left to save."];
+  const live = pace.look(now, chars, standing.behind);
+  const whole = endAt !== null && firstAt !== null && endAt - firstAt >= 100 ? (endAt - firstAt) / 1000 : null;
+  // While it runs, what came just now; afterwards, the whole answer.
+  if (endAt === null) say("rate", live === null || state === "silent" ? "–" : `≈ ${rate(live / CHARS_PER_TOKEN)} tok/s`);
+  else if (whole === null) say("rate", "–");
+  else say("rate", tokens ? `${rate(tokens / whole)} tok/s` : `≈ ${rate(chars / CHARS_PER_TOKEN / whole)} tok/s`);
+  say("cost", !figures ? "–" : figures.cost_usd === null ? "no price" : about(figures) + dollars(figures.cost_usd));
+  const [saved, note] = endAt !== null ? ["–", OVER] : figures ? saving(figures) : ["–", SAVING];
   say("saved", saved);
   say("saved-note", note);
 }

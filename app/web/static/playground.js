@@ -4,9 +4,10 @@ import { copy } from "./copy.js";
 import { inWords, UNSENDABLE_KEY } from "./failures.js";
 import { watch } from "./gauges.js";
 import { keepKey, keepRun, keptKey, keptRun, sendableKey } from "./kept.js";
-import { heldStill, showPanel, take } from "./panel.js";
+import { showPanel } from "./panel.js";
 import { Paper, tick } from "./paper.js";
-import { read, speed, speedInWords } from "./reader.js";
+import { read, speed, speedInWords, toFullSpeed } from "./reader.js";
+import { Pace, Standing, stateOf } from "./standing.js";
 
 const at = (path) => new URL(path, import.meta.url);
 const $ = (id) => document.getElementById(id);
@@ -81,9 +82,10 @@ function send(body) {
 }
 
 // A run: the question and its times, which outlive a reload; what came; and how the service says that it stands.
-const begun = (handle, kept) => ({
-  firstAt: null, endAt: null, ended: null, failure: null, parts: [], figures: null, share: 0, gone: false,
-  ...kept, handle, tools: [], seen: [], still: false, credits: $("credits").checked,
+const begun = (handle, { figures, again, ...kept }) => ({
+  firstAt: null, endAt: null, ended: null, failure: null, parts: [], ...kept,
+  handle, tools: [], pace: new Pace(), standing: new Standing(performance.now(), { figures, again }),
+  still: false, credits: $("credits").checked,
 });
 
 async function run(handle, kept) {
@@ -93,7 +95,7 @@ async function run(handle, kept) {
   keep(mine);
   const meters = setInterval(show, 200);
   const { url, key } = options();
-  const unwatch = watch(handle, { url, key, show: (figures) => take(mine, figures) });
+  const unwatch = watch(handle, mine.standing, { url, key });
   try {
     for await (const event of handle) {
       if (mine.firstAt === null) {
@@ -116,10 +118,10 @@ async function run(handle, kept) {
 }
 
 // What the tab shows again after a reload. While it runs, the answer itself comes again from the service.
-function keep({ body, sentAt, firstAt, endAt, ended, parts, figures, failure, handle }) {
+function keep({ body, sentAt, firstAt, endAt, ended, parts, standing, failure, handle }) {
   const { type, source, message, retryable, field, status } = failure ?? {};
   const over = ended && {
-    endAt, ended, parts, figures,
+    endAt, ended, parts, figures: standing.figures,
     usage: handle.result.usage, bytes: handle.bytes,
     failure: failure && { type, source, message, retryable, field, status },
   };
@@ -177,7 +179,7 @@ function begin() {
   $("answer").setAttribute("aria-busy", "true");
   // On a narrow page the answer is below the form.
   if ($("answer").getBoundingClientRect().top > innerHeight / 2) $("answer").scrollIntoView({ block: "start" });
-  say("Sent. Waiting for the answer.");
+  say(current.standing.behind ? "The answer comes again." : "Sent. Waiting for the answer.");
 }
 
 // While an answer runs it can be stopped, and cut off where it can be resumed; afterwards, if there is one, copied.
@@ -199,6 +201,7 @@ function end() {
   $("answer").removeAttribute("aria-busy");
   $("send").setAttribute("aria-disabled", "false");
   const { failure, ended } = current;
+  toFullSpeed(); // of the next answer; who held this one still is not to wonder why that one stands
   $("scroll").hidden = failure !== null && answer.chars === 0;
   if (failure) {
     fail(failure);
@@ -238,10 +241,14 @@ function fail(error) {
 // --- what is shown, and said aloud -----------------------------------------------------------------------------------
 
 const WORDS = {
+  connecting: "Sending",
   waiting: "Waiting",
   open: "Streaming",
+  quiet: "Claude is silent",
   held: "You hold still",
   still: "Claude held still",
+  behind: "Catching up",
+  silent: "Nothing comes",
   reconnecting: "Coming back",
   detached: "Cut off",
   done: "Complete",
@@ -249,39 +256,43 @@ const WORDS = {
   aborted: "Stopped",
 };
 const SAID = {
+  silent: "Nothing comes from the service. Waiting for it.",
   reconnecting: "The connection is lost. Coming back.",
   detached: "Cut off. The service holds the answer still.",
 };
 
 const say = (text) => ($("spoken").textContent = text);
 
-function stateOf({ handle, ended, firstAt }) {
-  if (ended) return ended;
-  if (handle.state === "reconnecting" || handle.state === "detached") return handle.state;
-  if (firstAt === null) return "waiting";
-  return speed() === 0 ? "held" : "open";
-}
-
 const onPage = () => answer.chars + thoughts.chars + Object.values(current.tools).reduce((sum, tool) => sum + tool.chars, 0);
+
+function look({ handle, standing, firstAt }) {
+  const lost = handle.state === "reconnecting" || handle.state === "detached";
+  const connecting = handle.state === "connecting" && firstAt === null;
+  const withThinking = !$("thinking-box").hidden;
+  standing.look({ now: performance.now(), bytes: handle.bytes, chars: onPage(), lost, connecting, withThinking });
+}
 
 function show() {
   if (!current) return;
   swap();
-  const state = stateOf(current);
-  const still = heldStill(current) && (state === "open" || state === "held");
+  if (!current.ended) look(current);
+  const { standing } = current;
+  const state = stateOf(current, speed());
+  const still = standing.isStill(performance.now()) && (state === "open" || state === "held");
+  const quiet = state === "open" && standing.quietMs(performance.now()) > 0;
   const chip = $("state");
   const before = chip.dataset.state;
   if (before !== state) {
     chip.dataset.state = state;
     if (SAID[state]) say(SAID[state]);
-    else if (SAID[before] && !current.ended) say("Back. The answer goes on.");
+    else if (SAID[before] && !current.ended) say(current.firstAt === null ? "Back. Waiting for the answer." : "Back. The answer goes on.");
   }
-  const words = WORDS[still ? "still" : state];
+  const words = WORDS[still ? "still" : quiet ? "quiet" : state];
   if (chip.textContent !== words) chip.textContent = words;
   if (still !== current.still && !current.ended && !SAID[state]) say(still ? "Claude is held still." : "Claude goes on.");
   current.still = still;
   $("thinking-size").textContent = thoughts.chars ? `${thoughts.chars.toLocaleString("en")} characters` : "";
-  showPanel({ ...current, thinkingShown: !$("thinking-box").hidden }, state, onPage());
+  showPanel(current, state, onPage());
 }
 
 // --- hands on the page -----------------------------------------------------------------------------------------------
@@ -330,7 +341,7 @@ showSpeed();
 const kept = keptRun();
 if (kept?.body) $("prompt").value = kept.body.prompt;
 const left = restore(SAVED, options()); // the tab was loaded anew in the middle of an answer
-if (left) run(left, { body: kept?.body, sentAt: kept?.sentAt ?? Date.now(), firstAt: kept?.firstAt ?? null });
+if (left) run(left, { again: true, body: kept?.body, sentAt: kept?.sentAt ?? Date.now(), firstAt: kept?.firstAt ?? null });
 else if (kept?.ended) showAgain(kept);
 configure().catch(() => {}); // without it the page works as well, it only says less
 $("prompt").focus({ preventScroll: true });

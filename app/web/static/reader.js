@@ -20,6 +20,11 @@ export function speedInWords() {
   return value === 0 ? "hold still" : value === Infinity ? "no limit" : `${value.toLocaleString("en")} characters/s`;
 }
 
+export function toFullSpeed() {
+  slider.value = 100;
+  slider.dispatchEvent(new Event("input"));
+}
+
 // Puts a text on the paper at the reader's speed. While this is pending nothing is pulled from the stream.
 export async function read(text, paper, handle) {
   let from = 0;
