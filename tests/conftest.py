@@ -29,6 +29,7 @@ gc.disable()
 
 # Time is measured in benchmarks, not by a test's deadline on a shared machine.
 hypothesis.settings.register_profile("sluiceway", deadline=None)
+hypothesis.settings.register_profile("steady", deadline=None, derandomize=True, database=None)
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=15, derandomize=True, database=None)
 hypothesis.settings.load_profile("sluiceway")
 

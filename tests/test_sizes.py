@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 APP = Path(__file__).resolve().parent.parent / "app"
-MODULES = {str(path.relative_to(APP)): path.read_text("utf-8") for path in sorted(APP.rglob("*.py"))}
 
 MOST_LINES_OF_A_MODULE = 400
 MOST_LINES_OF_A_FUNCTION = 40
@@ -16,8 +16,20 @@ MOST_PARAMETERS = 5
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+@functools.cache
+def modules() -> dict[str, str]:
+    """The source of each module."""
+    return {str(path.relative_to(APP)): path.read_text("utf-8") for path in sorted(APP.rglob("*.py"))}
+
+
 def functions(source: str) -> Iterator[Function]:
     return (node for node in ast.walk(ast.parse(source)) if isinstance(node, Function))
+
+
+@functools.cache
+def every_function() -> list[tuple[str, Function]]:
+    """With its module. Not at import: each process that collects tests would parse all of it."""
+    return [(module, node) for module, source in modules().items() for node in functions(source)]
 
 
 def lines_of(node: Function) -> int:
@@ -40,28 +52,25 @@ def parameters_of(node: Function) -> int:
     return len([*given.posonlyargs, *given.args, *given.kwonlyargs]) - 1
 
 
-FUNCTIONS = [(module, node) for module, source in MODULES.items() for node in functions(source)]
-
-
 def test_a_module_can_be_read_in_one_go() -> None:
-    lines = {module: len(source.splitlines()) for module, source in MODULES.items()}
+    lines = {module: len(source.splitlines()) for module, source in modules().items()}
     assert {module: count for module, count in lines.items() if count > MOST_LINES_OF_A_MODULE} == {}
 
 
 def test_a_function_fits_on_a_screen() -> None:
-    lines = [(module, node.name, lines_of(node)) for module, node in FUNCTIONS]
+    lines = [(module, node.name, lines_of(node)) for module, node in every_function()]
     assert [one for one in lines if one[2] > MOST_LINES_OF_A_FUNCTION] == []
 
 
 def test_a_constructor_takes_few_things() -> None:
     """One that needs more is given a value that holds them: a section of the settings, a frozen dataclass."""
-    inits = [(module, parameters_of(node)) for module, node in FUNCTIONS if node.name == "__init__"]
+    inits = [(module, parameters_of(node)) for module, node in every_function() if node.name == "__init__"]
     assert [one for one in inits if one[1] > MOST_PARAMETERS] == []
 
 
 def test_there_is_something_to_measure() -> None:
-    assert len(MODULES) > 100
-    assert len(FUNCTIONS) > 1000
+    assert len(modules()) > 100
+    assert len(every_function()) > 1000
 
 
 def test_lines_are_counted_without_docstring_and_inner_functions() -> None:

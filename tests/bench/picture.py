@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from pathlib import Path
-
-import matplotlib.axes
-import matplotlib.figure
+from typing import TYPE_CHECKING
 
 from tests.bench.ratios import BASE, Middle
 from tests.bench.results import Results
+
+if TYPE_CHECKING:
+    import matplotlib.axes
 
 _COLOURS = {BASE: "#8a8f98", "sluiceway": "#0b7db8", "TLS": "#0b7db8", "plain": "#7fb8d6"}
 _PEERS, _ERROR_COLOUR = ("#d1671c", "#e8a33d"), "#1c2024"
@@ -21,6 +22,8 @@ Bar = tuple[str, str, Middle]
 
 def draw(results: Results, path: Path) -> None:
     """Writes the picture as PNG; what was not measured stays empty."""
+    import matplotlib.figure  # takes a second, so for the drawing alone
+
     figure = matplotlib.figure.Figure(figsize=(12, 4), layout="constrained")
     cpu, memory, far = figure.subplots(1, 3, width_ratios=(2, 1, 1))
     _bars(cpu, "CPU a token, µs", _cpu(results))

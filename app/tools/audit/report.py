@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib
-
 if TYPE_CHECKING:
     from .run import KindResult, Recording
 
@@ -82,6 +80,8 @@ def picture(
         results: the same kinds, judged over all repetitions.
         file: the PNG to write.
     """
+    import matplotlib  # takes a second, so for the drawing alone
+
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt  # chooses its backend on import
 
