@@ -13,6 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain, islice
 
 from ..answer.outcome import Outcome
 from ..errors import SluicewayError, Stopped
@@ -30,8 +31,11 @@ log = logging.getLogger(__name__)
 # The owner looks this often, and a reader of whom nothing was heard for so long has vanished, in seconds.
 LOOK_S = 0.5
 VANISH_S = 5.0
-# A reader is spoken of this often, in seconds.
+# A reader is spoken of this often, in seconds; those whose turn it is within the second time, in one command.
 SAY_S = 1.0
+_TOGETHER_S = 0.1
+# One command speaks of at most this many: a script takes some thousands of arguments.
+_MOST_AT_ONCE = 500
 # So much may be unread before Claude is held still, in bytes: as much as the sockets of a near reader hold.
 _UNREAD_BYTES = 16_384
 # Before a stream's id: no reader of it is spoken of, but its stop, with its reason.
@@ -40,7 +44,7 @@ _ASKED, _NEWER = "1", "newer"
 
 
 # In one step, so that the key is never without an end.
-_SAY = "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) redis.call('PEXPIRE', KEYS[1], ARGV[3])"
+_SAY = "redis.call('HSET', KEYS[1], unpack(ARGV, 2)) redis.call('PEXPIRE', KEYS[1], ARGV[1])"
 
 
 class FarReader:
@@ -130,36 +134,63 @@ class FarReaders:
         self._incarnation = incarnation
         self._live = live
         self._overtaken = overtaken
+        self._to_say: dict[str, dict[str, str]] = {}  # by owner and stream
+        self._wake = asyncio.Event()  # there is something
         self._since: dict[
             tuple[str, str], float
         ] = {}  # of each word that stands there, the loop time of its first look
 
-    async def say(self, stream_id: str, sent_id: int, count: int) -> None:
-        """Says to the owner that a reader has read that far, for the `count`th time. Raises RedisAway."""
-        await self._say(stream_id, stream_id, f"{sent_id}:{count}")
+    @property
+    def are_there(self) -> bool:
+        """Whether anybody was spoken of at the last look."""
+        return bool(self._since)
+
+    def say(self, stream_id: str, sent_id: int, count: int) -> None:
+        """Says to the owner soon that a reader has read that far, for the `count`th time."""
+        self._to_say.setdefault(_owner(stream_id), {})[stream_id] = f"{sent_id}:{count}"
+        self._wake.set()
 
     async def stop(self, stream_id: str) -> None:
         """Says to the owner that the stream is to be stopped; whoever says so has checked that he may. Raises RedisAway."""
-        await self._say(stream_id, _STOP + stream_id, _ASKED)
+        await self._say(_owner(stream_id), {_STOP + stream_id: _ASKED})
 
     async def tell_of_newer(self, stream_id: str) -> None:
         """Says to the owner that its chat's newer question has come elsewhere. Raises RedisAway."""
-        await self._say(stream_id, _STOP + stream_id, _NEWER)
+        await self._say(_owner(stream_id), {_STOP + stream_id: _NEWER})
 
-    async def _say(self, stream_id: str, about: str, word: str) -> None:
-        owner = owner_of(stream_id)
-        assert owner is not None, "a stream of a fleet names its owner"
+    async def _say(self, owner: str, words: Mapping[str, str]) -> None:
+        said = chain.from_iterable(words.items())
         try:
-            await self._asks.ask("EVAL", _SAY, 1, self._keys.far(owner), about, word, int(VANISH_S * 1000))
+            await self._asks.ask("EVAL", _SAY, 1, self._keys.far(owner), int(VANISH_S * 1000), *said)
         except RedisRefused as refused:
             raise RedisAway(str(refused)) from None
 
     async def run(self) -> None:
-        """Takes in what is said of this process's streams, until cancelled."""
+        """Says what is to be said, and takes in what is said of this process's streams, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._speak())
+            tasks.create_task(self._hear())
+
+    async def _speak(self) -> None:
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(_TOGETHER_S)
+            self._wake.clear()
+            to_say, self._to_say = self._to_say, {}
+            try:
+                for owner, words in to_say.items():
+                    waiting = iter(words.items())
+                    while some := dict(islice(waiting, _MOST_AT_ONCE)):
+                        await self._say(owner, some)
+            except RedisAway as away:  # each is spoken of again
+                log.debug("owners could not be told of readers: %s", away)
+
+    async def _hear(self) -> None:
         key = self._keys.far(self._incarnation)
         while True:
             await asyncio.sleep(LOOK_S)
             if not self._live():
+                self._since.clear()
                 continue
             try:
                 told = await self._asks.ask("HGETALL", key) or ()
@@ -192,6 +223,12 @@ class FarReaders:
         elif session.lifecycle.reader in (ReaderState.HELD, ReaderState.DRAINING):
             session.attach(FarReader(read_id, now, partial(_lost, session)))
         return True
+
+
+def _owner(stream_id: str) -> str:
+    owner = owner_of(stream_id)
+    assert owner is not None, "a stream of a fleet names its owner"
+    return owner
 
 
 def _lost(session: Session, reader: FarReader) -> None:

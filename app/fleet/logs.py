@@ -2,12 +2,13 @@
 
 Whoever reads one waits in no command: all readers of this process that have had everything so far are looked for with one
 XREAD for each owner, a few times a second, which does not block. So two connections do for any number of readers, and a
-reader that is slow asks for no more than it has written.
+reader that is slow asks for no more than it has written. Who has nothing new is not woken for it, as most are in most looks.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 
 from .contact import RedisAway, RedisRefused
@@ -18,8 +19,12 @@ from .names import FORMAT, owner_of
 
 # Looked for so often, in seconds: as often as a page is given text by default.
 LOOK_S = 0.1
+# A reader of whose log nothing is heard is told so after this long, in seconds.
+QUIET_S = 1.0
 # Of one log so many entries at once: some 16 s of an answer, or 64 times 16 kB of what was written long ago.
-_ENTRIES = 64
+ENTRIES = 64
+# The last part of every id is at most this.
+_LAST = 2**64 - 1
 
 # Ends a log whose owner has no lease, in the one step in which that is looked at. 1: ended. 0: the log has ended already, or
 # is not there. -1: the owner lives, or Redis began anew a short while ago, when everybody lacks a lease.
@@ -37,10 +42,33 @@ return 1
 
 @dataclass(slots=True)
 class _Wait:
-    """Readers of one log that have had everything so far."""
+    """Readers of one log that have had everything so far.
 
+    Attributes:
+        futures: theirs, with the loop time at which each is told that there is nothing.
+    """
+
+    owner: str
+    log: str
     after_id: int
-    futures: list[asyncio.Future[list[Entry]]] = field(default_factory=list)
+    futures: list[tuple[float, asyncio.Future[list[Entry]]]] = field(default_factory=list)
+
+    def resolve(self, entries: list[Entry], before: float = math.inf) -> None:
+        """Tells those whose time is before that, who then wait no longer."""
+        for until, future in self.futures:
+            if until <= before and not future.done():
+                future.set_result(entries)
+        self._forget_done()
+
+    def fail(self, error: Exception) -> None:
+        """Tells them that nothing is known."""
+        for _, future in self.futures:
+            if not future.done():
+                future.set_exception(error)
+        self._forget_done()
+
+    def _forget_done(self) -> None:
+        self.futures = [one for one in self.futures if not one[1].done()]
 
 
 class Logs:
@@ -70,20 +98,32 @@ class Logs:
 
     async def entries(self, stream_id: str, after_id: int) -> list[Entry]:
         """The next entries after a frame, at once; none where there are none. Raises RedisAway. Cancelling is safe."""
-        return entries_of(await self._member.asks.ask(*read(self._keys.stream(stream_id), after_id, _ENTRIES)))
+        return entries_of(await self._member.asks.ask(*read(self._keys.stream(stream_id), after_id, ENTRIES)))
 
     async def news(self, stream_id: str, after_id: int) -> list[Entry]:
-        """The same, at the next look; some of them may be older, where another reader of this stream lacks those.
+        """The same, once there are some; some may be older, where another reader of this stream lacks those.
+
+        Returns:
+            None of them after `QUIET_S`, and at each look while the owner has no lease.
 
         Raises:
             RedisAway: Redis is away. Cancelling is safe.
         """
-        wait = self._waiting.setdefault(stream_id, _Wait(after_id))
-        wait.after_id = min(wait.after_id, after_id)
-        future: asyncio.Future[list[Entry]] = asyncio.get_running_loop().create_future()
-        wait.futures.append(future)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[Entry]] = loop.create_future()
+        self._wait(stream_id, after_id).futures.append((loop.time() + QUIET_S, future))
         self._wake.set()
         return await future
+
+    def _wait(self, stream_id: str, after_id: int) -> _Wait:
+        """Of that stream, for who has had the frames up to that."""
+        wait = self._waiting.get(stream_id)
+        if wait is None:
+            owner = owner_of(stream_id)
+            assert owner is not None, "a stream of a fleet names its owner"
+            wait = self._waiting[stream_id] = _Wait(owner, self._keys.stream(stream_id).log, after_id)
+        wait.after_id = min(wait.after_id, after_id)
+        return wait
 
     async def run(self) -> None:
         """Looks for whoever waits, until cancelled."""
@@ -96,31 +136,32 @@ class Logs:
                 await self._look(waiting)
 
     async def _look(self, waiting: dict[str, _Wait]) -> None:
-        by_owner: dict[str | None, list[str]] = {}
-        for stream_id in waiting:
-            by_owner.setdefault(owner_of(stream_id), []).append(stream_id)
-        found: dict[str, list[Entry]] = {}
-        failed: RedisAway | None = None
-        for ids in by_owner.values():
-            keys = [self._keys.stream(stream_id).log for stream_id in ids]
-            # Above every id `n-…`: the frames after n.
-            places = [f"{waiting[stream_id].after_id}-{2**64 - 1}" for stream_id in ids]
+        by_owner: dict[str, list[_Wait]] = {}
+        for wait in waiting.values():
+            by_owner.setdefault(wait.owner, []).append(wait)
+        for owner, waits in by_owner.items():
             try:
-                reply = await self._member.asks.ask("XREAD", "COUNT", _ENTRIES, "STREAMS", *keys, *places)
+                lives = await self._member.lease_of(owner) is not None
+                found = await self._found(waits)
             except (RedisAway, RedisRefused) as error:
-                failed = RedisAway(str(error))
+                for wait in waits:
+                    wait.fail(RedisAway(str(error)))
                 continue
-            named = dict(zip(keys, ids, strict=True))
-            for key, raw in reply or ():
-                found[named[key.decode()]] = entries_of(raw)
+            now = asyncio.get_running_loop().time()
+            for wait in waits:
+                entries = found.get(wait.log)
+                wait.resolve(entries or [], now if lives and not entries else math.inf)
         for stream_id, wait in waiting.items():
-            for future in wait.futures:
-                if future.done():
-                    continue
-                if failed is not None and stream_id not in found:
-                    future.set_exception(failed)
-                else:
-                    future.set_result(found.get(stream_id, []))
+            if wait.futures:
+                self._wait(stream_id, wait.after_id).futures += wait.futures
+
+    async def _found(self, waits: list[_Wait]) -> dict[str, list[Entry]]:
+        """What is new in these logs, by their names. Raises RedisAway, RedisRefused."""
+        # Above every id `n-…`: the frames after n.
+        places = [f"{wait.after_id}-{_LAST}" for wait in waits]
+        logs = [wait.log for wait in waits]
+        reply = await self._member.asks.ask("XREAD", "COUNT", ENTRIES, "STREAMS", *logs, *places)
+        return {key.decode(): entries_of(raw) for key, raw in reply or ()}
 
     async def end(self, stream_id: str) -> bool | None:
         """Ends the log of a process that is gone.

@@ -32,6 +32,8 @@ _PIPELINE_STREAMS = 100
 _PIPELINE_S = 1.0
 # One entry holds at most this much, in bytes, as much as is written to a reader in one go.
 _ENTRY_BYTES = 16_384
+# While a reader takes its frames from Redis they are written this often, in seconds: as often as they are looked for there.
+_READ_S = 0.1
 # While Redis is away it is tried again this often, in seconds.
 _AWAY_S = 1.0
 # What the last frames are given when the process ends, in seconds.
@@ -137,6 +139,7 @@ class Mirror:
 
     Attributes:
         in_doubt: it is not known yet which streams others have ended while this process was asleep.
+        is_read: tells whether somebody takes frames from Redis while they come.
     """
 
     def __init__(
@@ -152,6 +155,7 @@ class Mirror:
         self._epoch = 0
         self._behind_since: float | None = None  # loop time; None while nothing waits
         self.in_doubt = False
+        self.is_read: Callable[[], bool] = lambda: False
         self._anew = False  # the next round looks at every log
 
     def began(self, terms: Terms, frames: Frames) -> None:
@@ -182,9 +186,9 @@ class Mirror:
         """Writes until cancelled; then what is left, for a short while."""
         try:
             while True:
-                wait_s = self._mirror_s
+                wait_s = min(self._mirror_s, _READ_S) if self.is_read() else self._mirror_s
                 try:
-                    wait_s = 0.0 if await self.flush() else self._mirror_s
+                    wait_s = 0.0 if await self.flush() else wait_s
                 except RedisAway as away:
                     log.debug("the mirror waits: %s", away)
                     wait_s = max(_AWAY_S, self._mirror_s)

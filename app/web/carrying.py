@@ -37,7 +37,7 @@ _TELLING_S = 1.0
 # streams are read from Redis.
 _CONNECT_S = 1.0
 _HEAD_S = 1.0
-# Without a byte for this long, in seconds, it is looked whether the other process still lives.
+# Without a byte for this long, in seconds, it is looked whether the other process is still there.
 _SILENT_S = 2.0
 _HOP_BY_HOP = frozenset(
     name.lower() for name in (hdrs.CONNECTION, hdrs.KEEP_ALIVE, hdrs.TRANSFER_ENCODING, hdrs.CONTENT_LENGTH, hdrs.HOST)
@@ -62,14 +62,14 @@ class Place:
         path: of its unix socket; empty where it is reached by TCP.
         host, port: otherwise.
         headers: what it is told beside the request's own, by the request's method and target.
-        lives: whether it still lives; asked when it is silent.
+        is_there: whether it still lives and is reached; asked when it is silent.
     """
 
     path: str = ""
     host: str = ""
     port: int = 0
     headers: Callable[[str, str], Mapping[str, str]] = lambda _method, _target: {}
-    lives: Callable[[], Awaitable[bool]] = field(default=_for_ever)
+    is_there: Callable[[], Awaitable[bool]] = field(default=_for_ever)
 
     @property
     def url(self) -> str:
@@ -208,6 +208,14 @@ class Carrier:
                 return False
             return theirs.status == 200 and await self._relay(theirs.content, reader, place)
 
+    async def answers(self, place: Place) -> bool:
+        """Whether a process answers there, whatever it says. Cancelling is safe."""
+        try:
+            async with asyncio.timeout(_HEAD_S), self._session(place).get(place.url + "/"):
+                return True
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
     async def _relay(self, content: aiohttp.StreamReader, reader: Reader, place: Place) -> bool:
         """Gives a reader whole events, so that it can be served on after any; whether that came to its end."""
         rest = b""
@@ -296,5 +304,5 @@ async def _next(content: aiohttp.StreamReader, place: Place) -> bytes:
             async with asyncio.timeout(_SILENT_S):
                 return await content.readany()
         except TimeoutError:
-            if not await place.lives():
+            if not await place.is_there():
                 raise aiohttp.ClientConnectionError("it is gone") from None

@@ -22,7 +22,7 @@ from ..fleet.names import digest
 from ..streams.connection import Interrupted
 from ..streams.terms import Terms, is_of
 from .carrying import UI_MARK, BrokeOff
-from .copying import Copying
+from .copying import Copying, Times
 from .entrance import CALLER, STOP_TOKEN
 from .opening import Opener
 from .plain_api import last_event_id
@@ -107,7 +107,9 @@ class Copies:
             async with self._opener.streams.reading(connection, admit):
                 with suppress(ConnectionError, Interrupted):
                     await connection.write(b"")
-                    if not await self._copying.write(stream_id, connection, entries=entries, let_go=let_go):
+                    if not await self._copying.write(
+                        stream_id, connection, Times.from_now(), entries=entries, let_go=let_go
+                    ):
                         await read_on(connection)
         finally:
             self._copied(-1)

@@ -19,7 +19,7 @@ from ..fleet.contact import RedisAway
 from ..fleet.errors import OwnerLost
 from ..fleet.far_readers import SAY_S, FarReaders
 from ..fleet.log_commands import Entry, Gap, after
-from ..fleet.logs import LOOK_S, Logs
+from ..fleet.logs import ENTRIES, LOOK_S, Logs
 from ..fleet.member import Member
 from ..fleet.mirror_rules import END_ID, Ending
 from ..fleet.names import owner_of
@@ -31,10 +31,13 @@ log = logging.getLogger(__name__)
 
 # A reader whose log cannot be looked at for this long, in seconds, is let go, so that it comes back, perhaps elsewhere.
 _AWAY_S = 3.0
-# The owner is tried again after so long, in seconds, and then after twice as long each time, up to the second.
-FIRST_TRY_S, LAST_TRY_S = 2.0, 60.0
+# The owner is tried again after so long, in seconds; one that answers and has nothing for this reader, after twice as long
+# each time, up to the second.
+FIRST_TRY_S, LAST_TRY_S = 1.0, 60.0
 # Where nothing new comes for so long, in seconds, it is looked whether the stream is kept at all any more.
 _SILENT_S = 2.0
+# And again after this long, in seconds: it is a question for each reader.
+_STILL_SILENT_S = 10.0
 # Who stops a stream by Redis waits for its end so many looks, longer than its owner takes: a look of its own and a write.
 _STOP_LOOKS = 20
 # So long is waited before Redis is asked again, in seconds, while it is away.
@@ -42,12 +45,13 @@ _AGAIN_S = 0.5
 
 
 @dataclass(slots=True)
-class _Times:
+class Times:
     """Loop times of one reader.
 
     Attributes:
         wrote_at: something was written to it.
         news_at: there were frames.
+        kept_at: it was known to be kept.
         known_at: Redis answered.
         said_at: its owner was told of it; `said` is how often.
     """
@@ -55,8 +59,15 @@ class _Times:
     wrote_at: float
     news_at: float
     known_at: float
+    kept_at: float = -math.inf
     said_at: float = -math.inf
     said: int = 0
+
+    @classmethod
+    def from_now(cls) -> Times:
+        """Of one who has been served until now."""
+        now = asyncio.get_running_loop().time()
+        return cls(now, now, now)
 
 
 class Copying:
@@ -110,6 +121,7 @@ class Copying:
         self,
         stream_id: str,
         reader: Reader,
+        times: Times,
         *,
         entries: Sequence[Entry] = (),
         let_go: bool = False,
@@ -120,6 +132,7 @@ class Copying:
         Args:
             stream_id: the stream's.
             reader: who reads it, and has a head that says in which format.
+            times: of that reader.
             entries: that are known already.
             let_go: its owner has nothing of it any more: what is in Redis is all that there will be.
             for_s: how long, in seconds; whatever is there already is written all the same.
@@ -131,7 +144,6 @@ class Copying:
             ConnectionError, Interrupted: the reader is gone. Cancelling is safe.
         """
         now = asyncio.get_running_loop().time
-        times = _Times(now(), now(), now())
         until = now() + for_s
         while True:
             try:
@@ -140,14 +152,16 @@ class Copying:
                     return True
                 if not news and let_go:
                     return await _end(reader, Expired("the rest of this stream is no longer kept"))
-                if not news and now() - times.news_at > _SILENT_S:
+                if not news and now() - times.news_at > _SILENT_S and now() - times.kept_at > _STILL_SILENT_S:
                     let_go = await self._is_kept_no_longer(stream_id)
-                if not (news or let_go) and now() > until:
+                    times.kept_at = now()
+                at_once = let_go or len(entries) >= ENTRIES
+                if not at_once and now() > until:
                     return False
                 if now() - times.wrote_at >= self._heartbeat_s:
                     await reader.write(KEEP_ALIVE)
                     times.wrote_at = now()
-                more = await self._more(stream_id, reader.sent_id, times, at_once=news or let_go)
+                more = await self._more(stream_id, reader.sent_id, times, at_once=at_once)
                 if more is None:
                     return await _end(reader, OwnerLost(reader.sent_id))
                 entries, times.known_at = more, now()
@@ -157,7 +171,7 @@ class Copying:
                 entries = ()
                 await asyncio.sleep(_AGAIN_S)
 
-    async def _write_some(self, reader: Reader, entries: Sequence[Entry], times: _Times) -> tuple[bool, bool]:
+    async def _write_some(self, reader: Reader, entries: Sequence[Entry], times: Times) -> tuple[bool, bool]:
         """Writes what is new in some entries; returns whether the stream has ended, and whether there was anything."""
         try:
             frames, ending = after(entries, reader.sent_id)
@@ -175,7 +189,7 @@ class Copying:
         """Whether it was kept for as long as that is promised; a Redis that began anew may learn of it again."""
         return await self._logs.about(stream_id) is None and not await self._member.has_forgotten()
 
-    async def _more(self, stream_id: str, sent_id: int, times: _Times, *, at_once: bool) -> list[Entry] | None:
+    async def _more(self, stream_id: str, sent_id: int, times: Times, *, at_once: bool) -> list[Entry] | None:
         """The next entries, waited for only where the reader has had all that there was; None where nothing can come."""
         if at_once:
             return await self._logs.entries(stream_id, sent_id)
@@ -183,7 +197,7 @@ class Copying:
             return await self._logs.entries(stream_id, sent_id) or None
         if (now := asyncio.get_running_loop().time()) - times.said_at >= SAY_S:
             times.said_at, times.said = now, times.said + 1
-            await self._far.say(stream_id, sent_id, times.said)
+            self._far.say(stream_id, sent_id, times.said)
         return await self._logs.news(stream_id, sent_id)
 
 

@@ -12,6 +12,7 @@ What a reader meets, wherever it comes back:
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from functools import partial
 
 import aiohttp
@@ -27,10 +28,11 @@ from ..fleet.proof import PROOF, proof
 from ..streams.terms import owner
 from .carrying import Carrier, Place, Reader, Reply
 from .copies import Copies
-from .copying import FIRST_TRY_S, LAST_TRY_S, Copying
+from .copying import FIRST_TRY_S, LAST_TRY_S, Copying, Times
 from .entrance import CALLER
 from .errors import Handler
 from .forwarding import is_unknown, stop_path
+from .reach import Reach
 from .slashes import one_slash
 
 log = logging.getLogger(__name__)
@@ -55,6 +57,7 @@ class InFleet:
         self._copies = copies
         self._copying = copying
         self._carrier = carrier
+        self._reach = Reach(carrier.answers)
 
     async def find(self, request: web.Request, handler: Handler) -> Reply | None:
         """The answer, from wherever the stream is; None where it has to be looked for on this machine.
@@ -159,16 +162,17 @@ class InFleet:
         """Serves a reader on who has had all that came so far: from Redis, or from the owner if that is reached (again)."""
         whose = owner_of(stream_id)
         assert whose is not None, "a stream of a fleet names its owner"
-        for_s = FIRST_TRY_S
-        while not await self._copying.write(stream_id, reader, for_s=for_s):
-            for_s = min(2 * for_s, LAST_TRY_S)
+        for_s, times = FIRST_TRY_S, Times.from_now()
+        while not await self._copying.write(stream_id, reader, times, for_s=for_s):
             try:
                 away, lease = False, await self._member.lease_of(whose)
             except RedisAway:
                 away, lease = True, None
             place = self._place(whose, lease or self._member.last_known(whose))
-            if place is not None and await self._carrier.read_on(request, stream_id, place, reader):
-                return
+            if place is not None and await self._reach.of(whose, place):
+                if await self._carrier.read_on(request, stream_id, place, reader):
+                    return
+                for_s, times = min(2 * for_s, LAST_TRY_S), Times.from_now()
             if away:
                 log.info("a reader of stream %s is let go, and may come back", ascii(stream_id))
                 reader.response.force_close()
@@ -179,18 +183,20 @@ class InFleet:
         if lease is None or not lease.host or secret is None:
             return None
 
-        async def lives() -> bool:
-            try:
-                return await self._member.lease_of(whose) is not None
-            except RedisAway:
-                return True
+        async def is_there() -> bool:
+            # Only by asking it something else it is known whether the way to it is still open.
+            with suppress(RedisAway):
+                if await self._member.lease_of(whose) is None:
+                    return False
+            return await self._reach.of(whose, place)
 
-        return Place(
+        place = Place(
             host=lease.host,
             port=lease.port,
             headers=lambda method, target: {PROOF: proof(secret, whose, method, target)},
-            lives=lives,
+            is_there=is_there,
         )
+        return place
 
 
 async def _attempt(request: web.Request, handler: Handler) -> Reply:

@@ -156,6 +156,7 @@ async def joined(settings: Settings, worker: int, registry: CollectorRegistry) -
     apart = Apart(options.redis_away, lambda: member.processes)
     limits = FleetLimits(asks, options.redis_prefix, member.incarnation, apart)
     far = FarReaders(asks, keys, member.incarnation, lambda: fleet.live, lambda session: fleet.overtaken(session.terms))
+    mirror.is_read = lambda: far.are_there
     chats = Chats(asks, keys, settings.replay.replay_s)
     prefix = id_prefix(worker, member.incarnation)
     fleet = Fleet(prefix, mirror, limits, member, metrics, asks, logs, settings, worker, chats, far)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from typing import Any
 
 import pytest
 
 from app.answer.sse import numbered
-from app.fleet.far_readers import VANISH_S, FarReader
+from app.fleet.contact import Contact
+from app.fleet.far_readers import VANISH_S, FarReader, FarReaders
+from app.fleet.names import Keys, id_prefix
 from app.streams.connection import Interrupted
 from app.streams.liveness import Finding
 from app.wire.plain import framed
@@ -65,3 +69,36 @@ async def test_a_writer_that_waits_is_broken_off_when_another_reader_comes() -> 
     await reader.write_last(b"for nobody")
     reader.release(None)
     assert released == [reader]
+
+
+class Heard:
+    """A Redis that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.contact = Contact()
+        self.told: list[tuple[str, dict[str, str]]] = []
+
+    async def ask(self, *command: str | bytes | int, anyway: bool = False) -> Any:
+        assert command[0] == "EVAL"
+        words = [str(word) for word in command[5:]]
+        self.told.append((str(command[3]), dict(zip(words[::2], words[1::2], strict=True))))
+
+
+@jumping
+async def test_owners_are_told_of_any_number_of_readers_in_a_few_commands() -> None:
+    heard = Heard()
+    far_readers = FarReaders(heard, Keys("t"), "myselfxx", dict, lambda _session: None)
+    task = asyncio.create_task(far_readers.run())
+    ids = [id_prefix(0, "abcdefgh") + f"s{n}" for n in range(1200)]
+    for stream_id in ids:
+        far_readers.say(stream_id, 3, 1)
+        far_readers.say(stream_id, 4, 2)
+    far_readers.say(id_prefix(0, "otherone") + "x", 9, 1)
+    await asyncio.sleep(1)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert [len(words) for _, words in heard.told] == [500, 500, 200, 1]
+    assert {word for key, words in heard.told[:3] for word in words.values()} == {"4:2"}
+    assert sorted(about for _, words in heard.told[:3] for about in words) == sorted(ids)
+    assert heard.told[3][0] == Keys("t").far("otherone")

@@ -24,6 +24,8 @@ class Wire:
         self.carried = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = True
+        self._flows = asyncio.Event()
+        self._flows.set()
 
     async def __aenter__(self) -> Wire:
         self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
@@ -45,9 +47,14 @@ class Wire:
         for task in self._tasks:
             task.cancel()
 
+    def stall(self) -> None:
+        """Takes connections and breaks none, and carries nothing any more."""
+        self._flows.clear()
+
     def mend(self) -> None:
-        """Takes connections again."""
+        """Takes connections again, and carries what waits."""
         self._open = True
+        self._flows.set()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -59,7 +66,7 @@ class Wire:
             self.carried += 1
             theirs = await asyncio.open_connection(*self.to)
             try:
-                await asyncio.gather(_pump(reader, theirs[1]), _pump(theirs[0], writer))
+                await asyncio.gather(self._pump(reader, theirs[1]), self._pump(theirs[0], writer))
             finally:
                 theirs[1].transport.abort()
         except (asyncio.CancelledError, OSError):
@@ -68,9 +75,9 @@ class Wire:
             self._tasks.discard(task)
             writer.transport.abort()
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65_536):
-        writer.write(data)
-        await writer.drain()
-    writer.close()
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            await self._flows.wait()
+            writer.write(data)
+            await writer.drain()
+        writer.close()
