@@ -18,8 +18,9 @@ from tests.support.readers import eventually
 SHIPPED = ROOT / "config" / "nginx.conf"
 SHIPPED_FLEET = ROOT / "config" / "nginx-fleet.conf"
 
-# What a worker of nginx has accepted before a reload is passed on within this time, in seconds, to a host that it still knows.
-_ON_THEIR_WAY_S = 1.0
+# Who was accepted by a worker of nginx before a reload may send his request for this long (`client_header_timeout`), in
+# seconds; it is passed on to a host that this worker still knows.
+_ON_THEIR_WAY_S = 10.0
 
 _MAIN = """\
 daemon off;
