@@ -58,3 +58,21 @@ def test_a_listed_command_is_there(name: str) -> None:
 def test_a_wrong_command_line_is_told_in_one_line(arguments: list[str], told: str) -> None:
     result = CliRunner().invoke(main, ["serve", *arguments])
     assert (result.exit_code, result.output) == (1, f"{told}\n")
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"SLUICEWAY_WINDOWS_S": "1"}, ["SLUICEWAY_WINDOWS_S", "did you mean SLUICEWAY_WINDOW_S"]),
+        ({"SLUICEWAY_WINDOW_S": "-1"}, ["SLUICEWAY_WINDOW_S", "greater than or equal to 0"]),
+        ({"SLUICEWAY_PORT": "many"}, ["SLUICEWAY_PORT", "integer"]),
+        ({"SLUICEWAY_LOG_LEVEL": "loud"}, ["SLUICEWAY_LOG_LEVEL", "debug"]),
+        ({"SLUICEWAY_HOST": "0.0.0.0"}, ["SLUICEWAY_API_KEYS", "SLUICEWAY_AUTH=none"]),
+        ({"SLUICEWAY_HOST": "::"}, ["SLUICEWAY_API_KEYS", "SLUICEWAY_AUTH=none"]),
+    ],
+)
+def test_a_wrong_environment_is_told_in_one_line(environ: dict[str, str], words: list[str]) -> None:
+    """And so is one that would let in anybody from elsewhere without a key."""
+    result = CliRunner().invoke(main, ["serve"], env=environ | {"ANTHROPIC_API_KEY": "k"})
+    assert (result.exit_code, result.output.count("\n")) == (1, 1), result.output
+    assert not [word for word in words if word not in result.output], result.output

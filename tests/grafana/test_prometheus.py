@@ -21,6 +21,8 @@ from tests.grafana.board import BOARD, GRAFANA, filled, targets
 from tests.grafana.server import Prometheus, free_port
 from tests.grafana.story import END_S, START_S, Worker
 
+pytestmark = pytest.mark.timeout(300)
+
 RULES = [
     rule
     for group in yaml.safe_load((GRAFANA / "rules" / "sluiceway.rules.yml").read_text(encoding="utf-8"))["groups"]
@@ -38,21 +40,22 @@ def _queries() -> list[tuple[str, str, bool]]:
     return found + [(one["name"], one["expr"], False) for one in BOARD["annotations"]["list"]]
 
 
-@pytest.mark.parametrize(("title", "expr", "instant"), [pytest.param(*one, id=one[0]) for one in _queries()])
-def test_every_expression_of_the_dashboard_has_data(
-    prometheus: Prometheus, title: str, expr: str, instant: bool
-) -> None:
-    assert prometheus.values(filled(expr), instant=instant), title
+# Whole tables in one test each: every process that runs one of these has a story written and a Prometheus started.
 
 
-@pytest.mark.parametrize("variable", ["job", "instance", "model"])
-def test_every_variable_has_values(prometheus: Prometheus, variable: str) -> None:
-    query = next(one["query"] for one in BOARD["templating"]["list"] if one["name"] == variable)
-    match = re.fullmatch(r"label_values\((.+), (\w+)\)", query)
-    assert match
-    window = {"start": START_S, "end": END_S}
-    series = prometheus.get("series", **{"match[]": filled(match[1])}, **window)
-    assert {one[match[2]] for one in series}
+def test_every_expression_of_the_dashboard_has_data(prometheus: Prometheus) -> None:
+    empty = [title for title, expr, instant in _queries() if not prometheus.values(filled(expr), instant=instant)]
+    assert not empty
+
+
+def test_every_variable_has_values(prometheus: Prometheus) -> None:
+    for variable in ("job", "instance", "model"):
+        query = next(one["query"] for one in BOARD["templating"]["list"] if one["name"] == variable)
+        match = re.fullmatch(r"label_values\((.+), (\w+)\)", query)
+        assert match
+        window = {"start": START_S, "end": END_S}
+        series = prometheus.get("series", **{"match[]": filled(match[1])}, **window)
+        assert {one[match[2]] for one in series}, variable
 
 
 def _expanded(expr: str) -> str:
@@ -73,25 +76,29 @@ def _sides(node: Any) -> Iterator[str]:
         yield node.prettify()
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("record") or rule["alert"])
-def test_every_expression_of_the_rules_has_data(prometheus: Prometheus, rule: dict[str, Any]) -> None:
-    sides = list(_sides(promql_parser.parse(_expanded(rule["expr"]))))
-    assert sides
-    for expr in sides:
-        assert prometheus.values(expr, instant=False), expr
+def test_every_expression_of_the_rules_has_data(prometheus: Prometheus) -> None:
+    for rule in RULES:
+        sides = list(_sides(promql_parser.parse(_expanded(rule["expr"]))))
+        assert sides
+        for expr in sides:
+            assert prometheus.values(expr, instant=False), expr
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("record") or rule["alert"])
-def test_rules_group_and_name_by_labels_that_have_values(prometheus: Prometheus, rule: dict[str, Any]) -> None:
-    """Prometheus itself takes any label in `by`."""
+def _labels_of(rule: dict[str, Any]) -> Iterator[str]:
+    """For each label that a rule groups or names by, whether any of its series has it."""
     expr = _expanded(rule["expr"])
     words = f"{expr} {rule.get('annotations', '')}"
     used = {label for by in re.findall(r"(?:by|on) \(([^)]*)\)", words) for label in by.split(", ")}
     used |= set(re.findall(r"\$labels\.(\w+)", words))
     names = set(re.findall(r"\b(?:sluiceway_\w+|up)\b", expr))
     for label in used:
-        selector = f'{{__name__=~"{"|".join(sorted(names))}", {label}!=""}}'
-        assert prometheus.values(f"count({selector})", instant=True), label
+        yield f'count({{__name__=~"{"|".join(sorted(names))}", {label}!=""}})'
+
+
+def test_rules_group_and_name_by_labels_that_have_values(prometheus: Prometheus) -> None:
+    """Prometheus itself takes any label in `by`."""
+    for expr in {expr for rule in RULES for expr in _labels_of(rule)}:
+        assert prometheus.values(expr, instant=True), expr
 
 
 def test_the_incident_of_the_story_burns_the_budget_and_moves_readers_to_leave(prometheus: Prometheus) -> None:
