@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from socket import socket
@@ -170,5 +170,7 @@ async def joined(settings: Settings, worker: int, registry: CollectorRegistry) -
         beside(mirror.run()),
     ):
         await asks.tried()  # else who is answered first would be told that Redis is away
+        with suppress(RedisAway, RedisRefused):
+            await member.learn()  # nor would he find other processes' streams by anything but their copies
         yield fleet
     await asks.link.close()

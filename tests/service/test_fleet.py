@@ -522,10 +522,11 @@ async def test_what_memory_was_needed_for_others_redis_still_has(
             assert (gone.status, (await gone.json())["type"]) == (410, "expired")
 
 
-async def test_who_is_served_first_is_not_told_that_redis_is_away(
+async def test_who_is_served_first_is_not_told_that_redis_is_away_and_is_passed_on(
     serve: Serve, redis: RedisServer, client: aiohttp.ClientSession
 ) -> None:
     for mode in ("closed", "local"):
         service = await serve(redis_url=redis.url, redis_timeout_s=5.0, redis_away=mode, api_keys=KEYS)
         assert not part(service).member.contact.away
+        assert part(service).member.secret is not None, "else others' streams are only known by their copies"
         (await ask(client, service)).close()
