@@ -149,12 +149,15 @@ async def test_what_cannot_start_changes_nothing_and_what_comes_next_does(
 
 
 async def one_short(url: str, tokens: int, rate: int) -> str:
-    """The text of an answer; empty if it was refused."""
+    """The text of an answer; what was said instead, if it was refused or cut."""
     reader = await ask(url, f"tokens={tokens} rate={rate} text=numbered", resumable=False)
-    page = Page()
-    page.take(await reader.rest())
+    raw = await reader.rest()
     reader.leave()
-    return page.text if reader.status == 200 and "done" in page.last else f"{reader.status} {page.last}"
+    if reader.status != 200:
+        return f"{reader.status} {raw[:200]!r}"
+    page = Page()
+    page.take(raw)
+    return page.text if "done" in page.last else f"{page.last}"
 
 
 async def counted(service: Service) -> float:
