@@ -43,6 +43,7 @@ class Pool(httpx2.AsyncBaseTransport):
         self._way_of: dict[RestingSocket, Way] = {}  # of every open connection
         self._known: dict[tuple[bool, str, int], Way] = {}
         self._missed: dict[Way, float] = {}  # requests that lately found no connection ready, fading
+        self._closed = False
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Sends the request and returns once the response's head is here.
@@ -114,7 +115,8 @@ class Pool(httpx2.AsyncBaseTransport):
             self._missed = {way: missed * 0.9 for way, missed in self._missed.items()}
 
     async def aclose(self) -> None:
-        """Closes every connection, busy ones too."""
+        """Closes every connection, busy ones too; none is made any more. Idempotent."""
+        self._closed = True
         for connection in list(self._way_of):
             self._drop(connection)
         self._idle.clear()
@@ -148,6 +150,11 @@ class Pool(httpx2.AsyncBaseTransport):
             raise httpx2.ConnectError(f"no TLS: {error.reason or error}") from error
         except OSError as error:
             raise httpx2.ConnectError(error.strerror or str(error)) from error
+        if self._closed:
+            # Meanwhile, or a request that the closing broke off took its connection for a stale one: a second request may
+            # be paid, and nobody would close this connection.
+            connection.abort()
+            raise httpx2.ConnectError("the pool was closed")
         self._way_of[connection] = way
         return connection
 

@@ -20,7 +20,7 @@ from app.upstream import ways
 from app.upstream.pool import Pool
 from app.upstream.resting_socket import Window
 from tests.support.raw_upstream import CLOSE, RESET, chunk, head, raw_upstream, response
-from tests.support.readers import eventually
+from tests.support.readers import eventually, sockets
 from tests.support.tls import certificate, server_side
 
 pytestmark = pytest.mark.real
@@ -87,6 +87,26 @@ async def test_a_connection_is_used_again(encrypted: bool) -> None:
             assert (await http.post(upstream.url, json={"a": 1})).text == "fine"
         assert upstream.connections == 1
         assert [body for _, body in upstream.requests] == [b'{"a":1}'] * 5
+
+
+async def test_what_the_closing_breaks_off_is_not_asked_again() -> None:
+    """Nor over a connection that was on its way meanwhile, and which nobody would close."""
+    never = asyncio.Event()
+    async with raw_upstream([OK], [never, OK]) as upstream, client() as (http, pool):
+        await http.post(upstream.url)
+        held = sockets()
+        asking = [
+            asyncio.create_task(http.post(upstream.url)) for _ in range(2)
+        ]  # on the old connection, and on a new one
+        await eventually(lambda: len(upstream.requests) == 3)
+        late = asyncio.create_task(http.post(upstream.url))
+        await asyncio.sleep(0)  # it connects
+        await pool.aclose()
+        for task in (*asking, late):
+            with pytest.raises(httpx2.TransportError):
+                await task
+        assert len(upstream.requests) == 3
+        await eventually(lambda: sockets() < held)
 
 
 async def test_requests_at_once_have_connections_of_their_own_and_each_resumes_the_session() -> None:

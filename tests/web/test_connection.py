@@ -112,7 +112,7 @@ async def test_a_connection_over_which_nothing_is_asked_is_closed_without_a_word
 
 
 async def test_a_head_that_drips_is_not_waited_for_either_on_a_used_connection(serve: Serve) -> None:
-    service = await serve(head_timeout_s=0.3)
+    service = await serve(head_timeout_s=1.0)
     reader = await Reader.connect(service.url)
     await reader.send(GET + b"\r\n")
     assert (await answered(reader))[0] == 200
@@ -124,9 +124,9 @@ async def test_a_head_that_drips_is_not_waited_for_either_on_a_used_connection(s
 
 
 async def test_an_answer_may_take_longer_than_any_head(serve: Serve) -> None:
-    service = await serve(head_timeout_s=0.2, keepalive_timeout_s=0.2)
+    service = await serve(head_timeout_s=1.0, keepalive_timeout_s=0.2)
     reader = await Reader.connect(service.url)
-    await reader.ask("tokens=20 rate=30")
+    await reader.ask("tokens=36 rate=30")
     assert await reader.head() == 200
     assert b'"done"' in await reader.rest()
     assert await reader.closed(), "and then it was idle"
@@ -135,9 +135,9 @@ async def test_an_answer_may_take_longer_than_any_head(serve: Serve) -> None:
 
 @pytest.mark.parametrize("pipelined", [GET + b"\r\n", GET])
 async def test_what_is_sent_during_an_answer_does_not_cut_it(pipelined: bytes, serve: Serve) -> None:
-    service = await serve(head_timeout_s=0.2)
+    service = await serve(head_timeout_s=1.0)
     reader = await Reader.connect(service.url)
-    await reader.ask("tokens=40 rate=50")
+    await reader.ask("tokens=60 rate=50")
     assert await reader.head() == 200
     await reader.send(pipelined)
     assert b'"done"' in await reader.rest()
