@@ -46,6 +46,9 @@ WORD_TICKS = 10
 RECOVERY_S = 8.0
 # No answer of two seconds takes longer, whatever happens to it.
 WHOLE_S = 90.0
+# nginx may send a reader to a process that sleeps, again and again, as to the one with the fewest connections: nobody reads his
+# answer until that wakes.
+GRACE_S = 60
 
 
 @dataclass
@@ -84,6 +87,11 @@ class Fleet:
     def was_harmed(self, owner: str | None) -> bool:
         """Whether a process was killed or stopped; or was so by a busy machine, as it says itself."""
         return owner in self.harmed or (owner is not None and "did not run for" in self.of[owner].logged)
+
+    def told_of(self, stream_id: str) -> list[str]:
+        """What the processes have logged of a stream."""
+        logged = [line for service in self.of.values() for line in service.logged.splitlines()]
+        return [line for line in logged if stream_id in line]
 
     async def incarnation(self, port: int) -> str:
         """Of the process at a port, as the id of a stream of its own tells."""
@@ -186,6 +194,7 @@ class Answer:
         self.text = b""
         self.last_id = 0
         self.cuts = 0
+        self._heard_at = time.monotonic()
 
     async def read(self) -> None:
         """Reads it to its end, in pieces."""
@@ -195,7 +204,7 @@ class Answer:
 
     async def _asked(self, client: aiohttp.ClientSession) -> aiohttp.ClientResponse:
         if not self.stream_id:
-            asked = {"prompt": f"{{{{tokens={TOKENS} rate=200 text=numbered}}}}", "resumable": True, "grace_s": 15}
+            asked = {"prompt": f"{{{{tokens={TOKENS} rate=200 text=numbered}}}}", "resumable": True, "grace_s": GRACE_S}
             return await client.post(f"{self._url}/api/stream", json=asked)
         had = {"Last-Event-ID": str(self.last_id)} if self.last_id else {}
         return await client.get(f"{self._url}/api/stream/{self.stream_id}", headers=had)
@@ -215,6 +224,7 @@ class Answer:
             most = self._chance.randrange(1, 400)
             while len(raw) < most and (piece := await word(response.content.readany())):
                 raw += piece
+                self._heard_at = time.monotonic()
         except TimeoutError:
             by = response.headers["X-Process"] if response is not None else ""
             self._fleet.hangs[f"{'in the middle' if by else 'at once'}, {self._fleet.troubles[-1:]}"] += 1
@@ -245,9 +255,9 @@ class Answer:
         """An end that is none of a whole answer: only what was broken may have it."""
         kind = json.loads(said)["type"]
         harmed = self._fleet.was_harmed(owner_of(self.stream_id))
-        assert harmed, (
-            f"{self.stream_id} ended as {said}, and nothing had happened to its process, after {self._fleet.troubles}"
-        )
+        silent_s = time.monotonic() - self._heard_at
+        told = f"{self.stream_id} ended as {said} after {silent_s:.1f} s without a byte and {self._fleet.troubles}"
+        assert harmed, f"{told}, and nothing had happened to its process: {self._fleet.told_of(self.stream_id)}"
         assert kind == "worker_lost" or self._fleet.emptied, said
         return self._ended(kind)
 
