@@ -39,6 +39,14 @@ CASES = {
     "- a\n- b\n  - c\n- d": "<ul><li>a</li><li>b<ul><li>c</li></ul></li><li>d</li></ul>",
     "3. a\n4. b\n\n   more": '<ol start="3"><li>a</li><li>b<p>more</p></li></ol>',
     "```py\na *b*\n\n<i>\n```\nz": code("py", "a *b*\n\n&lt;i&gt;") + "<p>z</p>",
+    "> ```py\n> a\n>\n>  > b\n> ```\n> c\n\nd": (
+        f"<blockquote>{code('py', 'a' + chr(10) * 2 + ' &gt; b')}<p>c</p></blockquote><p>d</p>"
+    ),
+    "> > ```\n> > a\n> b\n\n> ```\n> c\n\nd": (
+        f"<blockquote><blockquote>{code('', 'a')}</blockquote><p>b</p></blockquote>"
+        f"<blockquote>{code('', 'c')}</blockquote><p>d</p>"
+    ),
+    "> ```\n> a\n# b": f"<blockquote>{code('', 'a')}</blockquote><h1>b</h1>",
     "> a\n> b\n\nc": "<blockquote><p>a\nb</p></blockquote><p>c</p>",
     "| a | b |\n|---|---|\n| 1 | *2* |\n\nx": (
         '<div class="wide"><table><thead><tr><th>a</th><th>b</th></tr></thead>'

@@ -62,9 +62,16 @@ CASES: dict[str, tuple[Steps, list[str]]] = {
         ],
         ["held"] * 4,
     ),
-    "a page that was away itself blames no network": (
-        [*looks(1, bytes=9), (1.2, "ask"), *looks(16, 17, 18), (18, "told", {"chars": 9}), *looks(19)],
-        ["open"] * 5,
+    "a page that was away itself blames no network, and catches up": (
+        [
+            *looks(1, bytes=9),
+            (1.2, "ask"),
+            *looks(16, 17, bytes=9000, chars=9000),
+            (17.1, "ask"),
+            (17.2, "told", {"chars": 9000}),
+            *looks(17.3),
+        ],
+        ["open", "behind", "behind", "open"],
     ),
     "a prompt that reaches nobody is on its way, and then nothing comes": (
         [
@@ -83,7 +90,7 @@ CASES: dict[str, tuple[Steps, list[str]]] = {
             *looks(3.2, bytes=90, chars=90),
             *looks(3.4, bytes=110, chars=100),
         ],
-        ["open", "reconnecting", "behind", "behind, still", "open, still"],
+        ["open", "reconnecting", "behind", "behind", "open"],
     ),
     "figures asked for before the end of a gap do not say how far it is": (
         [
@@ -116,23 +123,29 @@ CASES: dict[str, tuple[Steps, list[str]]] = {
     ),
     "a Claude who sends nothing and is not held is silent": (
         [
-            *((n, "told", {"chars": 40}) for n in (1, 3)),
+            (1, "told", {"chars": 40}),
+            *looks(1.9),
+            (3, "told", {"chars": 40}),
             *looks(3.5),
             *((n, "told", {"chars": 40}) for n in (4, 4.5)),
             *looks(4.6, bytes=1),
             (5, "told", {"chars": 44}),
             *looks(5.1, bytes=2),
         ],
-        ["open", "open, quiet", "open"],
+        ["open", "open", "open, quiet", "open"],
     ),
     "a Claude who is held still is not silent": (
         [
-            *((n, "told", {"chars": 40, "paused": True, "paused_s": n}) for n in (1, 3, 5)),
+            (1, "told", {"chars": 40, "paused": True, "paused_s": 1}),
+            *looks(1.9, speed=0),
+            (3, "told", {"chars": 40, "paused": True, "paused_s": 3}),
+            *looks(3.8, speed=0),
+            (5, "told", {"chars": 40, "paused": True, "paused_s": 5}),
             *looks(5.5, speed=0),
             (6, "told", {"chars": 40, "paused_s": 5}),
             *looks(6.1),
         ],
-        ["held, still", "open"],
+        ["held", "held, still", "held, still", "open"],
     ),
 }
 

@@ -33,9 +33,9 @@ export function watch(handle, standing, { url, key }) {
 
 export const isStale = (figures, now) => now - figures.at > STALE_MS;
 
-// How much of the time between two looks Claude was held still, from 0 to 1.
+// How much of the time between two figures Claude was held still, from 0 to 1.
 export function heldShare(figures, before) {
-  if (!before || figures.at <= before.at) return figures.paused ? 1 : 0;
+  if (figures.at <= before.at) return figures.paused ? 1 : 0;
   return Math.min(1, (1000 * (figures.paused_s - before.paused_s)) / (figures.at - before.at));
 }
 
@@ -52,5 +52,5 @@ export function saving({ saved_usd: likely, saved_usd_upper: most }) {
   if (most === 0) return [dollars(0), "Nothing: this answer is billed as a whole, or is as long as it may be."];
   const bound = `At most ${dollars(most)}, should it grow to its longest.`;
   if (likely === null) return ["not known yet", `Too few answers have finished to estimate it. ${bound}`];
-  return [`≈ ${dollars(likely)}`, `An estimate, from the lengths of answers that finished. ${bound}`];
+  return [`≈ ${dollars(likely)}`, `An estimate, from answers that finished. ${bound}`];
 }

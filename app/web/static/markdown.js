@@ -12,6 +12,7 @@ const IN_ITEM = /^ *> ?/; // a quotation within a list
 const FENCE = /^(`{3,}|~{3,})[ \t]*([^`]*)$/;
 const HEADING = /^(#{1,6})[ \t]+/;
 const RULE = /^([-*_])[ \t]*(?:\1[ \t]*){2,}$/;
+const QUOTE = / {0,3}> ?/y;
 // The beginning of a line of which nothing can be said yet.
 const UNDECIDED = /^[ \t>]*(?:(?:[-*_+] ?)*|[-*+] \[[ xX]?\]?|#{1,6}|\d{1,9}[.)]?|[`~]{1,2}|(?:`{3}|~{3})[^\n]*|\|[^\n]*)$/;
 
@@ -22,6 +23,14 @@ function asIfEnded(text) {
     if (text.split(mark).length % 2 === 0 && /\S/.test(text[last] ?? "") && /\S/.test(text.at(-1))) return text + mark;
   }
   return text;
+}
+
+// How many of at most `most` quotations a line is marked with, and where the marks end.
+function quoted(line, most) {
+  let count = 0;
+  let end = 0;
+  for (QUOTE.lastIndex = 0; count < most && QUOTE.test(line); count += 1) end = QUOTE.lastIndex;
+  return [count, end];
 }
 
 // A run of text with marks, the tail of which is drawn again as it grows.
@@ -206,19 +215,36 @@ export class Markdown {
   }
 
   #undecided() {
-    if (this.#kind === "code") return this.#fence.maybe.test(this.#held);
+    if (this.#kind !== "code") return UNDECIDED.test(this.#held);
+    const [count, end] = quoted(this.#held, this.#quotes.length);
+    const rest = this.#held.slice(end);
+    if (count === this.#quotes.length) return this.#fence.maybe.test(rest);
+    if (/^ {0,3}$/.test(rest)) return true;
+    this.#endCode();
     return UNDECIDED.test(this.#held);
   }
 
+  // Each line of a code block has the marks of the quotations that it is in; one that has fewer ends it.
   #code(line, whole) {
-    if (whole && this.#fence.ends.test(line)) {
-      this.#leave();
-      this.#fence = null;
+    const [count, end] = quoted(line, this.#quotes.length);
+    if (count < this.#quotes.length) {
+      this.#endCode();
+      this.#line(line, whole);
+      return;
+    }
+    const rest = line.slice(end);
+    if (whole && this.#fence.ends.test(rest)) {
+      this.#endCode();
       return;
     }
     this.#leaf.line();
     const strip = new RegExp(`^ {0,${this.#fence.indent}}`);
-    this.#leaf.add(line.replace(strip, ""));
+    this.#leaf.add(rest.replace(strip, ""));
+  }
+
+  #endCode() {
+    this.#leave();
+    this.#fence = null;
   }
 
   #line(line, whole) {

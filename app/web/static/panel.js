@@ -56,7 +56,7 @@ function claude({ ended, state, lost, unknown, ago, quiet, figures, share, gone 
   const tokens = `${about(figures)}${number(figures.generated_tokens)} tokens`;
   if (share >= STILL) return ["still", "held still", `at ${tokens}`];
   if (share >= SLOWED) return ["slowed", "held back", `${Math.round(100 * share)} % of the time`];
-  if (quiet) return ["waiting", "silent", `for ${quiet}, at ${tokens}`];
+  if (quiet) return ["waiting", "silent", `for ${quiet}`];
   return ["flowing", "generating", tokens];
 }
 
@@ -85,7 +85,7 @@ function hint({ ended, state, unknown, ago, quiet, figures, share, gone, credits
     return "This device is offline. The page comes back by itself when the network does.";
   if (state === "reconnecting") return "The connection is lost. The service holds Claude still, and this page is coming back.";
   if (state === "silent")
-    return "Nothing comes from the service, neither text nor figures. The network may be down, or other tabs use all connections. This page waits.";
+    return "Nothing comes from the service, neither text nor figures: the network may be down, or other tabs hold all connections.";
   if (state === "connecting") return "Your prompt is on its way to the service.";
   if (state === "waiting") return "The prompt is with Claude; there is no token yet.";
   if (gone) return "Claude has finished. The rest is on its way to you.";

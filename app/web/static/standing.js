@@ -48,8 +48,8 @@ export class Standing {
     if (this.gone) return;
     const before = this.figures;
     if (!before || before.generated_tokens !== figures.generated_tokens || figures.paused) this.#movedAt = figures.at;
-    // What Claude did in a gap says nothing of how it is held now.
-    this.share = heldShare(figures, this.behind && this.#goal === null ? null : before);
+    // What Claude did in a gap says nothing of how it is held now, nor does a single moment.
+    this.share = before && !(this.behind && this.#goal === null) ? heldShare(figures, before) : 0;
     this.figures = figures;
     if (this.behind && this.#backAt !== null && askedAt >= this.#backAt)
       this.#goal ??= sum(figures.generated_chars, this.#withThinking);
@@ -66,7 +66,7 @@ export class Standing {
     if (asleep && this.#askedAt !== null) this.#askedAt = now;
     const asked = connecting ? this.#startedAt : (this.#askedAt ?? Infinity);
     this.silent = !lost && now - Math.max(asked, this.#heardAt) > SILENT_MS;
-    if (lost || (this.silent && !connecting)) this.#fall();
+    if (lost || asleep || (this.silent && !connecting)) this.#fall();
     else if (this.behind) this.#catchUp(now, chars);
   }
 
