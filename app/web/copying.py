@@ -40,6 +40,9 @@ _SILENT_S = 2.0
 _STILL_SILENT_S = 10.0
 # Who stops a stream by Redis waits for its end so many looks, longer than its owner takes: a look of its own and a write.
 _STOP_LOOKS = 20
+# A reader of whose stream Redis has nothing new is given a sign of life this often, in seconds, and one at once when its owner
+# has fallen silent: whether that is dead takes ten seconds to find out after Redis began anew, and he is not to think it of us.
+_SIGN_S = 3.0
 # So long is waited before Redis is asked again, in seconds, while it is away.
 _AGAIN_S = 0.5
 
@@ -64,10 +67,10 @@ class Times:
     said: int = 0
 
     @classmethod
-    def from_now(cls) -> Times:
-        """Of one who has been served until now."""
+    def from_now(cls, *, silent: bool = False) -> Times:
+        """Of one who has been served until now, or who has waited already."""
         now = asyncio.get_running_loop().time()
-        return cls(now, now, now)
+        return cls(-math.inf if silent else now, now, now)
 
 
 class Copying:
@@ -87,7 +90,7 @@ class Copying:
         self._logs = logs
         self._member = member
         self._far = far
-        self._heartbeat_s = heartbeat_s
+        self._sign_s = min(heartbeat_s, _SIGN_S)
         self._owner_lost = owner_lost
 
     async def stop(self, stream_id: str) -> bool:
@@ -158,7 +161,7 @@ class Copying:
                 at_once = let_go or len(entries) >= ENTRIES
                 if not at_once and now() > until:
                     return False
-                if now() - times.wrote_at >= self._heartbeat_s:
+                if now() - times.wrote_at >= self._sign_s:
                     await reader.write(KEEP_ALIVE)
                     times.wrote_at = now()
                 more = await self._more(stream_id, reader.sent_id, times, at_once=at_once)

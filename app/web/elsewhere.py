@@ -162,7 +162,7 @@ class InFleet:
         """Serves a reader on who has had all that came so far: from Redis, or from the owner if that is reached (again)."""
         whose = owner_of(stream_id)
         assert whose is not None, "a stream of a fleet names its owner"
-        for_s, times = FIRST_TRY_S, Times.from_now()
+        for_s, times = FIRST_TRY_S, Times.from_now(silent=True)
         while not await self._copying.write(stream_id, reader, times, for_s=for_s):
             try:
                 away, lease = False, await self._member.lease_of(whose)

@@ -468,6 +468,24 @@ async def test_who_cannot_reach_a_living_owner_reads_redis_while_it_is_waited_fo
             assert await stopped.json() == {"stopped": False}
 
 
+async def test_who_reads_redis_is_given_signs_of_life_while_nothing_comes(
+    processes: Processes, client: aiohttp.ClientSession
+) -> None:
+    a, b = await processes(heartbeat_s=300)
+    async with before(a) as wire:
+        wire.cut()
+        await forget_leases(a, b)
+        reader = await ask(client, a, "{{tokens=5 rate=0.01}}")
+        await reader.content.readuntil(b"id: 1\n")
+        await eventually(lambda: all(one.standing.written_id > 0 for one in part(a).shadow._open.values()))
+        async with client.get(b.url + path(reader), headers=ONE) as elsewhere:
+            raw = b""
+            while raw.count(b": keep-alive\n") < 2:
+                raw += await elsewhere.content.readany()
+        assert ids(raw) == [1]
+        reader.close()
+
+
 async def test_a_chats_next_question_ends_its_answer_also_at_a_process_that_cannot_be_reached(
     processes: Processes, client: aiohttp.ClientSession
 ) -> None:
