@@ -23,6 +23,8 @@ _IN_REDIS_S = 1.0
 # So many readers come a second: each is three connections to somebody.
 _COMING_EACH_S = 150.0
 _SETTLING_S = 5.0
+# Who is told to come again, or comes before his stream is in Redis, does so after this long, so many times.
+_AGAIN_S, _TIMES = 1.0, 20
 # No network of a fleet is here, so that whoever is told so reaches no other process.
 _NOWHERE = "192.0.2.0/24"
 
@@ -111,6 +113,7 @@ class _Reader(asyncio.Protocol):
         self._asked = f"GET {target} HTTP/1.1\r\nHost: {LOOPBACK}\r\n\r\n".encode()
         self._began = False
         self._last_at = 0.0
+        self.answered: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         cast("asyncio.Transport", transport).write(self._asked)
@@ -118,10 +121,8 @@ class _Reader(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if not self._began:
             self._began = True
-            if not data.startswith(b"HTTP/1.1 200 "):
-                self._crowd.lost.append(data[:300].decode("latin-1"))
-                return
-            self._crowd.reading += 1
+            self.answered.set_result(int(data[9:12]))
+            self._crowd.reading += self.answered.result() == 200
         if b"id: " not in data:
             return
         now = time.perf_counter()
@@ -130,7 +131,9 @@ class _Reader(asyncio.Protocol):
         self._last_at = now if self._crowd.measures else 0.0
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._crowd.measures:
+        if not self.answered.done():
+            self.answered.set_result(0)
+        if self._crowd.measures and self.answered.result() == 200:
             self._crowd.lost.append(f"closed: {error}")
 
 
@@ -172,6 +175,13 @@ async def _come(of: Fleet, found: Crowd) -> None:
         found.lost.append(told[:300])
         return
     target = f"{PLAIN.path}/{named[0]}"
-    await asyncio.get_running_loop().create_connection(
-        lambda: _Reader(found, target), LOOPBACK, urlsplit(of.other.url).port or 0
-    )
+    for _ in range(_TIMES):
+        transport, again = await asyncio.get_running_loop().create_connection(
+            lambda: _Reader(found, target), LOOPBACK, urlsplit(of.other.url).port or 0
+        )
+        status = await again.answered
+        if status == 200:
+            return
+        transport.close()
+        await asyncio.sleep(_AGAIN_S)
+    found.lost.append(f"{status} {_TIMES} times")
