@@ -18,7 +18,7 @@ ROWS: Mapping[str, str] = {
 
 # By the beginning of a panel's title, the first that fits; the others have their row's.
 PANELS: Mapping[str, str] = {
-    "Tightest day's budget": "sluicewaybudgetnearlyspent",
+    "Least day's budget left": "sluicewaybudgetnearlyspent",
     "Alerts that fire": "alerts",
     "Turned away": "sluicewayreadersturnedaway",
     "First token": "sluicewayslowfirsttoken",

@@ -92,7 +92,7 @@ def today() -> Iterator[Panel]:
         share(total(left), total("spent_usd_total")), span=5, since=TODAY, absent="nothing spent",
     )  # fmt: skip
     yield stat_panel(
-        "Tightest day's budget", "What is left of it, of the caller's that is nearest to its end; below a fifth the alert fires.", SHARE,
+        "Least day's budget left", "How much of today's budget is left to the caller who is nearest to its end; below a fifth the alert fires.", SHARE,
         f"min(min by (caller) ({metric('budget_left_usd', DAY)}) / (min by (caller) ({metric('budget_usd', DAY)}) > 0))",
         limit=0.2, good_above=True, span=5, absent="no budgets",
     )  # fmt: skip
