@@ -108,7 +108,7 @@ async def test_a_longer_answer_does_not_run_further_ahead(service: Running, simu
 
 
 async def test_a_stall_longer_than_every_upstream_deadline_ends_well(serve: Serve, simulator: Simulator) -> None:
-    service = await serve(idle_timeout_s=0.8, progress_timeout_s=1.0)
+    service = await serve(idle_timeout_s=1.5, progress_timeout_s=1.8)
     reader = await stalled(service.url, simulator, "tokens=8000 text=numbered pings_s=0.1", read_bytes=1000)
     await eventually(lambda: paused_s(simulator.books[0]) > 2)
     assert simulator.books[0].live

@@ -22,6 +22,8 @@ from tests.support.readers import Reader, Told, events_of, eventually, sockets
 
 # Small deadlines, so that the test is quick.
 DEADLINES = {"idle_timeout_s": 0.8, "progress_timeout_s": 1.0, "retries": 0}
+# Within which something must come, also where the machine is busy.
+AMPLE = {"idle_timeout_s": 2.5, "progress_timeout_s": 3.0, "retries": 2}
 IN_TIME_S = 10.0  # of a busy machine; a deadline that is missed takes a minute
 
 
@@ -157,7 +159,7 @@ async def test_a_failure_in_the_middle_is_the_one_last_event(
     fault: str, type_: str, serve: Serve, simulator: Simulator
 ) -> None:
     """What came before it arrives whole. One second attempt would be a second bill: there is none."""
-    service = await serve(**deadlines(fault) | {"retries": 2})
+    service = await serve(**AMPLE)
     cuts = (0, 1, 20, 200)
     async with nothing_left(service, simulator, at_once=len(cuts)):
         began = time.monotonic()
@@ -194,8 +196,8 @@ async def test_silence_closes_the_connection_upstream(serve: Serve, simulator: S
 
 async def test_pings_keep_a_long_silence_of_thinking_alive(serve: Serve) -> None:
     """Three idle deadlines without a word, but with pings and within the progress deadline."""
-    service = await serve(idle_timeout_s=0.8, progress_timeout_s=30)
-    status, text, last, _ = await outcome(service, "tokens=3 thinking=25 hidden rate=10 pings_s=0.1 text=numbered")
+    service = await serve(idle_timeout_s=1.5, progress_timeout_s=30)
+    status, text, last, _ = await outcome(service, "tokens=3 thinking=46 hidden rate=10 pings_s=0.1 text=numbered")
 
     assert (status, text) == (200, numbered_text(3))
     assert last["done"] is True
