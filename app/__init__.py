@@ -20,7 +20,7 @@ Where to look first:
 - Where is it decided that a lost reader is waited for? `Session.lost` in `streams/session.py`.
 - What bounds the memory of a stream? `settings/sections.py`: each buffer with its unit and the reason for its size.
 - Who closes the connection to Claude? `produce()` in `flow/relay.py`, in its `finally`, whatever ended the stream.
-- Where is a new protocol added? A format in `wire/`, a file of routes beside `web/plain_api.py`, a line in `web/compose.py`.
+- Where is a new protocol added? A format in `wire/`, a file of routes beside `web/routes/plain_api.py`, a line in `web/compose.py`.
 
 A folder imports only those before it: answer, flow, wire, money, telemetry, access, streams, upstream, fleet, web, tools.
 `errors.py` and `settings/` stand beside them. How to run the tests, and where a change belongs, is in `tests/README.md`.

@@ -1,4 +1,4 @@
-"""One reader's connection, as a stream sees it; `web/readers.py` has the real one."""
+"""One reader's connection, as a stream sees it; `web/readers/sse_connection.py` has the real one."""
 
 from __future__ import annotations
 

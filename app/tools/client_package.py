@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..web.pages import STATIC, trimmed
+from ..web.routes.pages import STATIC, trimmed
 
 NAME = "sluiceway-client"
 # npm's own constant for packages that are the same however often they are packed: 26 October 1985.

@@ -38,32 +38,32 @@ from ..upstream.identity import IdentityError
 from ..upstream.passing import Passing
 from ..upstream.recount import Reconciler
 from . import descriptors, exposure
-from .admin_api import admin_routes, answering_to
-from .bodies import Bodies, BodyBound
-from .carrying import Carrier
-from .chat_api import ChatApi
 from .checks import check
 from .credentials import Credentials
 from .crowd import Crowd
-from .entrance import Body, Entrance, Route
-from .errors import errors_as_json
-from .forwarding import Forwarder
-from .gauges import gauge_routes
-from .heir import Heir
-from .identity import Identity
+from .elsewhere.carrying import Carrier
+from .elsewhere.forwarding import Forwarder
+from .elsewhere.heir import Heir
+from .elsewhere.part import Alone, Part
+from .entrance.identity import Identity
+from .entrance.origins import Cors
+from .entrance.way_in import Body, Entrance, Route
+from .http.bodies import Bodies, BodyBound
+from .http.errors import errors_as_json
+from .http.response_headers import guard_response
 from .known_callers import KnownCallers
 from .limits import limiting
-from .messages_api import MessagesApi
-from .openapi import openapi_route
-from .opening import Opener
-from .origins import Cors
-from .pages import Pages
-from .part import Alone, Part
-from .passthrough import PassThrough
-from .plain_api import PlainApi
-from .probe import Probes
+from .readers.opening import Opener
 from .refusals import Refusals
-from .response_headers import guard_response
+from .routes.admin_api import admin_routes, answering_to
+from .routes.chat_api import ChatApi
+from .routes.gauges import gauge_routes
+from .routes.messages_api import MessagesApi
+from .routes.openapi import openapi_route
+from .routes.pages import Pages
+from .routes.passthrough import PassThrough
+from .routes.plain_api import PlainApi
+from .routes.probe import Probes
 from .spans import spans
 from .tasks import beside
 

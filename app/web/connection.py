@@ -17,9 +17,9 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from ..errors import CallerError, HeadTooLarge, Malformed, SlowRequest, SluicewayError
 from ..settings.connections import ConnectionBounds
 from .crowd import Crowd, peer_of
-from .errors import error_response
+from .http.errors import error_response
+from .http.response_headers import guard
 from .refusals import Refusals
-from .response_headers import guard
 
 # A request's first line begins with one of these. Only its path is needed, so no more of the line is kept than that
 # takes.

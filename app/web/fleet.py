@@ -29,13 +29,13 @@ from ..streams.registry import Streams
 from ..streams.session import Session
 from ..streams.terms import Terms
 from ..telemetry.fleet import FleetMetrics
-from .carrying import Carrier
-from .copies import Copies
-from .copying import Copying
-from .elsewhere import InFleet
-from .entrance import Entrance, Route
-from .opening import Opener
-from .peers import keep_listening, peers_app
+from .elsewhere.carrying import Carrier
+from .elsewhere.copies import Copies
+from .elsewhere.copying import Copying
+from .elsewhere.finding import InFleet
+from .elsewhere.peers import keep_listening, peers_app
+from .entrance.way_in import Entrance, Route
+from .readers.opening import Opener
 from .tasks import beside
 
 log = logging.getLogger(__name__)

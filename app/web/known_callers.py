@@ -9,9 +9,9 @@ from ..access.key_sets import KeySets
 from ..access.keys import Keys
 from ..settings.sections import Callers
 from .callers_watch import CallersWatch
-from .entrance import Route
-from .identity import Identity
-from .token_api import Sign, TokenApi
+from .entrance.identity import Identity
+from .entrance.way_in import Route
+from .routes.token_api import Sign, TokenApi
 
 
 @dataclass(frozen=True, slots=True)

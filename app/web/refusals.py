@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from ..errors import Refusal, SluicewayError
-from .forwarding import PASSED_ON
+from .elsewhere.forwarding import PASSED_ON
 
 log = logging.getLogger(__name__)
 

@@ -26,8 +26,8 @@ from .connection import Runner
 from .credentials import Credentials
 from .crowd import AdminCrowd, Crowd
 from .descriptors import ADMIN_CONNECTIONS
+from .elsewhere.heir import Heir
 from .exposure import who_may_call
-from .heir import Heir
 from .tasks import beside
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from app.money.prices import SHIPPED, load_prices
 from app.streams.lifecycle import ReaderState
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.server import Simulator
-from app.web.chat_api import cost_of
+from app.web.routes.chat_api import cost_of
 from app.web.runner import Running
 from tests.conftest import Serve
 from tests.support.readers import AT_ONCE_S, Reader, eventually, steady

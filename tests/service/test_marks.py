@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from app.settings import Settings
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.server import Simulator
-from app.web.readers import SseConnection
+from app.web.readers.sse_connection import SseConnection
 from app.web.runner import Running
 from tests.support.readers import Reader, Told, events_of, steady
 

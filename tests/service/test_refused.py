@@ -194,7 +194,7 @@ async def test_a_defect_within_a_whole_answer_is_its_outcome_and_not_refused_too
     def fails(*_given: object) -> None:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr("app.web.messages_api.events_of", fails)
+    monkeypatch.setattr("app.web.routes.messages_api.events_of", fails)
     _, path, body = QUESTIONS[2]
     assert await ask(service, path, body) == 500
     found = await scrape(service)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from app.web.pages import STATIC, trimmed
+from app.web.routes.pages import STATIC, trimmed
 
 if TYPE_CHECKING:
     from playwright.async_api import Page

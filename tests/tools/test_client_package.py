@@ -13,7 +13,7 @@ import pytest
 
 from app import __version__
 from app.tools.client_package import files, packed, write
-from app.web.pages import STATIC, trimmed
+from app.web.routes.pages import STATIC, trimmed
 from tests.support.client_package import README, ROOT, install
 from tests.support.node import JS, bundle, node
 

@@ -8,7 +8,7 @@ import random
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from app.web.pages import STATIC
+from app.web.routes.pages import STATIC
 from app.web.runner import Running
 from tests.support.browser import blameless
 

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from playwright.async_api import Page
 
-from app.web.pages import STATIC, trimmed
+from app.web.routes.pages import STATIC, trimmed
 from tests.support.scripted import DONE, Site, forever, frame, opened, run, says
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]

@@ -10,7 +10,7 @@ from playwright.async_api import Page
 
 from app.tools.simulator.answer import Request, steps
 from app.tools.simulator.scenario import Scenario
-from app.web.pages import STATIC
+from app.web.routes.pages import STATIC
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 

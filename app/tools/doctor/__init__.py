@@ -1,6 +1,6 @@
 """`python -m app doctor URL`: what on the way between a reader and a service breaks streaming, found from outside.
 
-checkup.py ─▶ way.py ─▶ exchange.py          what is measured, by the service's own probes (`app/web/probe.py`)
+checkup.py ─▶ way.py ─▶ exchange.py          what is measured, by the service's own probes (`app/web/routes/probe.py`)
           └─▶ spacing.py, findings.py        how it is judged, by spacing and sizes, and what mends it
 anywhere.py                                  the same for streams of events that are not ours (`--sse`)
 report.py                                    what is printed

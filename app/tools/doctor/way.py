@@ -1,4 +1,4 @@
-"""The way to a Sluiceway, measured by its own probes (`app/web/probe.py`): one method a measurement, none of them judges."""
+"""The way to a Sluiceway, measured by its own probes (`app/web/routes/probe.py`): one method a measurement, none of them judges."""
 
 from __future__ import annotations
 
