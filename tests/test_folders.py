@@ -28,6 +28,8 @@ FOLDERS = [
     "commands",
     "__main__",
 ]
+# And within one; what stands beside its folders puts them together.
+WITHIN = {"web": ["http", "entrance", "readers", "elsewhere", "routes"]}
 # What stands beside the folders knows nobody but each other.
 BESIDE = {"errors", "settings", "settings_error"}
 
@@ -131,6 +133,19 @@ def test_a_module_imports_only_its_own_folder_and_those_before_it() -> None:
         allowed = BESIDE | set(FOLDERS[: place + 1])
         upward += [(module, name) for name in ours(path) if folder(name) not in allowed]
     assert upward == []
+
+
+@pytest.mark.parametrize("top", WITHIN)
+def test_so_it_is_among_the_folders_of_a_folder(top: str) -> None:
+    upward = []
+    for module, path in MODULES.items():
+        outer, _, inner = module.partition(".")
+        if outer == top and (folder(inner) in WITHIN[top]):
+            allowed = WITHIN[top][: WITHIN[top].index(folder(inner)) + 1]
+            within = [name.removeprefix(f"{top}.") for name in ours(path) if name.startswith(f"{top}.")]
+            upward += [(module, name) for name in within if folder(name) not in allowed]
+    assert upward == []
+    assert {path.name for path in (APP / top).iterdir() if (path / "__init__.py").exists()} == set(WITHIN[top])
 
 
 def test_within_the_package_imports_are_relative() -> None:

@@ -23,8 +23,7 @@ from ...streams.connection import Interrupted
 from ...streams.terms import Terms, is_of
 from ..entrance.way_in import CALLER, STOP_TOKEN
 from ..http.slashes import one_slash
-from ..readers.opening import Opener
-from ..routes.plain_api import last_event_id
+from ..readers.opening import Opener, last_event_id
 from .carrying import UI_MARK, BrokeOff
 from .copying import Copying, Times
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from aiohttp import hdrs, web
 
 from ...answer.events import ClaudeEvent
-from ...errors import SluicewayError
+from ...errors import BadRequest, SluicewayError
 from ...flow.relay import Source
 from ...settings.sections import ReaderBounds
 from ...streams.credits import Credits
@@ -210,3 +210,11 @@ class _WithHead:
 
     async def close(self) -> list[ClaudeEvent]:
         return await self._answer.close()
+
+
+def last_event_id(request: web.Request) -> int:
+    """The last frame that the reader has, 0 for none. Raises BadRequest."""
+    value = request.headers.get("Last-Event-ID", "").strip() or "0"
+    if not value.isascii() or not value.isdigit() or len(value) > 12:
+        raise BadRequest("Last-Event-ID must be the number of a frame", field="Last-Event-ID")
+    return int(value)

@@ -17,7 +17,7 @@ from ..entrance.way_in import BODY, CALLER, STOP_TOKEN, Body, Route, Who
 from ..http.bodies import decoded
 from ..http.operation import Answer, Operation
 from ..http.requests import credits_of, frame_number, next_word_s, parse_fields, parse_question
-from ..readers.opening import Opener, Wanted
+from ..readers.opening import Opener, Wanted, last_event_id
 
 _EVENTS = Answer(
     "Events, each one line of JSON after `data: `, numbered by `id: `: `text` or `thinking`, a batch of it; the last is "
@@ -134,11 +134,3 @@ def _credits(request: web.Request) -> float:
     if asked in ("0", "1"):
         return credits_of(asked == "1")
     return credits_of(int(asked) if re.fullmatch("[1-9][0-9]{0,10}", asked) else asked)
-
-
-def last_event_id(request: web.Request) -> int:
-    """The last frame that the reader has, 0 for none. Raises BadRequest."""
-    value = request.headers.get("Last-Event-ID", "").strip() or "0"
-    if not value.isascii() or not value.isdigit() or len(value) > 12:
-        raise BadRequest("Last-Event-ID must be the number of a frame", field="Last-Event-ID")
-    return int(value)
