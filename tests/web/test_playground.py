@@ -16,6 +16,7 @@ from app.web.runner import Running
 from tests.conftest import Serve
 from tests.support.browser import blameless
 from tests.support.link import link
+from tests.support.scrape import scrape
 
 pytestmark = pytest.mark.browser
 
@@ -171,7 +172,7 @@ async def test_a_reader_held_still_holds_claude_still_and_one_look_tells_them_ap
         "The way is full, so Claude is held still. Read on, and it goes on."
     )
     await expect(page.get_by_role("status")).to_have_text("Claude is held still.")
-    await expect(page.locator("#saved")).to_have_text("not known yet")
+    await expect(page.locator("#saved")).to_have_text("not known")
     await expect(page.locator("#saved-note")).to_contain_text("At most $1.5")
     await drag(page, 100)
     await expect(page.locator("#claude-station")).to_have_attribute("data-flow", "flowing")
@@ -219,25 +220,66 @@ async def test_focus_stays_where_the_person_is(page: Page, service: Running) -> 
     await expect(page.get_by_role("button", name="Copy", exact=True)).to_be_focused()
 
 
-@pytest.mark.parametrize("ends", [True, False], ids=["finished", "running"])
+@pytest.mark.parametrize("how", ["done", "aborted", "open"])
 async def test_after_a_reload_the_question_its_times_and_the_answer_are_the_old_ones(
-    page: Page, service: Running, simulator: Simulator, ends: bool
+    page: Page, service: Running, simulator: Simulator, how: str
 ) -> None:
-    prompt = "{{tokens=40 thinking=5 tool=5 text=numbered}}" if ends else LONG
+    prompt = "{{tokens=40 thinking=5 tool=5 text=numbered}}" if how == "done" else LONG
     await send(page, service, prompt)
-    await state(page, "done" if ends else "open")
     await begun(page)
-    shown = ["#first", "#shown", "#received", "#text", "#rate"] if ends else ["#first"]
+    if how == "aborted":
+        await page.keyboard.press("Escape")
+    await state(page, how)
+    shown = ["#first"] if how == "open" else ["#first", "#shown", "#received", "#text", "#rate", "#cost"]
     before = [await page.locator(name).text_content() for name in shown]
     await page.reload()
     await expect(page.get_by_label("Your prompt")).to_have_value(prompt)
-    await state(page, "done" if ends else "open")
+    await state(page, how)
     await begun(page)
     assert [await page.locator(name).text_content() for name in shown] == before
-    if not ends:
+    if how == "open":
         await expect(page.get_by_role("status")).to_have_text("The answer comes again.")
     assert len(simulator.books) == 1
     await page.keyboard.press("Escape")
+
+
+async def test_a_stop_that_the_service_has_not_heard_is_called_so_and_told_again(page: Page, service: Running) -> None:
+    async with link(service.url) as way:
+        await page.goto(way.url)
+        await page.get_by_label("Your prompt").fill(LONG)
+        await page.keyboard.press("Control+Enter")
+        await begun(page)
+        way.up = False
+        way.cut()
+        await page.keyboard.press("Escape")
+        await state(page, "aborted")
+        await expect(page.locator("#hint")).to_contain_text("The service has not said yet")
+        await expect(page.locator("#claude")).to_have_text("not known")
+        assert service.streams.live
+        way.up = True
+        await expect(page.locator("#hint")).to_have_text("Stopped: Claude generates no more.")
+        assert not service.streams.live
+
+
+async def test_an_answer_as_long_as_it_may_be_is_not_called_complete(page: Page, service: Running) -> None:
+    await page.goto(service.url)
+    await page.evaluate("document.getElementById('max-tokens').value = 50")
+    await page.get_by_label("Your prompt").fill("{{tokens=400}}")
+    await page.keyboard.press("Control+Enter")
+    await state(page, "done")
+    for _ in range(2):
+        await expect(page.locator("#state")).to_have_text("Broke off")
+        await expect(page.locator("#hint")).to_contain_text("as long as it was allowed to be")
+        await page.reload()
+
+
+async def test_an_answer_that_has_ended_costs_what_its_own_count_says(page: Page, service: Running) -> None:
+    """All that it had until then were estimates."""
+    await send(page, service, "{{tokens=300 rate=150}}")
+    await expect(page.locator("#cost")).to_contain_text("≈ $")
+    await state(page, "done")
+    spent_usd = (await scrape(service)).value("spent_usd_total")
+    await expect(page.locator("#cost")).to_have_text(f"${spent_usd:.4f}")
 
 
 async def test_code_is_copied_by_its_own_button(page: Page, service: Running) -> None:
@@ -294,7 +336,7 @@ async def test_a_failure_in_mid_stream_is_told_kindly_and_keeps_what_came(
     await expect(page.get_by_role("heading", name="Claude is overloaded just now")).to_be_visible()
     await expect(page.get_by_label("Reader’s speed")).to_have_value("100")
     await expect(page.locator("#speed-text")).to_have_text("no limit")
-    await expect(page.locator("#saved-note")).to_have_text("The answer has ended: there is nothing left to save.")
+    await expect(page.locator("#saved-note")).to_have_text("Claude has ended: there is nothing left to save.")
     assert "token0020" in (await page.locator("#text").text_content() or "")
     assert len(simulator.books) == 1
     await page.get_by_role("button", name="Try again").click()
@@ -311,7 +353,7 @@ async def test_a_failure_in_mid_stream_is_told_kindly_and_keeps_what_came(
         ("http_400", "Claude did not accept the request", "was told to answer 400"),
         ("http_429", "Claude takes no more requests from the service just now", "A limit of its account"),
         ("http_529", "Claude is overloaded just now", "This passes"),
-        ("cut", "Claude’s answer was cut off", "What had come by then is kept above"),
+        ("cut after=20", "Claude’s answer was cut off", "What had come by then is kept above"),
     ],
 )
 async def test_what_claude_refuses_is_told_apart_from_what_the_service_does(
@@ -319,7 +361,7 @@ async def test_what_claude_refuses_is_told_apart_from_what_the_service_does(
 ) -> None:
     """No one is asked for an access key because the operator's own one is wrong."""
     service = await serve(retries=0)
-    await send(page, service, f"{{{{fault={fault} tokens=5}}}}")
+    await send(page, service, f"{{{{fault={fault} tokens=60}}}}")
     await state(page, "failed")
     await expect(page.get_by_role("heading", name=title)).to_be_visible()
     await expect(page.locator("#error-text")).to_contain_text(advice)

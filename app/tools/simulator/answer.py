@@ -216,7 +216,7 @@ def _closing(scenario: Scenario, request: Request, planned: int, writer: EventWr
         usage["output_tokens_details"] = {"thinking_tokens": min(scenario.thinking, planned)}
     delta: dict[str, Any] = {"stop_reason": "tool_use" if scenario.tool else "end_turn", "stop_sequence": None}
     if scenario.fault == "refuse":
-        details = {"type": "refusal", "category": None, "explanation": "The simulated Claude was told to refuse."}
+        details = {"type": "refusal", "category": None, "explanation": "A made-up Claude was told to refuse."}
         delta |= {"stop_reason": "refusal", "stop_details": details}
     elif planned < scenario.thinking + scenario.tokens + scenario.tool:
         delta["stop_reason"] = "max_tokens"

@@ -307,7 +307,7 @@ class Performance:
 def _http_fault(scenario: Scenario) -> ApiError:
     status = int(scenario.fault.removeprefix("http_"))
     headers = [("retry-after", f"{scenario.retry_after_s:g}")] if status == 429 and scenario.retry_after_s else []
-    return ApiError(status, f"The simulated Claude was told to answer {status}.", headers)
+    return ApiError(status, f"A made-up Claude was told to answer {status}.", headers)
 
 
 def platform_headers(request_id: str, limits: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -54,6 +54,8 @@ def _gauges(session: Session) -> dict[str, Any]:
         "delivered_tokens": entry.delivered,
         "basis": entry.basis,
         "cost_usd": entry.spent_usd.total if entry.priced else None,
+        # With the answer's own count at its end, what the answer cost, without asking again.
+        "output_usd_per_token": entry.output_usd_per_token if entry.priced else None,
         # None: too few answers have finished to expect anything.
         "saved_usd": entry.saved_usd if entry.priced and entry.avoided.enough else None,
         "saved_usd_upper": entry.saved_upper_usd if entry.priced else None,

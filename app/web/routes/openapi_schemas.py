@@ -249,6 +249,7 @@ _GAUGES: dict[str, Any] = {
         "basis": {"type": "string", "description": "whether tokens are exact or estimated"},
         "cost_usd": _MONEY,
         "saved_usd_upper": _MONEY,
+        "output_usd_per_token": _MONEY,
     },
 }
 _PROBES: dict[str, Any] = {

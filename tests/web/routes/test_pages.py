@@ -90,7 +90,7 @@ async def test_the_gauges_of_a_held_stream_add_up(
     assert told["generated_chars"]["text"] > 0
     assert 0 < told["unshown_bytes"] <= told["credit_bytes"] + 4096  # what one batch may be
     assert told["saved_usd"] is None, "no answer has finished yet"
-    assert told["cost_usd"] > 0
+    assert told["cost_usd"] > told["generated_tokens"] * told["output_usd_per_token"] > 0
     # What was not generated of the 64,000 tokens asked for by default, at the price of output.
     assert told["saved_usd_upper"] > 0
 
@@ -106,6 +106,7 @@ async def test_a_model_without_a_price_has_no_dollars(
         told = await response.json()
     assert told["cost_usd"] is None
     assert told["saved_usd_upper"] is None
+    assert told["output_usd_per_token"] is None
 
 
 async def test_gauges_are_for_the_caller_whose_stream_it_is(

@@ -76,7 +76,7 @@ async function compressed(way) {
   const { url, encoding } = events[0];
   const timing = performance.getEntriesByName(url).at(-1);
   const sizes = timing?.decodedBodySize ? `, ${timing.encodedBodySize} bytes for ${timing.decodedBodySize}` : "";
-  return encoding ? [finding("compressed", `a stream came with Content-Encoding: ${encoding}${sizes}`, "gzip off;")] : [];
+  return encoding ? [finding("compressed", `a stream of ${events.length} events came with Content-Encoding: ${encoding}${sizes}`, "gzip off;")] : [];
 }
 
 async function cutHidden(way) {

@@ -2,19 +2,19 @@
 const EVERY_MS = 700;
 const STALE_MS = 3000;
 const TIMEOUT_MS = 5000; // of a request whose connection may be dead
+const MOST_TRIES = 30;
 
 // Tells `standing` of each request and of what came of it until the returned function is called: figures with `at`, the
 // page's time; null where the service has no such stream any more.
 export function watch(handle, standing, { url, key }) {
   let over = false;
   let timer = 0;
-  async function ask() {
+  async function look() {
     try {
-      if (handle.id && handle.state === "open") {
+      if (handle.id && (handle.state === "open" || handle.state === "detached")) {
         const askedAt = performance.now();
         standing.asked(askedAt);
-        const headers = key ? { Authorization: `Bearer ${key}` } : {};
-        const response = await fetch(`${url}/${handle.id}/gauges`, { headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
+        const response = await ask(`${url}/${handle.id}/gauges`, key);
         const figures = response.status === 200 ? { ...(await response.json()), at: performance.now() } : null;
         if (figures || response.status === 204) standing.answered(figures, askedAt);
         else if (response.status < 500) standing.heard();
@@ -22,13 +22,33 @@ export function watch(handle, standing, { url, key }) {
     } catch {
       // The stream itself says what is wrong with the network.
     }
-    if (!over) timer = setTimeout(ask, EVERY_MS);
+    if (!over) timer = setTimeout(look, EVERY_MS);
   }
-  timer = setTimeout(ask, 300);
+  timer = setTimeout(look, 300);
   return () => {
     over = true;
     clearTimeout(timer);
   };
+}
+
+function ask(url, key, stopToken) {
+  const headers = { ...(key && { Authorization: `Bearer ${key}` }), ...(stopToken && { "X-Stop-Token": stopToken }) };
+  return fetch(url, { method: stopToken ? "POST" : "GET", headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
+}
+
+// Whether the service says that a stopped stream has ended. While it does not it is told again, for some minutes: what told
+// it first may have been lost with the network.
+export async function hasEnded({ id, stopToken }, { url, key }) {
+  for (let tries = 0; tries < MOST_TRIES; tries += 1) {
+    try {
+      if ((await ask(`${url}/${id}/gauges`, key)).status === 204) return true;
+      await ask(`${url}/${id}/stop`, key, stopToken);
+    } catch {
+      // Not reached: once more.
+    }
+    await new Promise((resolve) => setTimeout(resolve, Math.min(EVERY_MS * 1.5 ** tries, 10_000)));
+  }
+  return false;
 }
 
 export const isStale = (figures, now) => now - figures.at > STALE_MS;
@@ -51,6 +71,6 @@ export function saving({ saved_usd: likely, saved_usd_upper: most }) {
   if (most === null) return ["no price", "This model is in no price table."];
   if (most === 0) return [dollars(0), "Nothing: this answer is billed as a whole, or is as long as it may be."];
   const bound = `At most ${dollars(most)}, should it grow to its longest.`;
-  if (likely === null) return ["not known yet", `Too few answers have finished to estimate it. ${bound}`];
+  if (likely === null) return ["not known", `Too few answers have finished to estimate it. ${bound}`];
   return [`≈ ${dollars(likely)}`, `An estimate, from answers that finished. ${bound}`];
 }

@@ -8,7 +8,7 @@ const SLOWED = 0.1;
 
 const $ = (id) => document.getElementById(id);
 const SAVING = $("saved-note").textContent;
-const OVER = "The answer has ended: there is nothing left to save.";
+const OVER = "Claude has ended: there is nothing left to save.";
 const say = (id, text) => {
   if ($(id).textContent !== text) $(id).textContent = text;
 };
@@ -45,13 +45,14 @@ function station(name, [flow, word, note]) {
 // Before Claude's own count comes, all is estimated from the characters.
 const about = ({ basis }) => (basis === "exact" ? "" : "≈ ");
 
-function claude({ ended, state, lost, unknown, ago, quiet, figures, share, gone }) {
+function claude({ ended, hasEnded, state, lost, unknown, ago, quiet, figures, share, gone }) {
+  if (ended === "aborted" && !hasEnded) return ["unknown", "not known", ""];
   if (ended) return ["rest", "at rest", ""];
-  if (gone) return ["rest", "has finished", ""];
+  if (gone) return ["rest", state === "detached" ? "was ended" : "has finished", ""];
   if (unknown) return ["unknown", "not known", `${share >= STILL ? "held still" : "generated"} ${ago} ago`];
   if (lost) return ["unknown", "not known", ""];
   if (state === "connecting") return ["waiting", "not asked yet", ""];
-  if (state === "waiting") return ["waiting", "has your prompt", ""];
+  if (state === "waiting") return ["waiting", "no token yet", ""];
   if (!figures) return ["flowing", "generating", ""];
   const tokens = `${about(figures)}${number(figures.generated_tokens)} tokens`;
   if (share >= STILL) return ["still", "held still", `at ${tokens}`];
@@ -74,12 +75,16 @@ function you({ ended, state, lost }) {
 
 const ENDS = {
   done: "The answer is complete.",
-  aborted: "Stopped: Claude generates no more.",
+  aborted: "Stopped on this page. The service has not said yet that Claude generates no more; it is told again.",
   failed: "The answer has ended. The message says why, and who can mend it.",
 };
 
-function hint({ ended, state, unknown, ago, quiet, figures, share, gone, credits }) {
+function hint({ handle, ended, hasEnded, state, unknown, ago, quiet, figures, share, gone, credits }) {
+  if (ended === "aborted" && hasEnded) return "Stopped: Claude generates no more.";
+  if (ended === "done" && handle.result.stopReason === "max_tokens")
+    return "The answer broke off: it is as long as it was allowed to be.";
   if (ended) return ENDS[ended];
+  if (state === "detached" && gone) return "The service has waited for as long as it does, and has ended the answer.";
   if (state === "detached") return "You cut the connection. The service holds Claude still for a while: resume before that is over.";
   if (state === "reconnecting" && navigator.onLine === false)
     return "This device is offline. The page comes back by itself when the network does.";
@@ -87,7 +92,7 @@ function hint({ ended, state, unknown, ago, quiet, figures, share, gone, credits
   if (state === "silent")
     return "Nothing comes from the service, neither text nor figures: the network may be down, or other tabs hold all connections.";
   if (state === "connecting") return "Your prompt is on its way to the service.";
-  if (state === "waiting") return "The prompt is with Claude; there is no token yet.";
+  if (state === "waiting") return "No token has come yet: Claude is at work on it, or it was busy, and is asked again.";
   if (gone) return "Claude has finished. The rest is on its way to you.";
   if (state === "behind") return "What was written meanwhile is coming. After that, the page is where Claude is.";
   if (unknown) return `These figures are ${ago} old: no newer ones have come.`;
@@ -118,7 +123,17 @@ function onTheWay({ ended, lost, unknown, figures, share, gone, standing }, char
   say("ahead", `${number(standing.missing(chars))} tokens`);
 }
 
-function meters({ handle, sentAt, firstAt, endAt, pace, state, figures, standing }, chars, now) {
+// By the last figures, and where the answer has told its own count, by that: exact, unless Claude worked beside it too.
+function cost(figures, usage) {
+  if (!figures) return "–";
+  const { cost_usd: usd, output_usd_per_token: each, generated_tokens: generated } = figures;
+  if (usd === null) return "no price";
+  if (usage?.output_tokens === undefined) return about(figures) + dollars(usd);
+  const exact = usd + (usage.output_tokens - generated) * each;
+  return (usage.server_tool_use || usage.iterations ? "≈ " : "") + dollars(exact);
+}
+
+function meters({ handle, sentAt, firstAt, endAt, pace, state, figures, priced, standing }, chars, now) {
   say("first", firstAt === null ? "–" : duration(firstAt - sentAt));
   say("received", handle.bytes ? size(handle.bytes) : "–");
   const tokens = endAt === null ? null : handle.result.usage?.output_tokens;
@@ -130,8 +145,8 @@ function meters({ handle, sentAt, firstAt, endAt, pace, state, figures, standing
   if (endAt === null) say("rate", live === null || state === "silent" ? "–" : `≈ ${rate(live / CHARS_PER_TOKEN)} tok/s`);
   else if (whole === null) say("rate", "–");
   else say("rate", tokens ? `${rate(tokens / whole)} tok/s` : `≈ ${rate(chars / CHARS_PER_TOKEN / whole)} tok/s`);
-  say("cost", !figures ? "–" : figures.cost_usd === null ? "no price" : about(figures) + dollars(figures.cost_usd));
-  const [saved, note] = endAt !== null ? ["–", OVER] : figures ? saving(figures) : ["–", SAVING];
+  say("cost", cost(figures ?? priced, endAt === null ? null : handle.result.usage));
+  const [saved, note] = endAt !== null || standing.gone ? ["–", OVER] : figures ? saving(figures) : ["–", SAVING];
   say("saved", saved);
   say("saved-note", note);
 }

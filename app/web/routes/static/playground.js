@@ -2,7 +2,7 @@
 import { restore, stream } from "./client.js";
 import { copy } from "./copy.js";
 import { inWords, UNSENDABLE_KEY } from "./failures.js";
-import { watch } from "./gauges.js";
+import { hasEnded, watch } from "./gauges.js";
 import { keepKey, keepRun, keptKey, keptRun, sendableKey } from "./kept.js";
 import { showPanel } from "./panel.js";
 import { Paper, tick } from "./paper.js";
@@ -81,10 +81,11 @@ function send(body) {
   run(stream(body, { ...options(), resumable: $("resumable").checked, save: SAVED }), { body, sentAt: Date.now() });
 }
 
-// A run: the question and its times, which outlive a reload; what came; and how the service says that it stands.
-const begun = (handle, { figures, again, ...kept }) => ({
-  firstAt: null, endAt: null, ended: null, failure: null, parts: [], ...kept,
-  handle, tools: [], pace: new Pace(), standing: new Standing(performance.now(), { figures, again }),
+// A run: the question and its times, which outlive a reload, as do the last figures, by which it is priced; what came; and
+// how the service says that it stands.
+const begun = (handle, { again, ...kept }) => ({
+  firstAt: null, endAt: null, ended: null, failure: null, parts: [], priced: null, ...kept,
+  handle, tools: [], pace: new Pace(), standing: new Standing(performance.now(), { again }),
   still: false, credits: $("credits").checked,
 });
 
@@ -115,23 +116,27 @@ async function run(handle, kept) {
   mine.ended = mine.failure ? "failed" : handle.state;
   keep(mine);
   end();
+  if (mine.ended !== "aborted" || !handle.id) return;
+  mine.hasEnded = await hasEnded(handle, { url, key });
+  if (current === mine) show();
 }
 
 // What the tab shows again after a reload. While it runs, the answer itself comes again from the service.
-function keep({ body, sentAt, firstAt, endAt, ended, parts, standing, failure, handle }) {
+function keep({ body, sentAt, firstAt, endAt, ended, parts, standing, failure, handle, priced }) {
   const { type, source, message, retryable, field, status } = failure ?? {};
   const over = ended && {
-    endAt, ended, parts, figures: standing.figures,
-    usage: handle.result.usage, bytes: handle.bytes,
+    endAt, ended, parts,
+    usage: handle.result.usage, stopReason: handle.result.stopReason, bytes: handle.bytes,
     failure: failure && { type, source, message, retryable, field, status },
   };
-  keepRun({ body, sentAt, firstAt, ...over });
+  keepRun({ body, sentAt, firstAt, priced: standing.figures ?? priced, ...over });
 }
 
 // An answer that had ended when the page was loaded anew.
-async function showAgain({ bytes, usage, ...kept }) {
-  const { ended: state, parts } = kept;
-  const mine = begun({ state, bytes, resumable: false, result: { usage }, abort() {} }, kept);
+async function showAgain({ bytes, usage, stopReason, ...kept }) {
+  const { parts } = kept;
+  // Not its state of then: what was stopped takes no text any more.
+  const mine = begun({ state: "done", bytes, resumable: false, result: { usage, stopReason }, abort() {} }, kept);
   current = mine;
   begin();
   for (const part of parts) {
@@ -163,6 +168,9 @@ async function put(event, { handle, tools }) {
     tools[event.index]?.add(event.partialJson);
   }
 }
+
+// As long as it was allowed to be: that is no failure, but not the whole answer either.
+const brokeOff = ({ ended, handle }) => ended === "done" && handle.result.stopReason === "max_tokens";
 
 const textOf = ({ parts }) => parts.filter(({ type }) => type === "text").map(({ text }) => text).join("");
 
@@ -209,7 +217,7 @@ function end() {
     say("Stopped.");
   } else {
     const words = textOf(current).split(/\s+/).filter(Boolean).length;
-    say(`The answer is complete: ${words} words.`);
+    say(brokeOff(current) ? "The answer broke off at its longest." : `The answer is complete: ${words} words.`);
   }
   if (answer.following) answer.toEnd(); // the message below may have taken some of its room
   show();
@@ -217,11 +225,12 @@ function end() {
 
 function lasting(seconds) {
   const [each, unit] = seconds <= 120 ? [1, "seconds"] : seconds <= 7200 ? [60, "minutes"] : [3600, "hours"];
-  return `${Math.ceil(seconds / each)} ${unit}`;
+  const count = Math.ceil(seconds / each);
+  return `${count} ${count === 1 ? unit.slice(0, -1) : unit}`;
 }
 
 function fail(error) {
-  const { title, advice, wantsKey } = inWords(error);
+  const { title, advice, wantsKey } = inWords(error, { kept: onPage() > 0 });
   $("error-title").textContent = title;
   const wait = error.retryAfterS ? `Try again in ${lasting(error.retryAfterS)}.` : "";
   $("error-text").textContent = [advice, wait].filter(Boolean).join(" ") || error.message;
@@ -287,7 +296,7 @@ function show() {
     if (SAID[state]) say(SAID[state]);
     else if (SAID[before] && !current.ended) say(current.firstAt === null ? "Back. Waiting for the answer." : "Back. The answer goes on.");
   }
-  const words = WORDS[still ? "still" : quiet ? "quiet" : state];
+  const words = brokeOff(current) ? "Broke off" : WORDS[still ? "still" : quiet ? "quiet" : state];
   if (chip.textContent !== words) chip.textContent = words;
   if (still !== current.still && !current.ended && !SAID[state]) say(still ? "Claude is held still." : "Claude goes on.");
   current.still = still;
@@ -309,7 +318,10 @@ async function copied(text) {
 
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
-  if ($("send").getAttribute("aria-disabled") !== "true" && $("prompt").value.trim()) send(request());
+  if ($("send").getAttribute("aria-disabled") === "true") return;
+  if ($("prompt").value.trim()) return send(request());
+  say("Write a prompt first.");
+  $("prompt").focus();
 });
 $("stop").addEventListener("click", () => current?.handle.abort());
 $("again").addEventListener("click", () => send(current.body));
@@ -322,6 +334,7 @@ $("text").addEventListener("click", ({ target }) => {
   const button = target.closest("button.copy-code");
   if (button) copied(button.closest(".code").querySelector("code").textContent);
 });
+addEventListener("pagehide", () => current?.ended === null && keep(current));
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") current?.handle.abort();
   if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.isComposing) return;
@@ -341,7 +354,8 @@ showSpeed();
 const kept = keptRun();
 if (kept?.body) $("prompt").value = kept.body.prompt;
 const left = restore(SAVED, options()); // the tab was loaded anew in the middle of an answer
-if (left) run(left, { again: true, body: kept?.body, sentAt: kept?.sentAt ?? Date.now(), firstAt: kept?.firstAt ?? null });
+const { body, sentAt = Date.now(), firstAt = null, priced = null } = kept ?? {};
+if (left) run(left, { again: true, body, sentAt, firstAt, priced });
 else if (kept?.ended) showAgain(kept);
 configure().catch(() => {}); // without it the page works as well, it only says less
 $("prompt").focus({ preventScroll: true });
