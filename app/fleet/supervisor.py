@@ -98,6 +98,15 @@ class Supervisor:
             loop.add_signal_handler(number, self._end, number)
         loop.add_signal_handler(signal.SIGHUP, self._hung_up.set)
         loop.add_signal_handler(signal.SIGCHLD, self._children.reap)
+        try:
+            return await self._run()
+        finally:
+            # Not left to the loop: it closes what a signal wakes it by before it lets go of signals, and a child's end
+            # between the two would be told of on standard error.
+            for number in (signal.SIGCHLD, signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    async def _run(self) -> int:
         wrong: SettingsError | None = None
         async with self._stack:
             with self._manager.feeding():
