@@ -53,7 +53,7 @@ run: $(VENV)/.service ## Serve on http://127.0.0.1:8080, with a simulated Claude
 test: $(VENV)/.tests system ## Check the code and run every test (some minutes)
 	$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest $(TWO) -m rules --hypothesis-profile quick $(EVERY_BRANCH)
-	$(BIN)/python -m pytest $(FOUR) -m "(not rules or hypothesis) and not soak and not clients" --hypothesis-profile steady
+	$(BIN)/python -m pytest $(THREE) -m "(not rules or hypothesis) and not soak and not clients" --hypothesis-profile steady
 
 unit: $(VENV)/.tests ## Run the tests that need neither socket, server, browser nor other program (seconds)
 	$(BIN)/python -m pytest $(TWO) -m unit --hypothesis-profile quick
@@ -61,7 +61,7 @@ unit: $(VENV)/.tests ## Run the tests that need neither socket, server, browser 
 # The longest files are not all in one worker, nor last.
 TWO = -n 2 --dist worksteal
 # A test with real parts waits for half of its time, for a browser or for a second to pass.
-FOUR = -n 4 --dist worksteal
+THREE = -n 3 --dist worksteal
 # What takes and gives nothing but values is tested at every branch, and by this lane alone. Coverage doubles a test's time,
 # so that properties are tried with few examples there, and with all of them in the lane that follows; always the same, so
 # that a change is what makes one fail. `make soak` tries others each time.

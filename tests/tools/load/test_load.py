@@ -215,10 +215,10 @@ async def test_a_stalling_reader_reads_on_to_the_end(service: Running) -> None:
 
 
 async def test_a_stalling_reader_that_is_given_up_ends_as_stalled(serve: Serve) -> None:
-    """Though it does not read, and could have stalled on, it hears of its end soon."""
+    """Though it does not read, and could have stalled on, it hears of its end soon; the answer is more than buffers take."""
     service = await serve(stall_timeout_s=2)
     plan = only(Kind.STALLING, 2, turn_s=(0.1, 0.2), stall_s=100)
-    found = await loaded(service, plan, "tokens=20000", max_tokens=20_000, subject=Subject.STALLED, timeout_s=60)
+    found = await loaded(service, plan, "tokens=100000", max_tokens=100_000, subject=Subject.STALLED, timeout_s=60)
 
     assert ends(found, Kind.STALLING) == {StreamEnd.STALLED: 2}
     assert found.service is not None
