@@ -18,7 +18,7 @@
     └── InternalError 500       ours, a defect ── WorkerLost 500, where another worker's is
 
 Wire codes are the Messages API's where it has one (Messages API, Errors). Foreign exceptions are translated once,
-at the edge that meets them. No message holds a key or a prompt. A fleet's own are in `fleet/errors.py`.
+at the edge that meets them. No message holds a key or a prompt. More: `fleet/errors.py`, `upstream/failures.py`.
 """
 
 from __future__ import annotations

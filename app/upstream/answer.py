@@ -153,16 +153,21 @@ class Answer:
         while not self._decoder.ended:
             if self._decoder.error is not None:
                 raise self._decoder.error
-            chunk = await self._read_chunk(body)
-            if not chunk:
-                raise UpstreamCut("Claude's answer ended without its last event")
-            self._body_began = True
-            events = self._decoder.feed(chunk)
-            self._rest(body, len(chunk))
+            if self._decoder.behind:
+                events = self._decoder.step(b"")
+            else:
+                chunk = await self._read_chunk(body)
+                if not chunk:
+                    raise UpstreamCut("Claude's answer ended without its last event")
+                self._body_began = True
+                events = self._decoder.step(chunk)
+                self._rest(body, len(chunk))
             if events:
                 self._without_progress_s = 0.0
                 self._paced = self._paced or Delta in map(type, events)
                 return events
+            # Else all others would wait while pings, or parts of one event, come as fast as they are read.
+            await asyncio.sleep(0)
         return []
 
     async def close(self) -> list[ClaudeEvent]:
@@ -182,7 +187,7 @@ class Answer:
             return ready
         try:
             if self._decoder.ended:
-                await _read_tail(body)
+                await _beginning(body)  # of what is left of it: a few bytes, and the connection can be used again
             elif self._decoder.error is None:
                 ready += self._salvage(body)
                 ready += self._decoder.rest()
@@ -223,6 +228,9 @@ class Answer:
     async def _read_chunk(self, body: Body) -> bytes:
         """What came while the socket rested, or the next that comes; nothing at the end."""
         began = self._loop.time()
+        if (progress_left_s := self._options.progress_timeout_s - self._without_progress_s) <= 0:
+            # Pings so many that one is there after each rest: below, nothing would be waited for.
+            raise self._silence(progress_left_s)
         try:
             if self._resume_at > began:
                 await self._claude.pacer.until(self._resume_at)
@@ -274,7 +282,7 @@ class Answer:
 
     def _salvage(self, body: Body) -> list[ClaudeEvent]:
         """Takes what has arrived already. It stops above what the buffers can have held, because Claude's side still sends."""
-        events: list[ClaudeEvent] = []
+        events = self._decoder.feed(b"")  # where it was behind
         size_bytes = 0
         with contextlib.suppress(httpx2.TransportError):
             while size_bytes < 2 * self._options.receive_buffer_bytes and (chunk := body.take()):
@@ -286,14 +294,6 @@ class Answer:
 def is_event_stream(content_type: str) -> bool:
     """Whether the header's value names a stream of events, whatever its case and its parameters."""
     return content_type.partition(";")[0].strip().lower() == "text/event-stream"
-
-
-async def _read_tail(body: Body) -> None:
-    """Reads a whole answer's body to its end, so that the connection can be used again."""
-    with contextlib.suppress(TimeoutError, httpx2.TransportError):
-        async with asyncio.timeout(_TAIL_S):
-            async for _ in body:
-                pass
 
 
 async def _beginning(body: Body) -> bytes:

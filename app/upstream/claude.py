@@ -13,10 +13,12 @@ import httpx2
 
 from .. import __version__
 from ..answer.refusals import without_secrets
-from ..errors import SluicewayError, UpstreamError, UpstreamTimeout
+from ..answer.sse import MAX_EVENT_BYTES
+from ..errors import SluicewayError, UpstreamError, UpstreamGarbled, UpstreamTimeout
 from ..settings.sections import RetryRule, UpstreamOptions
 from ..telemetry.sparing import Sparing
 from .answer import Answer
+from .exchange import Body
 from .failures import described, refused, translated
 from .identity import API_VERSION, Identity
 from .pacing import Pacer
@@ -155,7 +157,7 @@ class Claude:
             async with asyncio.timeout(timeout_s):
                 response = await self.post(path, body, headers)
                 try:
-                    await response.aread()
+                    said = await _whole(response.extensions["body"])
                 except httpx2.HTTPError as error:
                     raise translated(error) from error
                 finally:
@@ -165,7 +167,7 @@ class Claude:
         except UpstreamError as failure:
             self.failed(f"a request to {path.partition('?')[0]} failed", failure, logging.WARNING)
             raise
-        return response
+        return httpx2.Response(response.status_code, headers=response.headers, content=said)
 
     async def keep_warm(self, most: int) -> None:
         """Keeps up to `most` connections ready before they are asked for. Runs until cancelled."""
@@ -187,6 +189,20 @@ class Claude:
         if self.identity.close is not None:
             await self.identity.close()
         await self._carrier.close()
+
+
+async def _whole(body: Body) -> bytes:
+    """All of a body.
+
+    Raises:
+        UpstreamGarbled: it is above what an answer can have. httpx2.TransportError: it was cut.
+    """
+    said = bytearray()
+    async for piece in body:
+        said += piece
+        if len(said) > MAX_EVENT_BYTES:
+            raise UpstreamGarbled(f"Claude's answer is above {MAX_EVENT_BYTES} bytes")
+    return bytes(said)
 
 
 @lru_cache(maxsize=64)  # nearly all requests go to one path, and parsing it takes longer than sending it

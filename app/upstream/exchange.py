@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
 
 # By default this much is taken from the socket at once, because a TLS record holds as much.
 READ_BYTES = 16_384
-# A response's head may take at most this much. Claude's own takes some 2 kB, and thirty times that bounds what a broken
-# peer can send.
+# A response's head may take at most this much, and so may what frames its body, between two bytes of that. Claude's own
+# head takes some 2 kB, and thirty times that bounds what a broken peer can send.
 MAX_HEAD_BYTES = 65_536
 
 
 class HeadTooLarge(ValueError):
-    """A response's head passed its bound without an end."""
+    """A response's head, or what frames its body, passed its bound without an end."""
 
 
 class BrokeOff(httpx2.ReadError):
@@ -41,13 +42,14 @@ class Parser:
     """
 
     __slots__ = (
-        "_head_bytes", "_parser", "_parts", "_until_close", "broken", "complete", "headers", "keep_alive", "status",
+        "_framing_bytes", "_parser", "_parts", "_until_close", "broken", "complete", "headers", "keep_alive", "status",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._parts: list[bytes] = []
-        self._head_bytes = 0
+        # So many came since the last byte of the body: the head, chunks' sizes and extensions, trailers.
+        self._framing_bytes = 0
         self._until_close = False  # nothing frames the body but the connection's end
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
@@ -65,8 +67,6 @@ class Parser:
         """
         if self.broken is not None:
             raise self.broken
-        if not self.status:
-            self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -76,11 +76,13 @@ class Parser:
                 self.broken = error
             else:
                 raise
-        if not self.status and self._head_bytes > MAX_HEAD_BYTES:
-            raise HeadTooLarge(f"the response's head is above {MAX_HEAD_BYTES} bytes")
         parts = self._parts
         if not parts:
+            self._framing_bytes += len(data)
+            if self._framing_bytes > MAX_HEAD_BYTES and not self.complete:
+                raise HeadTooLarge(f"the response has more than {MAX_HEAD_BYTES} bytes without one of its body")
             return b""
+        self._framing_bytes = 0
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
         return body
@@ -94,7 +96,8 @@ class Parser:
     # What httptools calls.
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name, value))
+        if not self.status:  # a trailer is none of them (RFC 9110, section 6.5.1)
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -208,6 +211,7 @@ class Body(httpx2.AsyncByteStream):
         while not self.complete:
             if chunk := self.take():
                 yield chunk
+                await asyncio.sleep(0)  # else all others would wait while the peer is as fast as we are
             elif not self.complete:
                 await self.readable()
 

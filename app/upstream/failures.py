@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import socket
 import ssl
 
@@ -19,7 +21,7 @@ from ..errors import (
 )
 from .exchange import BrokeOff
 from .identity import NoToken
-from .ways import ProxyRefused
+from .ways import ProxyFailed, ProxySilent
 
 # What kept a connection from being made, for the log: a class alone, since a resolver's or a proxy's words may tell names.
 _FAULTS: dict[type[BaseException], str] = {
@@ -28,10 +30,24 @@ _FAULTS: dict[type[BaseException], str] = {
     ConnectionResetError: "reset",
     TimeoutError: "timed out",
 }
+# How a failure of the system is told, and each of several where a name has several addresses.
+_NUMBER = re.compile(r"\[Errno (\d+)\]")
 # What Claude says of the key and the account before it looks at a request, which it then cannot repeat.
 _OF_THE_ACCOUNT = frozenset(
     {"authentication_error", "billing_error", "permission_error", "rate_limit_error", "overloaded_error"}
 )
+
+
+class UpstreamBarred(UpstreamUnreachable):
+    """No connection to Claude can be had until a person mends it: a certificate is refused, or a proxy lets nobody through."""
+
+    type = "upstream_barred"
+    retryable = False
+
+
+def _fault(number: str) -> str:
+    said = OSError(int(number), os.strerror(int(number)))
+    return _FAULTS.get(type(said)) or str(said.strerror).lower()
 
 
 def translated(cause: httpx2.HTTPError) -> UpstreamError:
@@ -47,11 +63,20 @@ def translated(cause: httpx2.HTTPError) -> UpstreamError:
     if isinstance(cause, httpx2.ConnectTimeout):
         return UpstreamUnreachable("no connection to Claude in time")
     if isinstance(cause, httpx2.ConnectError):
-        # An operator can act on what is wrong with a certificate or a proxy, so that is told; other reasons help
-        # nobody.
-        reason = f": {cause}" if isinstance(cause.__cause__, ssl.SSLError | ProxyRefused) else ""
-        return UpstreamUnreachable(f"Claude could not be reached{reason}")
+        return _unreachable(cause.__cause__)
     return UpstreamUnreachable("the connection to Claude broke before its answer was here")
+
+
+def _unreachable(kept_away: BaseException | None) -> UpstreamUnreachable:
+    if isinstance(kept_away, ssl.SSLCertVerificationError):
+        # Why is for the log: nobody but who runs the service can act on it, and it may name an internal host.
+        return UpstreamBarred("Claude could not be reached: the certificate on the way is refused")
+    if isinstance(kept_away, ssl.SSLError):
+        return UpstreamUnreachable(f"Claude could not be reached: no TLS: {kept_away.reason or 'it broke off'}")
+    if isinstance(kept_away, ProxyFailed):
+        barred = UpstreamBarred if kept_away.lasting else UpstreamUnreachable
+        return barred(f"Claude could not be reached: {kept_away}")
+    return UpstreamUnreachable("Claude could not be reached")
 
 
 def refused(response: httpx2.Response) -> UpstreamError:
@@ -77,10 +102,24 @@ def described(error: SluicewayError) -> str:
         return f"{error.status} {error.type}"
     if isinstance(error, UpstreamGarbled):
         told = told.partition(": ")[0]
-    cause: BaseException | None = error if isinstance(error, UpstreamUnreachable) else None
+    kept_away = _kept_away(error) if isinstance(error, UpstreamUnreachable) else ""
+    return f"{error.status} {error.type}: {told}{kept_away}"
+
+
+def _kept_away(error: BaseException) -> str:
+    """What kept a connection away, by the first of its causes that tells; and which proxy did."""
+    at, cause = "", error.__cause__
     while cause is not None:
+        if isinstance(cause, ProxyFailed):
+            at = f" ({cause.proxy})"
+        if isinstance(cause, ProxySilent):
+            return at
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"{at}: {cause.verify_message}"
         for kind, fault in _FAULTS.items():
             if isinstance(cause, kind):
-                return f"{error.status} {error.type}: {told}: {fault}"
+                return f"{at}: {fault}"
+        if numbers := dict.fromkeys(_NUMBER.findall(str(cause))):
+            return f"{at}: {', '.join(map(_fault, numbers))}"
         cause = cause.__cause__
-    return f"{error.status} {error.type}: {told}"
+    return at

@@ -65,9 +65,10 @@ class Pacer:
     # The widths of slots in seconds, and the rest in seconds from which the wide ones serve: a rest ends up to half a
     # slot before or after the time asked for.
     SLOT_S, WIDE_SLOT_S, LONG_S = 0.01, 0.05, 0.075
-    # A rest grows with the share of the processor in use: by the first times what is above the second, and by that
-    # alone to at most the third times itself. So batches grow, and cost less, before anyone is late.
-    BUSY_GROWTH, FREE_SHARE, MOST_BUSY = 1.25, 0.2, 1.3
+    # A rest grows with the share of the processor in use: by the first times what is above the second, and to at most the
+    # third times itself, which is there from a tenth of a processor on. So batches grow, and cost less, before anyone is late:
+    # a window is what costs, whatever is in it.
+    BUSY_GROWTH, FREE_SHARE, MOST_BUSY = 5.0, 0.05, 1.3
     # That share is measured this often, in seconds, and one measurement weighs this much, so that a hiccup counts
     # little.
     _MEASURE_S, _WEIGHT = 0.1, 0.3

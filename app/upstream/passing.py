@@ -63,6 +63,7 @@ class Passed:
             while not body.complete:
                 if piece := body.take(_READ_BYTES):
                     yield piece
+                    await asyncio.sleep(0)  # else all others would wait while both peers are as fast as we are
                 elif not body.complete:
                     async with asyncio.timeout(self._idle_s):
                         await body.readable()

@@ -13,7 +13,7 @@ import httpx2
 
 from .exchange import READ_BYTES, Body, Parser
 from .resting_socket import RestingSocket, Window
-from .ways import Way, Ways, proxy_headers, way_to
+from .ways import ProxyFailed, Way, Ways, proxy_headers, way_to
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ IDLE_S = 55.0
 # A request is sent again only if its connection breaks within this time, in seconds. A stale one breaks within a round
 # trip; after that Claude may have begun to work, and a second request would be a second bill.
 _STALE_S = 1.0
-# At most this many idle connections are kept, 10 kB each and 40 kB under TLS, because more streams seldom end at once.
+# At most this many idle connections are kept, 10 kB each and 30 kB under TLS, because more streams seldom end at once.
 MOST_IDLE = 64
 # How often the pool is looked at, in seconds.
 _LOOK_S = 1.0
@@ -37,8 +37,7 @@ class Pool(httpx2.AsyncBaseTransport):
     """
 
     def __init__(self, window: Window, connect_timeout_s: float) -> None:
-        self._ways = Ways(window)
-        self._connect_timeout_s = connect_timeout_s
+        self._ways = Ways(window, connect_timeout_s)
         self._idle: dict[Way, list[RestingSocket]] = {}
         self._way_of: dict[RestingSocket, Way] = {}  # of every open connection
         self._known: dict[tuple[bool, str, int], Way] = {}
@@ -117,6 +116,7 @@ class Pool(httpx2.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Closes every connection, busy ones too; none is made any more. Idempotent."""
         self._closed = True
+        await self._ways.close()
         for connection in list(self._way_of):
             self._drop(connection)
         self._idle.clear()
@@ -140,10 +140,11 @@ class Pool(httpx2.AsyncBaseTransport):
 
     async def _connected(self, way: Way) -> RestingSocket:
         try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                connection = await self._ways.connect(way)
+            connection = await self._ways.connect(way)
+        except ProxyFailed as error:
+            raise httpx2.ConnectError(f"{error} ({error.proxy})") from error
         except TimeoutError:
-            raise httpx2.ConnectTimeout(f"no connection within {self._connect_timeout_s:g} s") from None
+            raise httpx2.ConnectTimeout("no connection in time") from None
         except ssl.SSLCertVerificationError as error:
             raise httpx2.ConnectError(f"the certificate was refused: {error.verify_message}") from error
         except ssl.SSLError as error:
@@ -172,7 +173,12 @@ class Pool(httpx2.AsyncBaseTransport):
         parser = Parser()
         early, began = b"", False
         while not parser.status:
-            data = connection.take(READ_BYTES)
+            try:
+                data = connection.take(READ_BYTES)
+            except OSError as error:
+                if began:  # so it is no stale one, and the request is not sent again
+                    raise httpx2.RemoteProtocolError("the connection broke in the answer's head") from error
+                raise
             if data:
                 began = True
                 try:
@@ -204,13 +210,15 @@ class Pool(httpx2.AsyncBaseTransport):
 
     def _sweep(self) -> None:
         oldest_at = asyncio.get_running_loop().time() - IDLE_S
-        for idle in self._idle.values():
+        for way, idle in self._idle.items():
             for connection in list(idle):
                 since = connection.idle_since
                 if since < oldest_at or not connection.put_by():
                     idle.remove(connection)
                     self._drop(connection)
                 connection.idle_since = since
+            if idle and not self._ways.knows(way):  # so the first requests after a start need no whole handshake either
+                self._ways.learn(way, idle[-1])
 
     def _drop(self, connection: RestingSocket) -> None:
         connection.abort()
@@ -219,7 +227,9 @@ class Pool(httpx2.AsyncBaseTransport):
 
 def _head_of(way: Way, request: httpx2.Request) -> bytes:
     url = request.url
-    target = url.raw_path if way.proxy is None or way.secure else str(url).encode("ascii")
+    target = url.raw_path
+    if way.proxy is not None and not way.secure:  # without the user that the URL may have (RFC 9110, section 4.2.4)
+        target = b"http://" + url.netloc + target
     lines = [b"%b %b HTTP/1.1" % (request.method.encode("ascii"), target)]
     lines += [b"%b: %b" % header for header in request.headers.raw]
     if way.proxy is not None and not way.secure:

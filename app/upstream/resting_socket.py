@@ -1,11 +1,11 @@
 """A connection to Claude that rests: nobody polls it while nobody reads it, and everything that lies in it is bounded.
 
-What comes while it rests stays in the kernel, in the small receive buffer, encrypted as it is; a full one makes
-Claude's side wait. `take()` then brings in one wake-up whatever came: one `recv`, and under TLS a few `SSL_read`.
+What comes while it rests stays in the kernel, in the small receive buffer, encrypted as it is; a full one makes Claude's
+side wait. `take()` then brings in one wake-up whatever came: one `recv`, and under TLS a few `SSL_read`.
 
-Rejected, with what was measured (spike, 2026-11): `ssl.SSLSocket` costs 1.9 to 2.6 times as much a read, because it
-asks the kernel twice a record; asyncio's and uvloop's TLS transports buffer up to 256 kB beside us and parse on every
-packet; kernel TLS needs Python 3.12 and a module that few kernels have.
+Rejected, with what was measured (spike, 2026-11): `ssl.SSLSocket` costs 1.9 to 2.6 times as much a read, because it asks
+the kernel twice a record; asyncio's and uvloop's TLS transports buffer up to 256 kB beside us and parse on every packet;
+kernel TLS needs Python 3.12 and a module that few kernels have.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class RestingSocket:
     """
 
     __slots__ = (
-        "_buffer_bytes", "_ciphertext", "_early", "_incoming", "_loop", "_outgoing", "_rate", "_rtt_s", "_sock", "_tls", "_unsent", "_waiter",
+        "_broken", "_buffer_bytes", "_ciphertext", "_early", "_incoming", "_loop", "_outgoing", "_rate", "_rtt_s", "_sending", "_sock", "_tls", "_unsent", "_waiter",
         "_window", "closed", "ended", "idle_since", "more", "used",
     )  # fmt: skip
 
@@ -99,7 +99,9 @@ class RestingSocket:
         self._incoming = self._outgoing = _NO_BIO  # replaced by its own under TLS
         self._ciphertext = b""  # the beginning of a record whose end has not come, at most `_MOST_RECORD_BYTES`
         self._early = b""  # what had come of an answer while the request was being sent
+        self._broken: ssl.SSLError | None = None  # what follows on what was taken last
         self._unsent = b""  # of what TLS itself has to say while we read: a key update's answer, of some bytes
+        self._sending = False  # part of a record may be with the kernel: what TLS itself has to say waits for its turn
         self._waiter: asyncio.Future[None] | None = None  # set while a task waits for the kernel
         self._window = window
         self._buffer_bytes = window.near_bytes
@@ -114,9 +116,20 @@ class RestingSocket:
         return self._tls is not None
 
     @property
+    def resumed(self) -> bool:
+        """Whether the handshake was spared by an earlier connection's TLS session."""
+        return self._tls is not None and bool(self._tls.session_reused)
+
+    @property
     def session(self) -> ssl.SSLSession | None:
-        """The TLS session, for a later connection to resume; best asked for once data has come (TLS 1.3's tickets)."""
-        return self._tls.session if self._tls is not None else None
+        """The TLS session, for a later connection to resume; best asked for once data has come (TLS 1.3's tickets).
+
+        None where OpenSSL cannot copy it, which it cannot with a certificate of some 64 kB and more in it.
+        """
+        try:
+            return self._tls.session if self._tls is not None else None
+        except ValueError:
+            return None
 
     async def handshake(self, context: ssl.SSLContext, host: str, session: ssl.SSLSession | None = None) -> None:
         """Goes over to TLS.
@@ -152,12 +165,15 @@ class RestingSocket:
         """
         self.used = True
         if self._tls is None:
-            await self._send_raw(data, listening=True)
-            return
+            return await self._send_raw(data, listening=True)
         view = memoryview(data)
+        self._sending = True
         for start in range(0, len(view), _SEND_BYTES):
-            self._tls.write(view[start : start + _SEND_BYTES])
-            await self._send_raw(self._outgoing.read(), listening=True)
+            while not self._encrypted(view[start : start + _SEND_BYTES]):
+                await self._send_records()
+                await self._listen(writing=False)
+            await self._send_records()
+        self._sending = False
 
     def take(self, most_bytes: int) -> bytes:
         """What has come, at once and decrypted; nothing where nothing has, or where it `ended`.
@@ -170,6 +186,8 @@ class RestingSocket:
         """
         if self.closed:
             raise ConnectionAbortedError("the connection was closed by us")
+        if self._broken is not None:
+            raise self._broken
         if self._early:
             early, self._early = self._early, b""
             return early
@@ -186,7 +204,7 @@ class RestingSocket:
 
     async def readable(self) -> None:
         """Returns when there is something to `take`, or the socket was aborted. Cancelling is safe."""
-        if not self._early:
+        if not self._early and self._broken is None:
             await self._wait(reading=True, writing=False)
 
     def wake(self) -> None:
@@ -237,48 +255,91 @@ class RestingSocket:
             # It leaves the loop before it is closed, because its number may be another connection's a moment later.
             self._loop.remove_reader(self._sock.fileno())
             self._loop.remove_writer(self._sock.fileno())
-            if not self._waiter.done():
-                self._waiter.set_result(None)
+            _done(self._waiter)
         with contextlib.suppress(OSError):
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._sock.close()
 
     def _decrypted(self, data: bytes) -> bytes:
-        """Decrypts the whole records of what came.
+        """Decrypts the whole records of what came, a slice of small ones at a time.
 
         The beginning of a record waits here as it is, because within OpenSSL it would take the room of a whole one.
         """
-        held = memoryview(self._ciphertext + data)
+        held = self._ciphertext + data
         parts: list[bytes] = []
-        while len(held) >= _RECORD_HEAD_BYTES and not self.ended:
-            size_bytes = _RECORD_HEAD_BYTES + int.from_bytes(held[_RECORD_HEAD_BYTES - 2 : _RECORD_HEAD_BYTES])
-            if len(held) < size_bytes <= _MOST_RECORD_BYTES:
+        begin = end = records = 0  # so many whole records lie between these two, not given to OpenSSL yet
+        goes_on = True
+        while goes_on and end + _RECORD_HEAD_BYTES <= len(held):
+            size_bytes = _RECORD_HEAD_BYTES + (held[end + 3] << 8 | held[end + 4])
+            if len(held) < end + size_bytes and size_bytes <= _MOST_RECORD_BYTES:
                 break
-            parts += self._opened(
-                held[:size_bytes]
-            )  # OpenSSL also gets one above the bound, and says what is wrong with it
-            held = held[size_bytes:]
-        self._ciphertext = bytes(held)
-        if self._outgoing.pending or self._unsent:
+            if end + size_bytes > begin + _SLICE_BYTES:
+                goes_on = self._open(held[begin:end], records, parts)
+                begin, records = end, 0
+            end += size_bytes  # OpenSSL also gets one above the bound, and says what is wrong with it
+            records += 1
+        if goes_on:
+            self._open(held[begin:end], records, parts)
+        self._ciphertext = held[end:]
+        if (self._outgoing.pending or self._unsent) and not self._sending:
             self._unsent += self._outgoing.read()
             with contextlib.suppress(BlockingIOError):
                 self._unsent = self._unsent[self._sock.send(self._unsent) :]
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _opened(self, record: memoryview) -> list[bytes]:
+    def _open(self, ciphertext: bytes, records: int, parts: list[bytes]) -> bool:
+        """Gives these whole records to OpenSSL, and adds the plaintext of each: several of a slice, or one of any size.
+
+        One that is not for us, a ticket or a key update, leaves a read too many. Returns whether there may be more.
+
+        Raises:
+            ssl.SSLError: the first of them is none; later ones break the next `take`, because what came before counts.
+        """
         assert self._tls is not None, "only under TLS"
-        for start in range(0, len(record), _SLICE_BYTES):
-            self._incoming.write(record[start : start + _SLICE_BYTES])
+        wanted = len(parts) + records
+        view = memoryview(ciphertext)
+        for start in range(0, len(view), _SLICE_BYTES):
+            self._incoming.write(view[start : start + _SLICE_BYTES])
             try:
-                if part := self._tls.read(_RECORD_BYTES):
-                    return [part]
+                for _ in range(records):
+                    if not (part := self._tls.read(len(view))):  # no plaintext is longer than its ciphertext
+                        raise ssl.SSLZeroReturnError
+                    parts.append(part)
             except ssl.SSLWantReadError:
-                continue  # not whole yet; or tickets and the like, nothing for us
-            except ssl.SSLZeroReturnError:
-                pass  # close_notify
-            self.ended = True
-            break
-        return []
+                continue  # the one is not whole yet
+            except ssl.SSLZeroReturnError:  # close_notify
+                self.ended = True
+                return False
+            except ssl.SSLError as error:
+                if not parts:
+                    raise
+                self._broken = error
+                return False
+        if len(parts) < wanted:
+            # To answer what was for it, OpenSSL took a buffer of 16 kB, and frees it with the next write: in an answer there
+            # is none. An empty one sends nothing (SSL_write_ex(3)).
+            with contextlib.suppress(ssl.SSLError):  # what is wrong is said when it is read
+                self._tls.write(b"")
+        return True
+
+    def _encrypted(self, piece: memoryview) -> bool:
+        """Encrypts a piece of a request; False where TLS wants to hear the peer first, who asked for a handshake (TLS 1.2)."""
+        assert self._tls is not None, "only under TLS"
+        with contextlib.suppress(ssl.SSLWantReadError):
+            return self._tls.write(piece) > 0
+        return False
+
+    async def _send_records(self) -> None:
+        while records := self._unsent + self._outgoing.read():
+            self._unsent = b""
+            await self._send_raw(records, listening=True)
+
+    async def _listen(self, *, writing: bool) -> None:
+        """Waits for the peer to speak, or to take more; raises Answered where it speaks to us, and not to TLS."""
+        await self._wait(reading=True, writing=writing)
+        self._early = self.take(_RECORD_BYTES)
+        if self._early or self.ended:
+            raise Answered("the peer answered before the request was sent") from None
 
     async def _send_raw(self, data: bytes, *, listening: bool = False) -> None:
         view = memoryview(data)
@@ -288,11 +349,7 @@ class RestingSocket:
             try:
                 view = view[self._sock.send(view) :]
             except (BlockingIOError, InterruptedError):
-                await self._wait(reading=listening, writing=True)
-                if listening and not self.closed:
-                    self._early = self.take(_RECORD_BYTES)
-                    if self._early or self.ended:
-                        raise Answered("the peer answered before the request was sent") from None
+                await (self._listen(writing=True) if listening else self._wait(reading=False, writing=True))
 
     async def _receive_raw(self) -> bytes:
         while not self.closed:

@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import ipaddress
+import math
 import socket
 import ssl
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from urllib.parse import SplitResult, unquote, urlsplit
+from typing import TypeAlias
+from urllib.parse import unquote, urlsplit
 
 import aiohappyeyeballs
 import certifi
 import httptools
 
+from ..answer.refusals import RETRYABLE_STATUSES
 from .exchange import Parser
 from .resting_socket import RestingSocket, Window
 
 # A name's addresses are believed this long, in seconds, because Claude's own records are good for a minute or more.
 ADDRESSES_S = 30.0
+# After that the resolver has this long for new ones, in seconds, before the old ones are tried: one that is away answers
+# nothing for 10 s and more, and a connection has half of that.
+_RESOLVER_S = 0.5
 # The next address is tried beside the first after this many seconds without an answer (RFC 8305, section 5).
 _NEXT_ADDRESS_S = 0.25
+
+
+# What `getaddrinfo` finds.
+Address: TypeAlias = tuple[int, int, int, str, tuple[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +52,43 @@ class Way:
     proxy: str | None = None
 
 
-class ProxyRefused(ConnectionError):
-    """The proxy of the environment does not let us through."""
+class ProxyFailed(ConnectionError):
+    """The proxy of the environment does not let us through. Its words are told to readers, so its address is not in them.
+
+    Attributes:
+        proxy: its host and port, for the log.
+        lasting: it stays so until a person mends it.
+    """
+
+    def __init__(self, words: str, proxy: str, *, lasting: bool = False) -> None:
+        super().__init__(words)
+        self.proxy = proxy
+        self.lasting = lasting
+
+
+class ProxySilent(ProxyFailed, TimeoutError):
+    """The proxy of the environment did not answer in time."""
 
 
 def way_to(secure: bool, host: str, port: int) -> Way:
     """The way to an origin, by the proxy that `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` name."""
     proxies = urllib.request.getproxies()
     proxy = proxies.get("https" if secure else "http") or proxies.get("all")
-    if proxy and not urllib.request.proxy_bypass(f"{host}:{port}"):
+    straight = urllib.request.proxy_bypass(f"{host}:{port}") or _in_networks(host, proxies.get("no", ""))
+    if proxy and not straight:
         return Way(secure, host, port, proxy if "://" in proxy else f"http://{proxy}")
     return Way(secure, host, port)
+
+
+def _in_networks(host: str, names: str) -> bool:
+    """Whether an address is among those that `NO_PROXY` names as networks, or in brackets: Python knows neither."""
+    if _family_of(host) is None:
+        return False
+    for name in names.split(","):
+        with contextlib.suppress(ValueError):  # a host's name
+            if ipaddress.ip_address(host) in ipaddress.ip_network(name.strip().strip("[]"), strict=False):
+                return True
+    return False
 
 
 class Ways:
@@ -59,68 +96,145 @@ class Ways:
 
     Args:
         window: the receive buffer's rule for every connection.
+        connect_timeout_s: for a connection, from the name to the end of TLS's handshake.
     """
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Window, connect_timeout_s: float) -> None:
         self._window = window
-        self._addresses: dict[tuple[str, int], tuple[float, list[tuple[int, int, int, str, tuple[str, int]]]]] = {}
-        self._sessions: dict[Way, ssl.SSLSession] = {}
+        self._connect_timeout_s = connect_timeout_s
+        self._addresses: dict[tuple[str, int], tuple[float, list[Address]]] = {}
+        self._asking: dict[tuple[str, int], tuple[float, asyncio.Task[OSError | None]]] = {}  # since when, and who
+        self._sessions: dict[
+            Way, tuple[float, ssl.SSLSession]
+        ] = {}  # and the loop time from which a newer one is wanted
 
     async def connect(self, way: Way) -> RestingSocket:
         """A new connection, ready for a request.
 
         Raises:
-            OSError: it came to none; `ssl.SSLCertVerificationError` and `ProxyRefused` say why.
+            OSError: it came to none; `ssl.SSLCertVerificationError` and `ProxyFailed` say why. TimeoutError: not in time.
 
         Cancelling is safe: nothing stays open.
         """
-        proxy = urlsplit(way.proxy) if way.proxy else None
-        if proxy is not None and proxy.scheme != "http":
-            raise ProxyRefused(f"the proxy's scheme is {proxy.scheme}: only http proxies are spoken to")
-        host, port = (proxy.hostname or "", proxy.port or 80) if proxy else (way.host, way.port)
-        sock = await aiohappyeyeballs.start_connection(
-            await self._lookup(host, port),
-            happy_eyeballs_delay=_NEXT_ADDRESS_S,
-            interleave=1,
-            socket_factory=self._socket,
+        until = asyncio.get_running_loop().time() + self._connect_timeout_s
+        connection = await (
+            self._reached(way, until) if way.proxy is None else self._let_through(way, way.proxy, until)
         )
-        connection = RestingSocket(sock, self._window)
         try:
             connection.measure()
             if way.secure:
-                if proxy is not None:
-                    await _tunnel(connection, way, proxy)
-                await connection.handshake(_trust(), way.host, self._sessions.get(way))
+                async with asyncio.timeout_at(until):
+                    await connection.handshake(_trust(), way.host, self._sessions.get(way, (0.0, None))[1])
         except BaseException:
             connection.abort()
             raise
         connection.used = False
         return connection
 
-    def learn(self, way: Way, connection: RestingSocket) -> None:
-        """Keeps the TLS session of a connection that has brought data, for the next one to resume."""
-        if (session := connection.session) is not None:
-            self._sessions[way] = session
+    async def _reached(self, way: Way, until: float) -> RestingSocket:
+        async with asyncio.timeout_at(until):
+            return RestingSocket(await self._connected(way.host, way.port), self._window)
 
-    async def _lookup(self, host: str, port: int) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+    async def _let_through(self, way: Way, url: str, until: float) -> RestingSocket:
+        """A connection to the proxy, and under TLS through it."""
+        proxy = _proxy_at(url)
+        connection = None
+        try:
+            async with asyncio.timeout_at(until):
+                connection = RestingSocket(await self._connected(*proxy), self._window)
+                if way.secure:
+                    await _tunnel(connection, way, _told(*proxy))
+                return connection
+        except BaseException as error:
+            if connection is not None:
+                connection.abort()
+            if isinstance(error, TimeoutError):
+                raise ProxySilent("the proxy did not answer", _told(*proxy)) from None
+            if isinstance(error, OSError) and connection is None:
+                raise ProxyFailed("the proxy could not be reached", _told(*proxy)) from error
+            if isinstance(error, OSError) and not isinstance(error, ProxyFailed):
+                raise ProxyFailed("the proxy broke the connection", _told(*proxy)) from error
+            raise
+
+    def learn(self, way: Way, connection: RestingSocket) -> None:
+        """Keeps the TLS session of a connection whose tickets have come, for later ones to resume, where none as good is kept.
+
+        Each look at a session costs a copy of it, 0.3 ms: a third of a handshake. So the kept one serves for half its
+        lifetime, or until the peer does not take it.
+        """
+        if not connection.encrypted:
+            return
+        now = asyncio.get_running_loop().time()
+        if connection.resumed and now < self._sessions.get(way, (0.0, None))[0]:
+            return
+        if (session := connection.session) is not None and session.id:  # else it is none that could be resumed
+            self._sessions[way] = now + (session.ticket_lifetime_hint or session.timeout) / 2, session
+
+    def knows(self, way: Way) -> bool:
+        """Whether a TLS session is kept for it."""
+        return way in self._sessions
+
+    async def _connected(self, host: str, port: int) -> socket.socket:
+        addresses = await self._lookup(host, port)
+        try:
+            return await aiohappyeyeballs.start_connection(
+                addresses, happy_eyeballs_delay=_NEXT_ADDRESS_S, interleave=1, socket_factory=self._socket
+            )
+        except BaseException:  # also where its time was over
+            self._doubt(host, port)
+            raise
+
+    async def close(self) -> None:
+        """Waits for nobody's answer any more. Idempotent."""
+        asking = [task for _, task in self._asking.values()]
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+    async def _lookup(self, host: str, port: int) -> list[Address]:
         if (family := _family_of(host)) is not None:  # an address needs no look-up, and so no thread
             return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
-        loop = asyncio.get_running_loop()
-        asked_at, addresses = self._addresses.get((host, port), (0.0, []))
-        if not addresses or loop.time() > asked_at + ADDRESSES_S:
-            try:
-                found: Sequence[tuple[int, int, int, str, tuple[str, int]]] = await loop.getaddrinfo(  # type: ignore[assignment]
-                    host, port, type=socket.SOCK_STREAM
-                )
-            except OSError:
-                if not addresses:
-                    raise  # while the resolver is away, the old addresses are the best guess
-            else:
-                addresses = list(found)
-            self._addresses[host, port] = loop.time(), addresses
-        return addresses
+        now = asyncio.get_running_loop().time()
+        asked_at, known = self._addresses.get((host, port), (0.0, []))
+        if known and now <= asked_at + ADDRESSES_S:
+            return known
+        if (host, port) not in self._asking:
+            # One for all who need it, and it outlives them: of the system's threads that wait for a resolver there are
+            # only a few.
+            self._asking[host, port] = now, asyncio.create_task(self._ask(host, port))
+        since, asking = self._asking[host, port]
+        await asyncio.wait([asking], timeout=max(0.0, since + _RESOLVER_S - now) if known else None)
+        if known and not asking.done():
+            return known
+        if asking.cancelled():
+            raise ConnectionAbortedError("the pool was closed")
+        if (failure := asking.result()) is not None:
+            raise failure
+        return self._addresses[host, port][1]
 
-    def _socket(self, address: tuple[int, int, int, str, tuple[str, int]]) -> socket.socket:
+    async def _ask(self, host: str, port: int) -> OSError | None:
+        """Asks the resolver. Returns what kept it from an answer; while it is away, the old addresses are the best guess."""
+        loop = asyncio.get_running_loop()
+        _, addresses = self._addresses.get((host, port), (0.0, []))
+        try:
+            found: Sequence[Address] = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)  # type: ignore[assignment]
+            addresses = list(found)
+        except UnicodeError:
+            return socket.gaierror(socket.EAI_NONAME, "no name that DNS can have")
+        except OSError as error:
+            if not addresses:
+                return error
+        finally:
+            del self._asking[host, port]
+        self._addresses[host, port] = loop.time(), addresses
+        return None
+
+    def _doubt(self, host: str, port: int) -> None:
+        """A name's addresses came to no connection: it may have moved, so the next one asks for new ones."""
+        if (host, port) in self._addresses:
+            self._addresses[host, port] = -math.inf, self._addresses[host, port][1]
+
+    def _socket(self, address: Address) -> socket.socket:
         sock = socket.socket(*address[:3])
         sock.setblocking(False)
         # This is set before connecting, because the first window that is offered is made from it.
@@ -150,10 +264,26 @@ def proxy_headers(way: Way) -> list[tuple[bytes, bytes]]:
     return [(b"Proxy-Authorization", b"Basic " + base64.b64encode(words.encode()))]
 
 
-async def _tunnel(connection: RestingSocket, way: Way, proxy: SplitResult) -> None:
+def _proxy_at(url: str) -> tuple[str, int]:
+    """Host and port of a proxy. Raises ProxyFailed where we cannot speak to it."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or 80
+    except ValueError:
+        raise ProxyFailed("the proxy's address is none", "as the environment has it", lasting=True) from None
+    if parts.scheme != "http":
+        words = f"the proxy's scheme is {parts.scheme}: only http proxies are spoken to"
+        raise ProxyFailed(words, _told(host, port), lasting=True)
+    return host, port
+
+
+def _told(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def _tunnel(connection: RestingSocket, way: Way, proxy: str) -> None:
     """Asks the proxy for a tunnel (RFC 9110, section 9.3.6)."""
-    host = f"[{way.host}]" if ":" in way.host else way.host
-    target = f"{host}:{way.port}".encode("ascii")
+    target = _told(way.host, way.port).encode("ascii")
     lines = [b"CONNECT %b HTTP/1.1" % target, b"Host: %b" % target]
     lines += [b"%b: %b" % header for header in proxy_headers(way)]
     await connection.send(b"\r\n".join(lines) + b"\r\n\r\n")
@@ -162,14 +292,15 @@ async def _tunnel(connection: RestingSocket, way: Way, proxy: SplitResult) -> No
         await connection.readable()
         data = connection.take(1)  # byte by byte, so that TLS's first bytes are not taken for the answer's body
         if not data and connection.ended:
-            raise ProxyRefused(f"the proxy {proxy.hostname} closed the connection")
+            raise ProxyFailed("the proxy closed the connection", proxy)
         try:
             parser.feed(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade, ValueError) as error:
             if not parser.status:
-                raise ProxyRefused(f"the proxy {proxy.hostname} does not speak HTTP") from error
+                raise ProxyFailed("the proxy does not speak HTTP", proxy, lasting=True) from error
     if parser.status != 200:
-        raise ProxyRefused(f"the proxy {proxy.hostname} answered with {parser.status}")
+        lasting = 400 <= parser.status < 500 and parser.status not in RETRYABLE_STATUSES
+        raise ProxyFailed(f"the proxy answered with {parser.status}", proxy, lasting=lasting)
 
 
 @cache

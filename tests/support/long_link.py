@@ -14,6 +14,7 @@ import itertools
 import os
 import random
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -39,16 +40,27 @@ class LongLink:
 
     Attributes:
         namespace: the network namespace at its far end.
-        there: the address of the far end.
+        here, there: the addresses of its ends.
+        carrier: the process that carries what is on it.
     """
 
     namespace: str
+    here: str
     there: str
+    carrier: int
 
     @property
     def within(self) -> tuple[str, ...]:
         """What stands before a command that is to run far away."""
         return ("ip", "netns", "exec", self.namespace)
+
+    def stall(self) -> None:
+        """From now on nothing comes through, and nobody is told; until `mend`."""
+        os.kill(self.carrier, signal.SIGSTOP)
+
+    def mend(self) -> None:
+        """It carries again. Idempotent."""
+        os.kill(self.carrier, signal.SIGCONT)
 
 
 def can_be_made() -> bool:
@@ -69,8 +81,8 @@ def long_link(round_trip_s: float, loss: float = 0.0, seed: int = 0) -> Iterator
         RuntimeError: it could not be made.
     """
     number = next(_numbers) % 250
-    link = LongLink(f"sluiceway-long-{os.getpid()}-{number}", f"10.214.{number}.2")
-    given = [link.namespace, f"10.214.{number}", str(round_trip_s * 500), str(loss), str(seed)]
+    namespace, network = f"sluiceway-long-{os.getpid()}-{number}", f"10.214.{number}"
+    given = [namespace, network, str(round_trip_s * 500), str(loss), str(seed)]
     with subprocess.Popen(
         [sys.executable, "-m", "tests.support.long_link", *given],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -81,8 +93,9 @@ def long_link(round_trip_s: float, loss: float = 0.0, seed: int = 0) -> Iterator
         try:
             if from_it.readline() != b"up\n":
                 raise RuntimeError("no long link: it says why above")
-            yield link
+            yield LongLink(namespace, f"{network}.1", f"{network}.2", carrier.pid)
         finally:
+            carrier.send_signal(signal.SIGCONT)
             to_it.close()
             carrier.wait(_START_S)
 

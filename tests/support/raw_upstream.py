@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -134,6 +136,8 @@ class RawUpstream:
                     await step.wait()
                 case Close():
                     if step is RESET:
+                        linger = struct.pack("ii", 1, 0)  # for no time: then closing resets
+                        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                         writer.transport.abort()
                     return False
                 case _:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+import ssl
 
 import httpx2
 import pytest
 
 from app.errors import UpstreamError, UpstreamGarbled, UpstreamRefused
-from app.upstream.failures import described, translated
+from app.upstream.failures import UpstreamBarred, described, translated
+from app.upstream.ways import ProxyFailed, ProxySilent
 
 
 def caused(by: OSError) -> UpstreamError:
@@ -28,11 +30,60 @@ def caused(by: OSError) -> UpstreamError:
         (OSError(111, "Connect call failed ('10.0.0.1', 443)"), ": refused"),
         (OSError(110, "Connect call failed ('10.0.0.1', 443)"), ": timed out"),
         (OSError(104, "10.0.0.1"), ": reset"),
+        (OSError(101, "Connect call failed ('10.0.0.1', 443)"), ": network is unreachable"),
+        (OSError(113, "Connect call failed ('10.0.0.1', 443)"), ": no route to host"),
+        (
+            OSError("Multiple exceptions: [Errno 101] ('::1', 443), [Errno 111] 10.0.0.1"),
+            ": network is unreachable, refused",
+        ),
         (OSError("10.0.0.1"), ""),
     ],
 )
 def test_what_kept_a_connection_away_is_told_by_its_class_alone(cause: OSError, told: str) -> None:
     assert described(caused(cause)) == f"502 upstream_unreachable: Claude could not be reached{told}"
+
+
+def distrusted(words: str) -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_message = words
+    return error
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["certificate has expired", "self-signed certificate", "Hostname mismatch, not valid for 'inner.example'."],
+)
+def test_a_refused_certificate_is_nothing_to_try_again_and_only_the_log_says_why(reason: str) -> None:
+    error = caused(distrusted(reason))
+    assert isinstance(error, UpstreamBarred)
+    assert not error.retryable
+    assert error.message == "Claude could not be reached: the certificate on the way is refused"
+    assert described(error) == f"502 upstream_barred: {error.message}: {reason}"
+
+
+def test_a_handshake_that_came_to_nothing_may_come_to_something_later() -> None:
+    failure = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")
+    failure.reason = "WRONG_VERSION_NUMBER"
+    error = caused(failure)
+    assert error.retryable
+    assert error.message == "Claude could not be reached: no TLS: WRONG_VERSION_NUMBER"
+
+
+@pytest.mark.parametrize(
+    ("failure", "by", "told"),
+    [
+        (ProxySilent("the proxy did not answer", "proxy.example:3128"), None, ""),
+        (ProxyFailed("the proxy answered with 502", "proxy.example:3128"), None, ""),
+        (ProxyFailed("the proxy answered with 407", "proxy.example:3128", lasting=True), None, ""),
+        (ProxyFailed("the proxy could not be reached", "proxy.example:3128"), ConnectionRefusedError(111), ": refused"),
+    ],
+)
+def test_a_proxy_is_named_in_the_log_alone(failure: ProxyFailed, by: OSError | None, told: str) -> None:
+    failure.__cause__ = by
+    error = caused(failure)
+    assert error.message == f"Claude could not be reached: {failure}"
+    assert (error.retryable, error.type == "upstream_barred") == (not failure.lasting, failure.lasting)
+    assert described(error) == f"502 {error.type}: {error.message} (proxy.example:3128){told}"
 
 
 @pytest.mark.parametrize(

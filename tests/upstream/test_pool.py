@@ -19,7 +19,7 @@ import pytest
 from app.upstream import ways
 from app.upstream.pool import Pool
 from app.upstream.resting_socket import Window
-from tests.support.raw_upstream import CLOSE, RESET, chunk, head, raw_upstream, response
+from tests.support.raw_upstream import CLOSE, RESET, Close, chunk, head, raw_upstream, response
 from tests.support.readers import eventually, sockets
 from tests.support.tls import certificate, server_side
 
@@ -42,8 +42,8 @@ def trusting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def client() -> AsyncIterator[tuple[httpx2.AsyncClient, Pool]]:
-    pool = Pool(Window(8192), connect_timeout_s=5.0)
+async def client(connect_timeout_s: float = 5.0) -> AsyncIterator[tuple[httpx2.AsyncClient, Pool]]:
+    pool = Pool(Window(8192), connect_timeout_s)
     async with httpx2.AsyncClient(transport=pool, timeout=None) as http:
         yield http, pool
 
@@ -132,9 +132,10 @@ async def test_a_connection_that_went_stale_unseen_costs_one_more_and_no_error(e
         assert upstream.connections == 2
 
 
+@pytest.mark.parametrize("ending", [CLOSE, RESET], ids=["closed", "reset"])
 @pytest.mark.parametrize("begun", [b"HTTP/1.1 200", head(200, content_length="10")], ids=["in its head", "in its body"])
-async def test_what_began_is_never_asked_for_again(begun: bytes) -> None:
-    async with raw_upstream([OK], [begun, CLOSE], [OK]) as upstream, client() as (http, _):
+async def test_what_began_is_never_asked_for_again(begun: bytes, ending: Close) -> None:
+    async with raw_upstream([OK], [begun, 0.05, ending], [OK]) as upstream, client() as (http, _):
         await http.get(upstream.url)
         with pytest.raises(httpx2.TransportError):
             await http.post(upstream.url, content=b"dear")
@@ -228,10 +229,15 @@ async def test_what_comes_after_an_answers_end_takes_nothing_from_it() -> None:
         assert upstream.connections == 2
 
 
-async def test_what_came_in_one_read_with_bytes_that_are_no_http_counts() -> None:
-    begun = head(200, transfer_encoding="chunked") + chunk(b"paid") + b"zz\r\n"
+@pytest.mark.parametrize(
+    "framing",
+    [b"zz\r\n", b"5;a=" + b"x" * 100_000, b"0\r\n" + b"x: y\r\n" * 20_000],
+    ids=["none", "extension", "trailers"],
+)
+async def test_what_came_before_a_body_s_framing_is_none_or_passes_its_bound_counts(framing: bytes) -> None:
+    begun = head(200, transfer_encoding="chunked") + chunk(b"paid")
     async with (
-        raw_upstream([begun, 5.0]) as upstream,
+        raw_upstream([begun + framing, 5.0]) as upstream,
         client() as (http, _),
         http.stream("GET", upstream.url) as answer,
     ):
@@ -239,6 +245,15 @@ async def test_what_came_in_one_read_with_bytes_that_are_no_http_counts() -> Non
         assert await anext(pieces) == b"paid"
         with pytest.raises(httpx2.RemoteProtocolError):
             await anext(pieces)
+
+
+async def test_a_trailer_is_no_header() -> None:
+    whole = (
+        head(200, transfer_encoding="chunked", request_id="theirs") + chunk(b"paid") + b"0\r\nrequest-id: other\r\n\r\n"
+    )
+    async with raw_upstream([whole]) as upstream, client() as (http, _):
+        answer = await http.get(upstream.url)
+        assert (answer.text, answer.headers["request-id"]) == ("paid", "theirs")
 
 
 async def test_an_answer_that_ends_before_its_time_is_cut() -> None:
@@ -268,6 +283,24 @@ async def test_a_connection_is_ready_before_the_first_request() -> None:
         await eventually(lambda: upstream.connections == 1)
         assert (await http.get(upstream.url)).text == "fine"
         assert upstream.connections == 1
+
+
+async def test_a_ready_connection_teaches_its_session_before_any_answer_did() -> None:
+    never = asyncio.Event()
+    tls = server_side(certificate())
+    async with (
+        raw_upstream([never], tls=tls) as upstream,
+        client() as (http, pool),
+        warmed(pool, upstream.url),
+    ):
+        way = pool._way(httpx2.URL(upstream.url))
+        await eventually(lambda: pool._ways.knows(way))
+        asking = [asyncio.create_task(http.get(upstream.url)) for _ in range(3)]
+        await eventually(lambda: len(upstream.requests) == 3)
+        assert upstream.resumed[:3] == [False, True, True]
+        for task in asking:
+            task.cancel()
+        await asyncio.wait(asking)
 
 
 async def test_after_a_burst_more_are_ready_but_never_too_many() -> None:
@@ -307,6 +340,16 @@ async def test_a_claude_that_is_away_is_said_once(caplog: pytest.LogCaptureFixtu
 
 
 # Ways.
+
+
+async def test_a_certificate_too_large_for_a_session_to_be_kept_serves_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pem = certificate("IP:127.0.0.1," + ",".join(f"DNS:{number:05}.claude.example" for number in range(3300)))
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    ways._trust.cache_clear()
+    async with raw_upstream([OK, CLOSE], tls=server_side(pem)) as upstream, client() as (http, _):
+        assert [(await http.get(upstream.url)).text for _ in range(2)] == ["fine", "fine"]
 
 
 @pytest.mark.parametrize(
@@ -423,13 +466,63 @@ async def test_no_proxy_names_hosts_that_are_reached_straight(monkeypatch: pytes
         assert (await http.get(upstream.url)).text == "fine"
 
 
-async def test_a_proxy_that_refuses_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with proxy(407) as (address, _):
-        monkeypatch.setenv("HTTPS_PROXY", f"http://{address}")
-        async with client() as (http, _):
-            with pytest.raises(httpx2.ConnectError, match=r"the proxy 127\.0\.0\.1 answered with 407"):
+def standing(what: int | str) -> contextlib.AbstractAsyncContextManager[str]:
+    """A proxy as it is told: that answers with a status, says nothing, hangs up, or speaks something else."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if isinstance(what, int):
+            writer.write(response(b"", what))
+        elif what == "no HTTP":
+            writer.write(b"SSH-2.0-OpenSSH\r\n")
+        if what != "hangs up":
+            await reader.read()
+
+    return listening(serve)
+
+
+@pytest.mark.parametrize(
+    ("what", "words", "lasting"),
+    [
+        (407, "the proxy answered with 407", True),
+        (403, "the proxy answered with 403", True),
+        (429, "the proxy answered with 429", False),
+        (502, "the proxy answered with 502", False),
+        ("nothing", "the proxy did not answer", False),
+        ("hangs up", "the proxy closed the connection", False),
+        ("no HTTP", "the proxy does not speak HTTP", True),
+    ],
+)
+async def test_a_proxy_that_lets_nobody_through_is_told_by_its_host_and_without_its_password(
+    what: int | str, words: str, lasting: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with standing(what) as address:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://me:secret@{address}")
+        async with client(connect_timeout_s=0.5 if what == "nothing" else 20.0) as (http, _):
+            with pytest.raises(httpx2.ConnectError) as told:
                 await http.get("https://claude.example/")
-    monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:9")
+    assert str(told.value) == f"{words} ({address})"
+    failure = told.value.__cause__
+    assert isinstance(failure, ways.ProxyFailed)
+    assert (str(failure), failure.lasting) == (words, lasting)
+
+
+@pytest.mark.parametrize(
+    ("url", "words", "lasting"),
+    [
+        ("http://127.0.0.1:9", "the proxy could not be reached", False),
+        ("socks5://127.0.0.1:9", "the proxy's scheme is socks5: only http proxies are spoken to", True),
+        ("http://127.0.0.1:port", "the proxy's address is none", True),
+        ("http://[::1", "the proxy's address is none", True),
+    ],
+)
+async def test_a_proxy_that_cannot_be_spoken_to_says_so(
+    url: str, words: str, lasting: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", url)
     async with client() as (http, _):
-        with pytest.raises(httpx2.ConnectError, match="only http proxies"):
+        with pytest.raises(httpx2.ConnectError) as told:
             await http.get("https://claude.example/")
+    failure = told.value.__cause__
+    assert isinstance(failure, ways.ProxyFailed)
+    assert (str(failure), failure.lasting) == (words, lasting)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import fcntl
 import random
 import socket
@@ -12,10 +13,13 @@ import termios
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import ClassVar
+from urllib.parse import urlsplit
 
 import pytest
 
 from app.upstream.resting_socket import RestingSocket, Window
+from tests.support.raw_upstream import raw_upstream
 from tests.support.readers import eventually
 from tests.support.tls import certificate, client_side, server_side
 
@@ -222,6 +226,18 @@ async def test_under_tls_what_came_before_the_end_is_taken(ending: str) -> None:
             assert ending == "fin"
 
 
+async def test_under_tls_what_came_with_a_record_that_is_none_is_taken_before_that_breaks_it() -> None:
+    async with connected(True) as (ours, peer):
+        with socket.socket(fileno=socket.dup(peer.writer.get_extra_info("socket").fileno())) as past_tls:
+            peer.writer.write(b"paid ")
+            peer.writer.write(b"for")
+            past_tls.send(b"\x17\x03\x03\x00\x14" + bytes(20))
+        assert await taken(ours, 8) == b"paid for"
+        await ours.readable()
+        with pytest.raises(ssl.SSLError):
+            ours.take(1)
+
+
 @pytest.mark.parametrize(
     ("name", "days", "reason"),
     [
@@ -273,6 +289,40 @@ async def test_a_session_is_resumed() -> None:
         ours.abort()
     server.close()
     assert resumed == [False, True, True]
+
+
+class _Mallinfo(ctypes.Structure):
+    """glibc's struct mallinfo2; `uordblks` is what is allocated, in bytes."""
+
+    _fields_: ClassVar = [(f"field{n}", ctypes.c_size_t) for n in range(7)] + [("uordblks", ctypes.c_size_t)]
+    _fields_ += [("fordblks", ctypes.c_size_t), ("keepcost", ctypes.c_size_t)]
+
+
+def allocated_bytes() -> int:
+    mallinfo2 = ctypes.CDLL(None).mallinfo2
+    mallinfo2.restype = _Mallinfo
+    return int(mallinfo2().uordblks)
+
+
+async def test_tickets_that_come_after_the_request_leave_no_buffer_of_a_whole_record_behind() -> None:
+    pem = certificate()
+    async with raw_upstream([asyncio.Event()], tls=server_side(pem)) as upstream:
+        sock = socket.socket()
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", urlsplit(upstream.url).port))
+        ours = RestingSocket(sock, NEAR)
+        await ours.handshake(client_side(pem), "127.0.0.1")
+        await ours.send(b"GET / HTTP/1.1\r\n\r\n")
+        await eventually(lambda: len(upstream.requests) == 1)
+        await ours.readable()
+        before = allocated_bytes()
+        assert ours.take(16_384) == b""
+        grown_bytes = allocated_bytes() - before
+        session = ours.session
+        ours.abort()
+    assert session is not None
+    assert session.has_ticket, "no ticket came"
+    assert grown_bytes < 8192
 
 
 @both_ways

@@ -37,6 +37,7 @@ const CLAUDES = {
   overloaded_error: ["Claude is overloaded just now", "This passes, mostly within a minute."],
   timeout_error: ["Claude has gone silent", KEPT],
   upstream_unreachable: ["The service cannot reach Claude", "If this stays, whoever runs the service can mend it."],
+  upstream_barred: ["The service cannot reach Claude", OPERATOR],
   upstream_cut: ["Claude’s answer was cut off", KEPT],
 };
 
