@@ -15,11 +15,15 @@ from ..errors import UpstreamError, UpstreamGarbled
 from .blocks import index_of, standing_input, standing_text, whole_blocks
 from .events import ClaudeEvent, Delta, DeltaKind, Event
 from .lenient_json import read_json
-from .refusals import is_error, reads_as_error, refusal, without_secrets, words_of
+from .refusals import MOST_BODY_BYTES, is_error, reads_as_error, refusal, without_secrets, words_of
 from .sse import NO_NAME, EventTooLarge, SseDecoder
 
 # A joined run is cut at this size, so that the queue, whose bound is larger, fills in fine steps.
 MAX_JOINED_CHARS = 512
+# An event above this size is decoded in a step of its own: 30 MB take some 50 ms, and as much to be put together.
+LARGE_BYTES = 1_048_576
+# A delta longer than this comes in pieces, because each is encoded and written in one go, and all other streams wait for it.
+LONGEST_CHARS = 65_536
 
 
 class _TextDelta(msgspec.Struct, tag="text_delta", tag_field="type", forbid_unknown_fields=True, gc=False):
@@ -71,15 +75,17 @@ class EventDecoder:
         hide: takes the secrets out of what an error says.
 
     Attributes:
+        behind: a large event has come and is not decoded yet; `step(b"")` does it.
         ended: `message_stop` has come; whatever follows is ignored.
         error: what ended the stream early, if anything did; raise it after the events before it were used.
     """
 
-    __slots__ = ("_began", "_hide", "_inputs", "_sse", "ended", "error")
+    __slots__ = ("_began", "_hide", "_inputs", "_sse", "_waiting", "ended", "error")
 
     def __init__(self, hide: Callable[[bytes], bytes] = without_secrets) -> None:
         self._sse = SseDecoder()
         self._hide = hide
+        self._waiting: list[tuple[bytes, bytes]] = []  # a large event, and what came behind it
         self._began = False  # an event that says what it is has come
         self._inputs: dict[int, Delta] = {}  # whole inputs of the open blocks, which no piece has replaced yet
         self.ended = False
@@ -90,9 +96,20 @@ class EventDecoder:
 
         What cannot be read (no JSON object, an event above the decoder's bound) becomes `error`, as an `error` event does.
         """
+        events = self.step(chunk)
+        while self.behind:
+            events += self.step(b"")
+        return events
+
+    @property
+    def behind(self) -> bool:
+        return bool(self._waiting) and not self.ended and self.error is None
+
+    def step(self, chunk: bytes) -> list[ClaudeEvent]:
+        """As `feed`, but a large event waits for a step of its own, so that others can go between."""
         if self.ended or self.error:
             return []
-        if chunk.startswith(_DELTA) and chunk.endswith(b"\n\n") and self._sse.between_events:
+        if chunk.startswith(_DELTA) and chunk.endswith(b"\n\n") and self._sse.between_events and not self._waiting:
             # A read in mid-answer holds nothing but whole deltas. Their JSON has no raw line feed, so that what lies
             # between two of them is unmistakable; if anything else does, the array is no JSON, or has not as many
             # elements as there are events, and the long way is taken.
@@ -112,16 +129,21 @@ class EventDecoder:
 
     def rest(self) -> list[Delta]:
         """The whole inputs that still wait for their blocks' ends, where nothing will come any more."""
-        rest, self._inputs = list(self._inputs.values()), {}
-        return rest
+        rest, self._inputs = self._inputs, {}
+        return [piece for given in rest.values() for piece in _pieces(given)]
 
     def _events(self, chunk: bytes) -> Iterator[ClaudeEvent]:
+        resumed = bool(self._waiting)
         try:
-            blocks = self._sse.feed(chunk)
+            blocks = self._waiting + self._sse.feed(chunk)
         except EventTooLarge as error:
             raise UpstreamGarbled(f"Claude's stream could not be read: {error}") from error
-        begin = 0
+        self._waiting, begin = [], 0
         for at, (name, data) in enumerate(blocks):
+            if len(data) > LARGE_BYTES and (at or not resumed):
+                self._waiting = blocks[at:]
+                blocks = blocks[:at]
+                break
             if name in _LIKELY:
                 continue
             yield from self._run(blocks[begin:at])
@@ -132,6 +154,8 @@ class EventDecoder:
     def _run(self, run: list[tuple[bytes, bytes]]) -> Iterable[ClaudeEvent]:
         if not run or self.ended:
             return ()
+        if len(run) == 1 and len(run[0][1]) > LONGEST_CHARS:
+            return self._one(*run[0])  # the array would be two more copies of it
         try:
             decoded = _decode_deltas(b"[%b]" % b",".join([data for _, data in run]))
         except _NOT_A_DELTA:
@@ -160,24 +184,29 @@ class EventDecoder:
             if name == b"ping":
                 return
             if name == b"error":
-                raise refusal(self._hide(raw))
+                raise refusal(self._hide(raw[:MOST_BODY_BYTES]))
             if _text(name) in _KNOWN or not self._began:
                 raise UpstreamGarbled("Claude's stream held an event that is no JSON object")
             yield Event(_text(name), raw, {})  # none that is known: it passes, as the SDK passes it over
             return
         said = data.get("type")
         type = said if isinstance(said, str) else _text(name)
-        if is_error(data) or (name == b"error" and type not in _KNOWN and reads_as_error(data)):
+        wrong = is_error(data) or (name == b"error" and type not in _KNOWN and reads_as_error(data))
+        if wrong and len(raw) > MOST_BODY_BYTES:  # looking for secrets in megabytes would take a second
+            raise UpstreamGarbled(f"Claude's stream held an error of more than {MOST_BODY_BYTES} bytes")
+        if wrong:
             raise refusal(self._hide(raw))
         if type == "ping":
             return
         if not type and not self._began:
-            raise UpstreamGarbled(f"Claude's stream began with no event of an answer: {words_of(self._hide(raw))}")
+            raise UpstreamGarbled(
+                f"Claude's stream began with no event of an answer: {words_of(self._hide(raw[:MOST_BODY_BYTES]))}"
+            )
         self._began = True
         if type == "content_block_delta" and (delta := _delta(raw, data)) is not None:
             if delta.kind == "input_json" and delta.text:
                 self._inputs.pop(delta.index, None)
-            yield delta
+            yield from _pieces(delta)
             return
         yield from self._inputs_before(type, data)
         event = Event(type, raw, data)
@@ -188,7 +217,7 @@ class EventDecoder:
         """The whole inputs that nothing will replace any more, now that this event comes."""
         if type in ("content_block_start", "content_block_stop"):
             if (given := self._inputs.pop(index_of(data), None)) is not None:
-                yield given
+                yield from _pieces(given)
         elif type in ("message_delta", "message_stop"):
             yield from self.rest()
 
@@ -201,7 +230,7 @@ class EventDecoder:
             case "content_block_start" if isinstance(data.get("content_block"), dict):
                 index, block = index_of(data), data["content_block"]
                 if (text := standing_text(index, block)) is not None:
-                    yield text
+                    yield from _pieces(text)
                 if (given := standing_input(index, block)) is not None:
                     self._inputs[index] = given
             case "message_stop":
@@ -234,6 +263,16 @@ def _runs(deltas: list[_BlockDelta]) -> Iterator[ClaudeEvent]:
         chars += len(text)
         index, kind = item.index, new_kind
     yield Delta(index, kind, "".join(texts), len(texts))  # type: ignore[arg-type]
+
+
+def _pieces(delta: Delta) -> Iterator[Delta]:
+    """A long delta in pieces, of which the first one counts; one whose bytes pass as they came is whole."""
+    if delta.raw or len(delta.text) <= LONGEST_CHARS:
+        yield delta
+        return
+    for start in range(0, len(delta.text), LONGEST_CHARS):
+        piece = delta.text[start : start + LONGEST_CHARS]
+        yield Delta(delta.index, delta.kind, piece, delta.count if start == 0 else 0, delta.raw)
 
 
 def _object(raw: bytes) -> dict[str, Any] | None:

@@ -13,8 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.answer import decoding
-from app.answer.decoding import MAX_JOINED_CHARS, EventDecoder
+from app.answer.decoding import LARGE_BYTES, LONGEST_CHARS, MAX_JOINED_CHARS, EventDecoder
 from app.answer.events import ClaudeEvent, Delta, DeltaKind, Event
+from app.answer.refusals import MOST_BODY_BYTES
 from app.answer.sse import SseDecoder
 from app.errors import UpstreamGarbled, UpstreamRefused
 from tests.support.answers import NAMES, events_in
@@ -430,3 +431,101 @@ def test_a_recorded_answer_means_the_same_however_it_is_cut(name: str) -> None:
     for seed in range(5):
         at = [random.Random(seed).randrange(len(stream)) for _ in range(seed * 20)]
         assert joined(decoded(*split(stream, at))) == expected
+
+
+# --- what is large --------------------------------------------------------------------------------------------------
+
+LONG = "é" * (2 * LONGEST_CHARS) + "end"
+
+
+def start_with(block: dict[str, Any]) -> bytes:
+    return wire({"type": "content_block_start", "index": 0, "content_block": block})
+
+
+@pytest.mark.parametrize(
+    ("stream", "kind", "text", "count"),
+    [
+        (wire(delta_of(0, "text", LONG)), "text", LONG, 1),
+        (start_with({"type": "text", "text": LONG}), "text", LONG, 0),
+        (
+            start_with({"type": "tool_use", "id": "t", "name": "n", "input": {"a": LONG}})
+            + wire({"type": "content_block_stop", "index": 0}),
+            "input_json",
+            json.dumps({"a": LONG}, ensure_ascii=False, separators=(",", ":")),
+            0,
+        ),
+    ],
+    ids=["delta", "standing text", "whole input"],
+)
+def test_a_long_text_comes_in_pieces_that_count_once(stream: bytes, kind: str, text: str, count: int) -> None:
+    pieces = [event for event in EventDecoder().feed(stream) if isinstance(event, Delta)]
+    assert len(pieces) == 3
+    assert {(piece.index, piece.kind) for piece in pieces} == {(0, kind)}
+    assert "".join(piece.text for piece in pieces) == text
+    assert sum(piece.count for piece in pieces) == count
+
+
+def test_a_whole_input_that_nothing_ends_comes_in_pieces_too() -> None:
+    decoder = EventDecoder()
+    decoder.feed(start_with({"type": "tool_use", "id": "t", "name": "n", "input": {"a": LONG}}))
+    assert "".join(piece.text for piece in decoder.rest()) == json.dumps(
+        {"a": LONG}, ensure_ascii=False, separators=(",", ":")
+    )
+
+
+def test_a_long_delta_with_more_in_it_keeps_its_bytes_and_is_whole() -> None:
+    data = delta_of(0, "text", LONG)
+    data["delta"]["new"] = 1
+    (delta,) = EventDecoder().feed(wire(data))
+    assert isinstance(delta, Delta)
+    assert delta.text == LONG
+    assert delta.raw is not None
+
+
+def test_each_large_event_has_a_step_of_its_own_and_the_order_stays() -> None:
+    large = start_with({"type": "new_result", "content": "x" * LARGE_BYTES})
+    small = wire(delta_of(0, "text", "small"))
+    stop = wire({"type": "message_stop"})
+    decoder, steps = EventDecoder(), []
+    events = decoder.step(small + large + large + small + stop)
+    while True:
+        steps.append([event.type if isinstance(event, Event) else event.text for event in events])
+        if not decoder.behind:
+            break
+        events = decoder.step(b"")
+    assert steps == [["small"], ["content_block_start"], ["content_block_start", "small", "message_stop"]]
+    assert decoder.ended
+
+
+def test_all_of_it_comes_at_once_where_nobody_asks_for_steps() -> None:
+    large = start_with({"type": "new_result", "content": "x" * LARGE_BYTES})
+    decoder = EventDecoder()
+    assert len(decoder.feed(large * 3)) == 3
+    assert not decoder.behind
+
+
+def test_what_comes_while_a_large_event_waits_comes_after_it() -> None:
+    large = start_with({"type": "new_result", "content": "x" * LARGE_BYTES})
+    small = wire(delta_of(0, "text", "small"))
+    decoder = EventDecoder()
+    assert decoder.step(large) == []
+    assert decoder.behind
+    first, second = decoder.step(small)
+    assert isinstance(first, Event)
+    assert isinstance(second, Delta)
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["JSON", "no JSON"])
+def test_of_an_error_only_so_much_is_looked_at(broken: bool) -> None:
+    said = {"type": "error", "error": {"type": "overloaded_error", "message": "x" * 2 * MOST_BODY_BYTES}}
+    hidden: list[int] = []
+
+    def hide(raw: bytes) -> bytes:
+        hidden.append(len(raw))
+        return raw
+
+    decoder = EventDecoder(hide)
+    payload = json.dumps(said).encode()
+    assert decoder.feed(wire(payload[:-1] if broken else payload, "error")) == []
+    assert decoder.error is not None
+    assert max(hidden, default=0) <= MOST_BODY_BYTES

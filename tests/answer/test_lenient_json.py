@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.answer.lenient_json import read_json
+from app.answer.lenient_json import TooDeep, read_json
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -40,3 +40,14 @@ def test_what_the_standard_does_not_allow_is_read_too() -> None:
 def test_anything_else_is_a_value_error(raw: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - of several kinds, which callers do not tell apart
         read_json(raw)
+
+
+@pytest.mark.parametrize("part", [b'{"a":{}}', b"1", b"[]", b'"a"'])
+def test_what_has_more_parts_than_anyone_would_write_is_not_read(part: bytes) -> None:
+    with pytest.raises(TooDeep, match="too many parts"):
+        read_json(b"[" + b",".join([part] * 600_000) + b"]")
+
+
+def test_a_long_text_with_all_its_commas_is_read() -> None:
+    text = "word, " * 400_000
+    assert read_json(json.dumps([text]).encode()) == [text]

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from app.answer.sse import EventTooLarge, SseDecoder, begins_stream, numbered
+from app.answer.sse import (
+    MAX_EVENT_LINES,
+    NO_NAME,
+    EventTooLarge,
+    Settling,
+    SseDecoder,
+    begins_stream,
+    numbered,
+    settled,
+)
 
 # Pieces that matter to the grammar, so that random streams are full of near misses.
 PIECES = [
@@ -181,3 +190,68 @@ def test_a_frame_is_numbered_in_front_and_still_one_event() -> None:
 )
 def test_a_body_is_a_stream_by_its_first_line_that_says_anything(said: bytes, begins: bool | None) -> None:
     assert begins_stream(said) is begins
+
+
+@pytest.mark.parametrize("line", [b": comment\n", b"data:\n", b"id: 1\r\n", b"x\n"])
+def test_an_event_has_so_many_lines_and_no_more(line: bytes) -> None:
+    """Ten million of them would hold all other streams for seconds."""
+    decoder = SseDecoder()
+    for _ in range(MAX_EVENT_LINES // 1024):
+        assert decoder.feed(line * 1024) == []
+    with pytest.raises(EventTooLarge, match="lines"):
+        decoder.feed(line)
+
+
+def test_lines_of_events_that_have_ended_do_not_count() -> None:
+    decoder = SseDecoder()
+    assert len(decoder.feed(b"data: 1\n\n" * MAX_EVENT_LINES)) == MAX_EVENT_LINES
+    assert decoder.feed(b": comment\n" * (MAX_EVENT_LINES - 1)) == []
+    assert decoder.feed(b"data: 2\n\n") == [(NO_NAME, b"2")]
+    assert decoder.feed(b": comment\n" * MAX_EVENT_LINES) == []
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        (b"", b""),
+        (b"id: 1\ndata: {}\n\n", b""),
+        (b"id: 1\ndata: {}\n\nid: 2\ndata", b"id: 2\ndata"),
+        (b": keep-alive\n", b""),
+        (b": keep-al", b": keep-al"),
+        (b": keep-alive\n: keep-alive\n:", b":"),
+        (b"id: 1\ndata: {}\n\n: keep-alive\n", b""),
+        (b"id: 1\ndata: {}\n\n: keep-alive\nid: 2\n", b"id: 2\n"),
+        (b": keep-alive\nid: 2\ndata: {}\n\nid", b"id"),
+        (b"id: 1\n: within an event\n", b"id: 1\n: within an event\n"),
+    ],
+)
+def test_all_but_an_event_that_has_begun_is_settled(said: bytes, left: bytes) -> None:
+    assert settled(said) == (said[: len(said) - len(left)], left)
+
+
+@given(
+    st.lists(st.sampled_from([b"id: 1\ndata: {}\n\n", b": keep-alive\n", b"data: a\n: b\ndata: c\n\n"]), max_size=8),
+    st.data(),
+)
+def test_whatever_it_is_split_into_nothing_whole_is_kept_back(parts: list[bytes], data: st.DataObject) -> None:
+    stream = b"".join(parts)
+    ends = {0, *itertools.accumulate(map(len, parts))}
+    gone, at, settling = b"", 0, Settling()
+    while at < len(stream):
+        until = data.draw(st.integers(at + 1, len(stream)))
+        gone, at = gone + settling.feed(stream[at:until]), until
+        assert len(gone) == max(end for end in ends if end <= at)
+    assert gone == stream
+
+
+@pytest.mark.parametrize("packet", [b"x" * 64, b":" * 64, b"data: x\n" * 8, b":\ndata: x\n" + b"x" * 54])
+def test_no_more_of_what_is_not_settled_is_held_than_an_event_may_be(packet: bytes) -> None:
+    settling = Settling(64 * 16)
+    for _ in range(16):
+        assert settling.feed(packet) in (b"", b":\n")  # the first one's comment
+    with pytest.raises(EventTooLarge):
+        settling.feed(packet)
+
+
+def test_what_is_settled_is_not_held() -> None:
+    assert len(Settling(1024).feed(b"data: x\n\n" * 1024)) == 9 * 1024
