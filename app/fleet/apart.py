@@ -1,4 +1,4 @@
-"""What a process lets in by itself while Redis is away. Pure.
+"""What a process lets in by itself while Redis is away, or refuses what limits and budgets ask of it. Pure.
 
 `local`: its share of each limit, by how many processes there were when Redis was last heard, and of each budget its share of
 what was left then; so all of them together pass nothing, as long as none of them is new. A budget of which nothing was heard
@@ -61,6 +61,11 @@ class Apart:
         self._known: OrderedDict[Budget, _Known] = OrderedDict()
 
     @property
+    def closed(self) -> bool:
+        """Whether nothing is begun."""
+        return self._policy == "closed"
+
+    @property
     def _share(self) -> int:
         return 1 if self._policy == "open" else max(1, self._processes())
 
@@ -80,7 +85,7 @@ class Apart:
             drafts: what it asks for.
             own: what it has spent of each by then, in all.
         """
-        if self._policy == "closed":
+        if self.closed:
             return None
         return [self._drawn(draft, spent) for draft, spent in zip(drafts, own, strict=True)]
 

@@ -12,6 +12,33 @@ import signal
 from .spawn import Spawned
 from .tie import ParentsEnd
 
+# One that dies young is replaced after a pause that doubles from the first to the last of these, in seconds.
+_FIRST_PAUSE_S, _LAST_PAUSE_S = 0.1, 5.0
+# One that has lived this long, in seconds, was healthy, so the next pause is a short one again.
+_LONG_LIFE_S = 30.0
+
+
+def ending(status: int) -> str:
+    """How a process ended, in words, by its exit status or the negative number of a signal."""
+    if status >= 0:
+        return f"ended with status {status}"
+    try:
+        return f"was ended by {signal.Signals(-status).name}"
+    except ValueError:  # of those for real time all but the first have no name
+        return f"was ended by signal {-status}"
+
+
+class Pauses:
+    """How long to wait before one that has died is started anew: short after a long life, longer after each short one."""
+
+    def __init__(self) -> None:
+        self._pause_s = _FIRST_PAUSE_S
+
+    def after(self, life_s: float) -> float:
+        """The next one, in seconds, after a life of so many."""
+        self._pause_s = _FIRST_PAUSE_S if life_s > _LONG_LIFE_S else min(self._pause_s * 2, _LAST_PAUSE_S)
+        return self._pause_s
+
 
 class Child:
     """A process of ours.

@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
+from typing import Protocol
 
 from ..answer.outcome import Outcome
 from ..errors import SluicewayError, Stopped
@@ -23,6 +27,7 @@ from ..streams.lifecycle import ReaderState
 from ..streams.liveness import Finding
 from ..streams.session import Session
 from .contact import RedisAway, RedisRefused
+from .fresh_keys import FRESH
 from .member import Asking
 from .names import Keys, owner_of
 
@@ -44,7 +49,11 @@ _ASKED, _NEWER = "1", "newer"
 
 
 # In one step, so that the key is never without an end.
-_SAY = "redis.call('HSET', KEYS[1], unpack(ARGV, 2)) redis.call('PEXPIRE', KEYS[1], ARGV[1])"
+_SAY = f"""{FRESH}
+fresh(KEYS[1], 'PEXPIRE')
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+"""
 
 
 class FarReader:
@@ -54,15 +63,19 @@ class FarReader:
         sent_id: the last frame that it has read.
         now: loop time.
         released: told when the stream has no more for it.
+        written: told when there is something new for it.
     """
 
-    def __init__(self, sent_id: int, now: float, released: Callable[[FarReader], None]) -> None:
+    def __init__(
+        self, sent_id: int, now: float, released: Callable[[FarReader], None], written: Callable[[], None]
+    ) -> None:
         self.sent_id = sent_id
         self.ended = False
         self.credits: Credits | None = None
         self.stuck_s = 0.0
         self._heard_at = now
         self._released = released
+        self._written = written
         self._unread: deque[tuple[int, int]] = deque()  # the last frame of each write, and its bytes
         self._changed = asyncio.Event()
         self._interrupted = False
@@ -88,6 +101,7 @@ class FarReader:
             raise Interrupted
         if frames := data.count(b"\nid: ") + data.startswith(b"id: "):
             self._unread.append((self.sent_id + frames, len(data)))
+        self._written()
 
     def interrupt(self) -> None:
         """Breaks off a write that waits, and all later ones. Idempotent."""
@@ -110,6 +124,26 @@ class FarReader:
         self._released(self)
 
 
+class Reading(Protocol):
+    """A reader of another process's stream.
+
+    Attributes:
+        sent_id: the last frame that it has.
+    """
+
+    sent_id: int
+
+
+@dataclass(slots=True)
+class _Here:
+    """One of them, and the loop time at which its owner is told of it next."""
+
+    owner: str
+    stream_id: str
+    reader: Reading
+    due_at: float = -math.inf
+
+
 class FarReaders:
     """Those of one process's streams, and what is said of others'.
 
@@ -119,6 +153,9 @@ class FarReaders:
         incarnation: this process's.
         live: its running streams.
         overtaken: ends one of these, because its chat's newer question has come elsewhere.
+
+    Attributes:
+        written: told of a stream of this process that has something new for a far reader.
     """
 
     def __init__(
@@ -134,21 +171,24 @@ class FarReaders:
         self._incarnation = incarnation
         self._live = live
         self._overtaken = overtaken
-        self._to_say: dict[str, dict[str, str]] = {}  # by owner and stream
-        self._wake = asyncio.Event()  # there is something
+        self.written: Callable[[str], None] = lambda _stream_id: None
+        self._here: dict[object, _Here] = {}
+        self._came = asyncio.Event()  # one of them did
+        self._said = 0  # how often owners were told; a word that never changes would be that of one who has vanished
         self._since: dict[
-            tuple[str, str], float
-        ] = {}  # of each word that stands there, the loop time of its first look
+            str, tuple[str, float]
+        ] = {}  # each word that stands there, and the loop time of its first look
 
-    @property
-    def are_there(self) -> bool:
-        """Whether anybody was spoken of at the last look."""
-        return bool(self._since)
-
-    def say(self, stream_id: str, sent_id: int, count: int) -> None:
-        """Says to the owner soon that a reader has read that far, for the `count`th time."""
-        self._to_say.setdefault(_owner(stream_id), {})[stream_id] = f"{sent_id}:{count}"
-        self._wake.set()
+    @contextmanager
+    def reading(self, stream_id: str, reader: Reading) -> Iterator[None]:
+        """For as long its owner is told once a second how far this reader is, also while it is slow to take a write."""
+        key = object()
+        self._here[key] = _Here(_owner(stream_id), stream_id, reader)
+        self._came.set()
+        try:
+            yield
+        finally:
+            del self._here[key]
 
     async def stop(self, stream_id: str) -> None:
         """Says to the owner that the stream is to be stopped; whoever says so has checked that he may. Raises RedisAway."""
@@ -173,17 +213,27 @@ class FarReaders:
 
     async def _speak(self) -> None:
         while True:
-            await self._wake.wait()
-            await asyncio.sleep(_TOGETHER_S)
-            self._wake.clear()
-            to_say, self._to_say = self._to_say, {}
-            try:
-                for owner, words in to_say.items():
-                    waiting = iter(words.items())
-                    while some := dict(islice(waiting, _MOST_AT_ONCE)):
-                        await self._say(owner, some)
-            except RedisAway as away:  # each is spoken of again
-                log.debug("owners could not be told of readers: %s", away)
+            await self._came.wait()
+            self._came.clear()
+            while self._here:
+                await asyncio.sleep(_TOGETHER_S)
+                try:
+                    for owner, words in self._due(asyncio.get_running_loop().time()).items():
+                        waiting = iter(words.items())
+                        while some := dict(islice(waiting, _MOST_AT_ONCE)):
+                            await self._say(owner, some)
+                except RedisAway as away:  # each is spoken of again
+                    log.debug("owners could not be told of readers: %s", away)
+
+    def _due(self, now: float) -> dict[str, dict[str, str]]:
+        """What is to be said at loop time `now`, by owner and stream; of several readers of one stream, of the last to come."""
+        self._said += 1
+        due: dict[str, dict[str, str]] = {}
+        for here in self._here.values():
+            if now >= here.due_at:
+                here.due_at = now + SAY_S
+                due.setdefault(here.owner, {})[here.stream_id] = f"{here.reader.sent_id}:{self._said}"
+        return due
 
     async def _hear(self) -> None:
         key = self._keys.far(self._incarnation)
@@ -201,14 +251,24 @@ class FarReaders:
 
     def _take_in(self, told: Sequence[str]) -> list[str]:
         """Takes in all that stands there; returns of what nothing more is to stand there."""
-        now = asyncio.get_running_loop().time()
-        words = list(zip(told[::2], told[1::2], strict=True))
-        self._since = {word: self._since.get(word, now) for word in words}
-        return [about for about, word in words if not self._takes(about, word, now)]
+        now, live = asyncio.get_running_loop().time(), self._live()
+        before, self._since = self._since, {}
+        done = []
+        for about, word in zip(told[::2], told[1::2], strict=True):
+            known = before.get(about)
+            if known is not None and known[0] == word:
+                self._since[about] = known
+                if about in live and now - known[1] <= VANISH_S:
+                    continue  # nothing new of this reader, as of every second one at each look
+            else:
+                self._since[about] = word, now
+            if not self._takes(about, word, self._since[about][1], now):
+                done.append(about)
+        return done
 
-    def _takes(self, about: str, word: str, now: float) -> bool:
+    def _takes(self, about: str, word: str, heard_at: float, now: float) -> bool:
         """Whether this reader is to be heard of again."""
-        session, heard_at = self._live().get(about.removeprefix(_STOP)), self._since[about, word]
+        session = self._live().get(about.removeprefix(_STOP))
         if session is None or session.lifecycle.over or now - heard_at > VANISH_S:
             return False
         if about.startswith(_STOP):
@@ -218,10 +278,12 @@ class FarReaders:
                 session.stop(Outcome.STOPPED, Stopped("the stream was stopped"))
             return False
         read_id, connection = int(word.partition(":")[0]), session.delivery.connection
+        if read_id > session.replay.last_id:
+            return False  # nobody has read what was not written, and who says so is no reader
         if isinstance(connection, FarReader):
             connection.heard(read_id, heard_at)
         elif session.lifecycle.reader in (ReaderState.HELD, ReaderState.DRAINING):
-            session.attach(FarReader(read_id, now, partial(_lost, session)))
+            session.attach(FarReader(read_id, now, partial(_lost, session), partial(self.written, about)))
         return True
 
 

@@ -8,15 +8,11 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 
-from .children import Child
+from .children import Child, Pauses, ending
 from .tie import Message
 
 log = logging.getLogger(__name__)
 
-# A worker that dies young is replaced after a pause that doubles from the first to the last of these, in seconds.
-_FIRST_PAUSE_S, _LAST_PAUSE_S = 0.1, 5.0
-# A worker that has lived this long, in seconds, was healthy, so the next pause is a short one again.
-_LONG_LIFE_S = 30.0
 # One that is not ready after this long, in seconds, is given up: a start takes one or two.
 _START_S = 120.0
 
@@ -129,19 +125,21 @@ class Generation:
             first: it, where it has been started already.
         """
         loop = asyncio.get_running_loop()
-        pause_s = _FIRST_PAUSE_S
+        pauses = Pauses()
         while not self.ending.is_set():
             began = loop.time()
             worker, first = first or await self._start(place), None
             status = await self._run(place, worker) if worker is not None else 1
             if self.ending.is_set():
                 return
-            if not self.decided.is_set():  # the worker has said why it could not start
+            if not self.decided.is_set():  # the worker has said why it could not start, unless it was killed
+                if status < 0:
+                    log.error("worker %d %s before it served", place, ending(status))
                 self.failed = True
                 self.end(signal.SIGTERM)
                 return
-            pause_s = _FIRST_PAUSE_S if loop.time() - began > _LONG_LIFE_S else min(pause_s * 2, _LAST_PAUSE_S)
-            log.error("worker %d ended with status %d; another one starts in %.1f s", place, status, pause_s)
+            pause_s = pauses.after(loop.time() - began)
+            log.error("worker %d %s; another one starts in %.1f s", place, ending(status), pause_s)
             try:
                 async with asyncio.timeout(pause_s):
                     await self.ending.wait()

@@ -3,7 +3,8 @@
 A lease is a key that lapses by itself after `LEASE_S` unless its process gives it anew each `BEAT_S`; Redis's clock alone
 counts. It says where the process is reached. A lapsed lease does not prove a death: Redis may have been away for everybody.
 So whoever finds none may call a process dead only where he himself has had an answer to every question for as long as a
-lease lasts, and Redis looks once more, in the same step in which it ends the stream (`logs.py`).
+lease lasts, and Redis looks once more, in the same step in which it ends the stream (`logs.py`). A Redis that answers and
+takes no lease proves no death either: there a process counts as dead for the readers here alone, once it cannot be reached.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from typing import Any, Protocol
 from ..settings import SettingsError
 from ..settings.fleet import FleetOptions
 from .contact import Contact, RedisAway, RedisRefused
+from .fresh_keys import FRESH
 from .names import FORMAT, Keys, new_incarnation
+from .proof import is_marked
 
 log = logging.getLogger(__name__)
 
@@ -38,16 +41,17 @@ _MOST_KNOWN = 10_000
 # A Redis that began anew learns from every process within this long, in seconds, also where several beats go astray.
 LEARNS_S = 10.0
 # How long Redis keeps where a process is, in seconds, from its last beat on: an hour, longer than any stream waits.
-_PLACE_S = 3600
+PLACE_S = 3600
 # The secret outlives the fleet's longest sleep, in seconds: a week.
 SECRET_S = 7 * 86_400
 
 # Counts the processes that were heard of since a lease began, this one among them, by Redis's own clock.
-_COUNT = f"""
+_COUNT = f"""{FRESH}
 local now = tonumber(redis.call('TIME')[1])
+fresh(KEYS[1], 'EXPIRE')
 redis.call('ZADD', KEYS[1], now, ARGV[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - {int(LEASE_S)} - 1)
 redis.call('EXPIRE', KEYS[1], 60)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - {int(LEASE_S)} - 1)
 return redis.call('ZCARD', KEYS[1])
 """
 
@@ -90,6 +94,7 @@ class Member:
         address: where the others reach it; None until it listens.
         secret: what the processes prove themselves by; None until Redis has told it.
         processes: how many were there when Redis was last heard.
+        shown: set once the others were told of the address, or as soon as it is known that they cannot be for now.
         forgotten: called when Redis was found to have begun anew, at the first beat after it.
     """
 
@@ -98,13 +103,17 @@ class Member:
         self.keys = keys
         self.incarnation = new_incarnation()
         self.address: tuple[str, int] | None = None
+        self.shown = asyncio.Event()
         self.secret: bytes | None = _secret_in(options.fleet_secret_file)
         self.processes = 1
         self.forgotten: Callable[[], Awaitable[None]] = _nothing
         self._from_file = self.secret is not None
         self._born: bytes | None = None  # by which this process knows that Redis is still the one it was
+        self._lost_at = -math.inf  # loop time at which Redis was last found to be another one
         self._networks = [ipaddress.ip_network(network) for network in options.peer_networks]
         self._believed: dict[str, tuple[float, Lease | None]] = {}  # with the loop time until which
+        self._refused: set[str] = set()  # which of both beats Redis did not take
+        self._refused_at = -math.inf  # loop time at which it took one of them last not
         self._awake_at = math.inf  # loop time at which this process was last seen to run
         self._last_known: OrderedDict[str, Lease] = OrderedDict()
 
@@ -128,12 +137,15 @@ class Member:
             wait_s = BEAT_S
             try:
                 await what()
+                self._refused.discard(what.__name__)
             except RedisAway as away:
                 log.debug("the lease could not be given anew: %s", away)
                 wait_s = _AGAIN_S
             except RedisRefused as refused:
-                # Its words name a key or a rule, never what is in it.
-                self.contact.failed(str(refused).partition(" ")[0])
+                log.debug("Redis refused to be told of this process: %s", refused.code)
+                self._refused.add(what.__name__)
+                self._refused_at = asyncio.get_running_loop().time()
+                self.contact.took_nothing()
             await asyncio.sleep(wait_s)
 
     async def watch_sleep(self, woke: Callable[[], None]) -> None:
@@ -151,8 +163,13 @@ class Member:
 
     async def renew(self) -> None:
         """Gives the lease anew. Raises RedisAway, RedisRefused."""
-        key = self.keys.lease(self.incarnation)
-        await self.asks.ask("SET", key, self._told(), "PX", int(LEASE_S * 1000), anyway=True)
+        key, lease_ms = self.keys.lease(self.incarnation), int(LEASE_S * 1000)
+        try:
+            await self.asks.ask("SET", key, self._told(), "PX", lease_ms, anyway=True)
+        except RedisRefused:
+            # One that is full takes this all the same: it needs no memory, and who lives keeps the lease that it has.
+            await self.asks.ask("PEXPIRE", key, lease_ms, anyway=True)
+            raise
 
     async def learn(self) -> None:
         """Learns or keeps the secret, how many processes there are, and whether Redis is the one it was.
@@ -161,7 +178,7 @@ class Member:
             RedisAway, RedisRefused.
         """
         if self.address is not None:
-            await self.asks.ask("SET", self.keys.place(self.incarnation), self._told(), "EX", _PLACE_S)
+            await self.asks.ask("SET", self.keys.place(self.incarnation), self._told(), "EX", PLACE_S)
         if not self._from_file:
             await self._learn_secret()
         await self._recognise()
@@ -184,6 +201,7 @@ class Member:
         born = await self.asks.ask("GET", key)
         if born != self._born and self._born is not None:
             log.warning("Redis has begun anew, and is told again what this process knows")
+            self._lost_at = asyncio.get_running_loop().time()
             await self.forgotten()
         self._born = born
 
@@ -226,6 +244,16 @@ class Member:
                 self._last_known.popitem(last=False)
         return lease
 
+    async def beat_at(self, incarnation: str) -> float | None:
+        """The loop time at which it gave its lease anew; None where it has none.
+
+        Raises:
+            RedisAway: nobody knows.
+        """
+        left_ms = await self.asks.ask("PTTL", self.keys.lease(incarnation))
+        alive = isinstance(left_ms, int) and left_ms >= 0
+        return asyncio.get_running_loop().time() - LEASE_S + left_ms / 1000 if alive else None
+
     async def has_forgotten(self) -> bool:
         """Whether Redis began anew a short while ago, so that what it does not know may be there all the same.
 
@@ -235,9 +263,23 @@ class Member:
         left_ms = await self.asks.ask("PTTL", self.keys.born)
         return not isinstance(left_ms, int) or SECRET_S - left_ms / 1000 < LEARNS_S or left_ms < 0
 
+    async def has_lost(self) -> bool:
+        """Whether Redis has lost, before this process's eyes, what it knew, and not all had time to tell it again.
+
+        Raises:
+            RedisAway: nobody knows.
+        """
+        if asyncio.get_running_loop().time() - self._lost_at < LEARNS_S:
+            return True
+        return self._born is not None and await self.asks.ask("GET", self.keys.born) != self._born
+
     def last_known(self, incarnation: str) -> Lease | None:
         """Where the process was last reached, also while Redis is away; None where that was never known."""
         return self._last_known.get(incarnation)
+
+    def is_made_up(self, stream_id: str) -> bool:
+        """Whether nobody of the fleet gave that id, which names one of it, to a stream; not while the secret is unknown."""
+        return self.secret is not None and not is_marked(stream_id, self.secret)
 
     def sleeps(self, now: float) -> bool:
         """Whether this process was stopped until just now, so that it may have been taken for dead, and knows nothing of it."""
@@ -246,6 +288,14 @@ class Member:
     def may_judge(self, now: float) -> bool:
         """Whether a process without a lease is dead, for all that this one can know at loop time `now`."""
         return self.contact.steady_s(now) >= LEASE_S + BEAT_S
+
+    def may_judge_here(self, now: float) -> bool:
+        """Whether one that cannot be reached either is dead to this one's readers: Redis answers, and refuses."""
+        return bool(self._refused) and self.contact.heard_s(now) >= LEASE_S + BEAT_S
+
+    def may_lack(self, now: float) -> bool:
+        """Whether Redis may know nothing of a process that lives, because it took nothing when that began."""
+        return now - self._refused_at < LEASE_S
 
     def _read(self, told: object) -> Lease | None:
         if not isinstance(told, bytes):

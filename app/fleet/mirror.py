@@ -1,7 +1,7 @@
 """Writes resumable streams into Redis, behind their readers.
 
 A stream's frames wait in its replay anyway. Every `mirror_s` one pipeline carries what is new of all streams, one entry
-each; nothing on the way of a token knows of it, and a stream that is not resumable costs nothing. While Redis is slow or
+each, and sooner what a reader waits for there; nothing on the way of a token knows of it, and a stream that is not resumable costs nothing. While Redis is slow or
 away the frames stay where they are; afterwards each log is looked at and what is missing written again
 (`mirror_rules.py`). What a reader sees: nothing at all, unless another process has ended the stream because this one
 seemed dead. Then Redis refuses the next write, Claude is let go of, and the reader gets the same last event as everyone.
@@ -25,17 +25,19 @@ from .names import Keys, StreamKeys, digest
 
 log = logging.getLogger(__name__)
 
-# One pipeline carries about this much, so that packing it holds the event loop for a millisecond or two; the rest follows
-# at once. And it is given this long, in seconds: a slow Redis is waited for, since nobody else waits.
+# One pipeline carries about this much, so that packing it holds the event loop for a few milliseconds; the rest follows at
+# once. Each is some turns of the loop, and on a busy one a dozen of them would take longer than the time between two rounds.
+# And it is given this long, in seconds: a slow Redis is waited for, since nobody else waits.
 _PIPELINE_BYTES = 262_144
-_PIPELINE_STREAMS = 100
+_PIPELINE_STREAMS = 500
 _PIPELINE_S = 1.0
 # One entry holds at most this much, in bytes, as much as is written to a reader in one go.
 _ENTRY_BYTES = 16_384
-# While a reader takes its frames from Redis they are written this often, in seconds: as often as they are looked for there.
-_READ_S = 0.1
-# While Redis is away it is tried again this often, in seconds.
-_AWAY_S = 1.0
+# What a reader waits for who takes its frames from Redis is written at once, but so often at most, in seconds; and what comes
+# within the second time goes along, because rests that end together give the frames of many streams (`upstream/pacing.py`).
+_READ_S, _TOGETHER_S = 0.05, 0.01
+# While Redis is away it is tried again this often, in seconds: as soon as it is back, what it forgot is not to wait.
+_AWAY_S = 0.25
 # What the last frames are given when the process ends, in seconds.
 _FAREWELL_S = 1.0
 
@@ -139,7 +141,6 @@ class Mirror:
 
     Attributes:
         in_doubt: it is not known yet which streams others have ended while this process was asleep.
-        is_read: tells whether somebody takes frames from Redis while they come.
     """
 
     def __init__(
@@ -155,7 +156,8 @@ class Mirror:
         self._epoch = 0
         self._behind_since: float | None = None  # loop time; None while nothing waits
         self.in_doubt = False
-        self.is_read: Callable[[], bool] = lambda: False
+        self._due: set[str] = set()  # streams whose readers wait in Redis for what is new
+        self._is_due = asyncio.Event()  # there are some
         self._anew = False  # the next round looks at every log
 
     def began(self, terms: Terms, frames: Frames) -> None:
@@ -173,6 +175,11 @@ class Mirror:
         self._open.pop(terms.stream_id, None)
         self._done.pop(terms.stream_id, None)
 
+    def due(self, stream_id: str) -> None:
+        """Somebody waits in Redis for what is new of it."""
+        self._due.add(stream_id)
+        self._is_due.set()
+
     def look_anew(self, *, asleep: bool = False) -> None:
         """Every log is looked at again, also of what has ended and of what has nothing to write.
 
@@ -184,18 +191,42 @@ class Mirror:
 
     async def run(self) -> None:
         """Writes until cancelled; then what is left, for a short while."""
+        now = asyncio.get_running_loop().time
+        # The next round looks at every stream; else, while all is well, the one at that loop time.
+        whole, whole_at = True, 0.0
         try:
             while True:
-                wait_s = min(self._mirror_s, _READ_S) if self.is_read() else self._mirror_s
+                began = now()
                 try:
-                    wait_s = 0.0 if await self.flush() else wait_s
+                    more = await self.flush(whole=whole)
                 except RedisAway as away:
                     log.debug("the mirror waits: %s", away)
-                    wait_s = max(_AWAY_S, self._mirror_s)
-                await asyncio.sleep(wait_s)
+                    whole = True
+                    await asyncio.sleep(max(_AWAY_S, self._mirror_s))
+                    continue
+                if more:
+                    whole = True
+                    await asyncio.sleep(0)
+                    continue
+                # A round that took long itself leaves the loop half of the time.
+                if whole:
+                    whole_at = max(now() + self._mirror_s / 2, began + self._mirror_s)
+                whole = not await self._is_due_before(began, whole_at)
         finally:
             await self._farewell()
             await self._link.close()
+
+    async def _is_due_before(self, began: float, whole_at: float) -> bool:
+        """Waits until something is due, a while after the round that began then, or until all is; which of them."""
+        now = asyncio.get_running_loop().time
+        await asyncio.sleep(min(whole_at, max(now() + _READ_S / 2, began + _READ_S - _TOGETHER_S)) - now())
+        try:
+            async with asyncio.timeout_at(whole_at):
+                await self._is_due.wait()
+                await asyncio.sleep(_TOGETHER_S)
+        except TimeoutError:
+            return False
+        return True
 
     async def _farewell(self) -> None:
         try:
@@ -206,11 +237,17 @@ class Mirror:
             if self._open:
                 log.warning("%d streams could not be written to Redis to their end", len(self._open))
 
-    async def flush(self) -> bool:
-        """One round; returns whether there is more to do at once. Raises RedisAway. Cancelling is safe."""
+    async def flush(self, *, whole: bool = True) -> bool:
+        """One round, of every stream or of those that are due; returns whether there is more to do at once.
+
+        Raises RedisAway. Cancelling is safe.
+        """
         now = asyncio.get_running_loop().time()
         more, doubted = False, self.in_doubt
         anew, self._anew = self._anew, False
+        whole = whole or anew
+        due, self._due = self._due, set()
+        self._is_due.clear()
         jobs: list[_Job] = []
         try:
             if anew:  # with a new connection every log is looked at
@@ -220,7 +257,7 @@ class Mirror:
                 self._epoch = self._link.epoch
                 self._open = self._done | self._open
                 self._done = {}
-            some = iter(list(self._open.values()))
+            some = iter(list(self._open.values()) if whole else [self._open[one] for one in due if one in self._open])
             while batch := self._plan(some, now):
                 jobs += batch
                 for job in batch:
@@ -231,7 +268,7 @@ class Mirror:
             self._tell(now, waits=bool(self._open), jobs=jobs)
             raise
         self._tell(now, waits=more, jobs=jobs)
-        self.in_doubt = self.in_doubt and not doubted
+        self.in_doubt = self.in_doubt and not (doubted and whole)
         return more
 
     def _plan(self, some: Iterator[_Shadowed], now: float) -> list[_Job]:

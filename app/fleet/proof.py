@@ -3,15 +3,22 @@
 The secret itself is never sent. The proof is for one request to one incarnation, so that what is sent to a process that
 is gone is not taken by the one that got its port. Whoever can read the network can repeat a request that he saw, whose
 caller's key he saw too: where the network is not trusted, that between the hosts needs a VPN, as Redis's does.
+
+By the same secret a stream's id shows that a process of the fleet gave it: its last characters are a mark of the others. So
+of a dead process, who can be asked no more, ids that it never gave are told from those of answers that it had not written yet.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 
 # The header that holds it.
 PROOF = "X-Sluiceway-Proof"
+# 72 bits: who guesses can only ask.
+_MARK_BYTES = 9
+_MARK_LENGTH = _MARK_BYTES * 4 // 3
 
 
 def proof(secret: bytes, incarnation: str, method: str, target: str) -> str:
@@ -24,3 +31,15 @@ def is_proof(given: str, secret: bytes, incarnation: str, method: str, target: s
     """Whether this is the proof, compared in constant time."""
     expected = proof(secret, incarnation, method, target)
     return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), expected.encode())
+
+
+def mark(secret: bytes, stream_id: str) -> str:
+    """What is put behind a new id, which names its process."""
+    said = hmac.digest(secret, f"stream\n{stream_id}".encode(), "sha256")
+    return base64.urlsafe_b64encode(said[:_MARK_BYTES]).decode("ascii")
+
+
+def is_marked(stream_id: str, secret: bytes) -> bool:
+    """Whether a process with this secret gave it; of ids that name a process."""
+    expected = mark(secret, stream_id[:-_MARK_LENGTH])
+    return hmac.compare_digest(stream_id[-_MARK_LENGTH:].encode(), expected.encode())

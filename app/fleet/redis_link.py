@@ -10,27 +10,31 @@ The only module that imports redis-py: without `redis_url` it is not needed, and
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
+import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hiredis import pack_command
-from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
 from redis.exceptions import AuthenticationError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from ..settings import SettingsError
 from ..settings.fleet import RedisOptions
-from .contact import Contact, RedisAway, RedisRefused, ScriptUnknown
+from .contact import Contact, RedisAway, RedisRefused, RedisUnfit, ScriptUnknown
+from .plain_or_tls import speaks_plainly, speaks_tls
 
 log = logging.getLogger(__name__)
 
 Command = tuple[str | bytes | int, ...]
 # What Redis says to one command: bytes, a number, a list of those, None; or its refusal, as a value.
 Reply = Any
-
-T = TypeVar("T")
 
 # For connecting, with TLS and a password over a long way, in seconds. Whoever asks meanwhile does not wait for it.
 _CONNECT_S = 2.0
@@ -48,6 +52,8 @@ def connector(options: RedisOptions) -> Callable[[], AbstractConnection]:
         SettingsError: they could never work.
     """
     password = _read("redis_password_file", options.redis_password_file).strip()
+    if options.redis_password_file and not password:
+        raise SettingsError(f"redis_password_file {options.redis_password_file!r}: it is empty")
     _read("redis_ca_file", options.redis_ca_file)  # now, or it would look as if Redis were away
     try:
         given: dict[str, Any] = dict(parse_url(options.redis_url))
@@ -88,11 +94,13 @@ class Link:
     def __init__(self, connect: Callable[[], AbstractConnection]) -> None:
         self._connect = connect
         self._connection: AbstractConnection | None = None
+        self._is_replica = False  # it said so in the last exchange
+        self._answered = False  # this connection did: it is Redis, and speaks as we do
         self.epoch = 0
         self.local_host = ""
 
     async def open(self) -> None:
-        """Connects, if it is not connected. Raises RedisAway. Cancelling is safe."""
+        """Connects, if it is not connected. Raises RedisAway, RedisUnfit. Cancelling is safe."""
         if self._connection is not None:
             return
         connection = self._connect()
@@ -101,11 +109,12 @@ class Link:
                 await connection.connect()  # type: ignore[no-untyped-call]  # redis-py's own
         except (RedisError, OSError, TimeoutError) as error:
             await _let_go(connection)
-            raise RedisAway(_told(error)) from None
+            raise await _told(connection, error) from None
         except BaseException:
             await _let_go(connection)
             raise
         self._connection = connection
+        self._answered = False
         self.epoch += 1
         writer = connection._writer  # redis-py does not tell its socket's address in any other way
         name = writer.get_extra_info("sockname") if writer is not None else None
@@ -124,22 +133,22 @@ class Link:
         await self.open()
         connection = self._connection
         assert connection is not None, "it is open"
-        talking = asyncio.create_task(self._talk(connection, commands))
+        self._is_replica = False
         try:
-            return await _within(talking, timeout_s)
+            async with _within(timeout_s):
+                # hiredis packs in a tenth of the time that redis-py takes, which would be most of what the mirror costs.
+                await connection.send_packed_command(_packed(commands), check_health=False)
+                replies = [await self._reply(connection) for _ in commands]
         except (RedisError, OSError, TimeoutError) as error:
-            await _ended(talking)
             await self._drop()
-            raise RedisAway(_told(error)) from None
+            raise (_away(error) if self._answered else await _told(connection, error)) from None
         except BaseException:
-            await _ended(talking)
             await self._drop()
             raise
-
-    async def _talk(self, connection: AbstractConnection, commands: Sequence[Command]) -> list[Reply]:
-        # hiredis packs in a tenth of the time that redis-py takes, which would be most of what the mirror costs.
-        await connection.send_packed_command(_packed(commands), check_health=False)
-        return [await self._reply(connection) for _ in commands]
+        self._answered = True
+        if self._is_replica:  # what was the primary is elsewhere now, or will be
+            await self._drop()
+        return replies
 
     async def close(self) -> None:
         """Closes the connection, and waits until it is closed. Idempotent."""
@@ -155,8 +164,9 @@ class Link:
     async def _reply(self, connection: AbstractConnection) -> Reply:
         try:
             reply = await connection.read_response(disable_decoding=True, disconnect_on_error=False)
-        except ReadOnlyError:  # a replica: what was the primary is elsewhere now
-            raise
+        except ReadOnlyError as refused:
+            self._is_replica = True
+            return _refused(refused)
         except ResponseError as refused:
             return _refused(refused)
         if isinstance(reply, list):  # of a transaction
@@ -200,9 +210,9 @@ class Asks:
         self._waiting.append((command, future))
         self._wake.set()
         try:
-            reply = await _within(future, self._timeout_s)
+            async with _within(self._timeout_s):
+                reply = await future
         except TimeoutError:
-            future.cancel()
             raise RedisAway("Redis did not answer in time") from None
         if isinstance(reply, RedisRefused):
             raise reply
@@ -232,7 +242,7 @@ class Asks:
                 try:
                     replies = await self.link.exchange([command for command, _ in batch], self._timeout_s)
                 except RedisAway as away:
-                    self.contact.failed(str(away))
+                    self.contact.failed(away)
                     self._tried.set()
                     for _, future in batch:
                         if not future.done():
@@ -246,33 +256,43 @@ class Asks:
                         future.set_result(reply)
 
 
-async def _within(future: asyncio.Future[T], timeout_s: float) -> T:
-    """What comes in time; a loop that was late itself gives what may lie there already as long again, a few times over.
+@asynccontextmanager
+async def _within(timeout_s: float) -> AsyncIterator[None]:
+    """What is awaited in the block comes in time; a loop that was late itself gives what may lie there already as long again, a
+    few times over. It costs no turn of the loop, which on a busy one would be longer than all that Redis takes.
 
     Raises:
-        TimeoutError: nothing came; the future is left as it is. Cancelling likewise.
+        TimeoutError: it did not, and was cancelled.
     """
-    now = asyncio.get_running_loop().time
-    until = now() + timeout_s
-    latest = until + _LATE_TIMES * timeout_s
-    while not (await asyncio.wait({future}, timeout=max(0.0, until - now())))[0]:
-        late_s = now() - until
-        if 0 <= late_s < _LATE_S or now() > latest:
-            raise TimeoutError
-        until = max(until, now() + min(late_s, timeout_s))
-    return future.result()
+    loop = asyncio.get_running_loop()
+    latest = loop.time() + (1 + _LATE_TIMES) * timeout_s
+    timer: asyncio.TimerHandle
 
+    def look(due_at: float) -> None:
+        now = loop.time()
+        late_s = now - due_at
+        if late_s < _LATE_S or now > latest:
+            limit.reschedule(now)
+        else:
+            wait(now + min(late_s, timeout_s))
 
-async def _ended(task: asyncio.Task[Any]) -> None:
-    """Cancels a task, and waits until it has ended, whatever it ends with."""
-    task.cancel()
-    await asyncio.wait({task})
-    if not task.cancelled():
-        task.exception()
+    def wait(until: float) -> None:
+        nonlocal timer
+        timer = loop.call_at(until, look, until)
+
+    async with asyncio.timeout(None) as limit:
+        wait(loop.time() + timeout_s)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def _refused(error: ResponseError) -> RedisRefused:
-    return ScriptUnknown() if isinstance(error, NoScriptError) else RedisRefused(str(error))
+    if isinstance(error, NoScriptError):
+        return ScriptUnknown()
+    # redis-py takes the code of a kind that it knows out of the words.
+    return RedisRefused(f"{error.status_code or ''} {error}".strip())
 
 
 def _packed(commands: Sequence[Command]) -> bytes:
@@ -286,14 +306,37 @@ async def _let_go(connection: AbstractConnection, *, nowait: bool = True) -> Non
         log.debug("a connection to Redis could not be closed: %s", type(error).__name__)
 
 
-def _told(error: BaseException) -> str:
-    """What went wrong, without an address or a password."""
-    cause = error.__cause__ or error.__context__
+async def _told(connection: AbstractConnection, error: BaseException) -> RedisAway:
+    """What went wrong with one that has not answered yet; it is asked whether it speaks in the other way. Cancelling is safe."""
+    away = _away(error)
+    if isinstance(away, RedisUnfit) or not isinstance(connection, Connection):
+        return away
+    if isinstance(connection, SSLConnection):
+        if await speaks_plainly(connection.host, connection.port):
+            return RedisUnfit("it does not speak TLS, and redis_url begins with rediss://")
+    # What is no TLS is refused at once, so that who is slow is not asked.
+    elif not _is_late(error) and await speaks_tls(connection.host, connection.port):
+        return RedisUnfit("it speaks TLS, and redis_url does not begin with rediss://")
+    return away
+
+
+def _is_late(error: BaseException) -> bool:
+    return isinstance(error, TimeoutError | RedisTimeout)
+
+
+def _away(error: BaseException) -> RedisAway:
+    """What went wrong, by the setting that it comes from, without an address or a password."""
     if isinstance(error, AuthenticationError):
-        return "it takes neither user nor password of redis_url and redis_password_file"
-    if isinstance(error, ResponseError):
-        return str(error).lower()  # Redis's words name a rule, and no value
-    for one in (error, cause):
+        return RedisUnfit("it takes neither user nor password of redis_url and redis_password_file")
+    if isinstance(error, ResponseError):  # Redis's words name a rule, and no value
+        return RedisUnfit(f"it does not take redis_url: {str(error).lower()}")
+    for one in (error, error.__cause__ or error.__context__):
+        if isinstance(one, ssl.SSLCertVerificationError):
+            if "mismatch" in one.verify_message:
+                return RedisUnfit("its certificate is for another host than that of redis_url")
+            return RedisUnfit(f"redis_ca_file does not vouch for its certificate: {one.verify_message}")
+        if isinstance(one, OSError) and one.errno in errno.errorcode and not isinstance(one, ssl.SSLError):
+            return RedisAway(os.strerror(one.errno or 0).lower())  # since asyncio's own words hold the address
         if isinstance(one, OSError) and one.strerror:
-            return one.strerror.lower()
-    return "it did not answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+            return RedisAway(one.strerror.lower())
+    return RedisAway("it did not answer in time" if isinstance(error, TimeoutError) else type(error).__name__)

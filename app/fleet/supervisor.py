@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 
 from ..settings_error import SettingsError
 from ..telemetry.log_lines import log_to
-from .children import Children
+from .children import Children, ending
 from .generation import Generation, Worker
 from .service_manager import ServiceManager
 from .simulated import simulated
@@ -212,7 +212,10 @@ class Supervisor:
             child.tell(signal.SIGTERM)
             self._over(worker)
             raise
-        self._status = await child.wait()  # that of `serve --help` is 0
+        status = await child.wait()
+        if status < 0 and not self._stopping.is_set():
+            log.error("worker %d %s before it served", place, ending(status))
+        self._status = max(status, 1) if status else 0  # that of `serve --help`
         self._over(worker)
         return None
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
@@ -14,6 +16,8 @@ from .sections import Names
 # Where other processes may be without a word: this machine, and the networks that nobody outside routes to (RFC 1918,
 # RFC 4193). Link-local addresses are not among them, because clouds tell secrets to whoever asks there.
 PRIVATE = ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7")
+
+_DATABASE = re.compile(r"/?|/[0-9]{1,5}")
 
 
 def _check_networks(networks: tuple[str, ...]) -> tuple[str, ...]:
@@ -28,6 +32,9 @@ def _check_networks(networks: tuple[str, ...]) -> tuple[str, ...]:
 def _check_url(url: str) -> str:
     if url and not url.startswith(("redis://", "rediss://", "unix://")):
         raise PydanticCustomError("redis_url", "it must begin with redis://, rediss:// (TLS) or unix://")
+    # redis-py would take database 0 for what is no number. Never the URL itself in these words: it may hold the password.
+    if not url.startswith("unix://") and not _DATABASE.fullmatch(urlsplit(url).path):
+        raise PydanticCustomError("redis_url", "its path must be the number of a database, such as /0")
     return url
 
 
@@ -64,7 +71,7 @@ class FleetOptions(RedisOptions):
     redis_away: Annotated[
         Literal["local", "closed", "open"],
         Field(
-            description='while Redis cannot be reached each process lets in its share of the limits ("local"), nothing ("closed"), or all of them ("open")'
+            description='while Redis cannot be reached, or refuses limits, each process lets in its share of the limits ("local"), nothing ("closed"), or all of them ("open")'
         ),
     ] = "local"
     # Four commands a second and stream: what a process that is killed takes with it is a quarter of a second of text.

@@ -16,7 +16,9 @@ class FleetMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._away = Gauge(
-            "sluiceway_fleet_redis_away", "1 while the fleet's Redis cannot be reached.", registry=registry
+            "sluiceway_fleet_redis_away",
+            "1 while the fleet's Redis cannot be reached, or refuses limits and budgets.",
+            registry=registry,
         )
         self._took = Histogram(
             "sluiceway_fleet_redis_seconds", "How long Redis took to answer.", buckets=_REDIS_S, registry=registry
@@ -45,7 +47,7 @@ class FleetMetrics:
         self._away.set(1)
 
     def redis_away(self, away: bool) -> None:
-        """Redis went away, or is back."""
+        """Redis went away or began to refuse, or neither any more."""
         self._away.set(away)
 
     def redis_took(self, seconds: float) -> None:

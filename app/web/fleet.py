@@ -12,7 +12,6 @@ from socket import socket
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from ..answer.outcome import Outcome
 from ..fleet.apart import Apart
 from ..fleet.chats import Chats
 from ..fleet.contact import Contact, RedisAway, RedisRefused
@@ -23,11 +22,12 @@ from ..fleet.logs import Logs
 from ..fleet.member import Member
 from ..fleet.mirror import Mirror
 from ..fleet.names import Keys, id_prefix
+from ..fleet.proof import mark
 from ..fleet.redis_link import Asks, Link, connector
 from ..settings import Settings
 from ..streams.registry import Streams
 from ..streams.session import Session
-from ..streams.terms import Terms
+from ..streams.terms import Terms, new_stream_id
 from ..telemetry.fleet import FleetMetrics
 from .elsewhere.carrying import Carrier
 from .elsewhere.copies import Copies
@@ -46,14 +46,12 @@ class Fleet:
     """This process's part in the fleet: a `Part`.
 
     Attributes:
-        id_prefix: what the ids of its streams begin with.
         shadow: the mirror of its streams, `Mirror`.
         limits: where limits and budgets are kept.
         member: this process.
         metrics: what is told of it.
     """
 
-    id_prefix: str
     shadow: Mirror
     limits: FleetLimits
     member: Member
@@ -66,16 +64,25 @@ class Fleet:
     _far: FarReaders
     _streams: Streams | None = None  # once they are there
 
+    def new_id(self) -> str:
+        """An id that names this process, with the mark of the fleet's secret as soon as that is known."""
+        stream_id, secret = new_stream_id(id_prefix(self._worker, self.member.incarnation)), self.member.secret
+        return stream_id if secret is None else stream_id + mark(secret, stream_id)
+
     def check_start(self) -> None:
         """Raises FleetAway where no stream may be started now."""
-        if self.member.contact.away and self._settings.fleet.redis_away == "closed":
-            raise FleetAway("Redis cannot be reached, and nothing is started without it", retry_after_s=1.0)
+        contact = self.member.contact
+        if (contact.away or contact.refuses) and self._settings.fleet.redis_away == "closed":
+            why = "cannot be reached" if contact.away else "takes no limits"
+            raise FleetAway(f"Redis {why}, so that nothing is started", retry_after_s=1.0)
 
     def readiness(self) -> tuple[int, str]:
-        """Whether Redis is there; without it only who wants no streams then is not ready."""
-        if not self.member.contact.away:
+        """Whether Redis is there, and takes limits; without it only who wants no streams then is not ready."""
+        contact = self.member.contact
+        if not (contact.away or contact.refuses):
             return 200, ""
-        return (503 if self._settings.fleet.redis_away == "closed" else 200), "Redis is away\n"
+        told = "is away" if contact.away else f"refuses limits and budgets ({contact.refuses})"
+        return (503 if self._settings.fleet.redis_away == "closed" else 200), f"Redis {told}\n"
 
     async def redis_forgets(self) -> str:
         """By which policy Redis forgets what it holds when it is full; empty where it does not, or does not tell."""
@@ -92,8 +99,8 @@ class Fleet:
 
     def elsewhere(self, opener: Opener, carrier: Carrier) -> InFleet:
         """What finds other processes' streams."""
-        heartbeat_s = self._settings.streams.heartbeat_s
-        copying = Copying(self._logs, self.member, self._far, heartbeat_s, self.metrics.owner_lost)
+        heartbeat_s, mirror_s = self._settings.streams.heartbeat_s, self._settings.fleet.mirror_s
+        copying = Copying(self._logs, self.member, self._far, heartbeat_s, mirror_s)
         copies = Copies(opener, self._logs, self.member, copying, self.metrics.copied)
         return InFleet(self.member, self._chats, copies, copying, carrier)
 
@@ -108,6 +115,11 @@ class Fleet:
         port = options.peer_port and options.peer_port + self._worker
         await keep_listening(self.member, (options.peer_host, port), self._asks.reached_from, serve)
 
+    async def shown(self) -> None:
+        """Waits until others can find this process's streams; not for a Redis that is away, nor for a port that is another's."""
+        if not self.member.contact.away:
+            await self.member.shown.wait()
+
     @property
     def live(self) -> Mapping[str, Session]:
         """Its running streams."""
@@ -117,7 +129,7 @@ class Fleet:
         """Another process has taken this one for dead and ended the stream: Claude is let go of, the reader told the same."""
         session = self.live.get(terms.stream_id)
         if session is not None:
-            session.stop(Outcome.FENCED, OwnerLost(session.replay.last_id))
+            session.fenced(OwnerLost(session.replay.last_id))
 
     def overtaken(self, terms: Terms) -> None:
         """A chat's newer question has come to another process, which cannot reach this one."""
@@ -150,16 +162,15 @@ async def joined(settings: Settings, worker: int, registry: CollectorRegistry) -
     asks = Asks(Link(connect), Contact(metrics.redis_away, metrics.redis_took), options.redis_timeout_s)
     keys = Keys(options.redis_prefix)
     member = Member(asks, keys, options)
-    logs = Logs(member)
+    logs = Logs(member, metrics.owner_lost)
     fenced: Callable[[Terms], None] = lambda terms: fleet.fenced(terms)  # noqa: E731
     mirror = Mirror(Link(connect), keys, (options.mirror_s, settings.replay.replay_s), fenced, metrics)
     apart = Apart(options.redis_away, lambda: member.processes)
     limits = FleetLimits(asks, options.redis_prefix, member.incarnation, apart)
     far = FarReaders(asks, keys, member.incarnation, lambda: fleet.live, lambda session: fleet.overtaken(session.terms))
-    mirror.is_read = lambda: far.are_there
+    far.written = mirror.due
     chats = Chats(asks, keys, settings.replay.replay_s)
-    prefix = id_prefix(worker, member.incarnation)
-    fleet = Fleet(prefix, mirror, limits, member, metrics, asks, logs, settings, worker, chats, far)
+    fleet = Fleet(mirror, limits, member, metrics, asks, logs, settings, worker, chats, far)
     member.forgotten = fleet.tell_again
     async with (
         beside(asks.run()),

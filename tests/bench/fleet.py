@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 from app.tools.load import new_event_loop
 from app.tools.load.protocols import PLAIN
-from tests.bench.processes import BARE, LOOPBACK, Contender, Upstream, free_port, process, upstream
+from app.web.tasks import beside
+from tests.bench.processes import BARE, LOOPBACK, Contender, Upstream, free_port, process, service, upstream
 from tests.support.redis_server import RedisServer, redis_server
 
 # Long enough for a stream to be in Redis, where a reader who cannot reach its owner looks for it.
@@ -27,6 +28,7 @@ _SETTLING_S = 5.0
 _AGAIN_S, _TIMES = 1.0, 20
 # No network of a fleet is here, so that whoever is told so reaches no other process.
 _NOWHERE = "192.0.2.0/24"
+_TICK_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,18 @@ def fleet(folder: Path, rate: float, *, reached: bool) -> Iterator[Fleet]:
 
 
 @contextmanager
+def with_and_without(folder: Path) -> Iterator[tuple[Upstream, Contender, Contender]]:
+    """Claude, a process that mirrors its streams into a Redis, and one that is alone."""
+    with (
+        upstream() as above,
+        redis_server(folder) as redis,
+        _member(above, redis, "mirrored", {}) as mirrored,
+        service(above, BARE, "alone") as alone,
+    ):
+        yield above, mirrored, alone
+
+
+@contextmanager
 def _member(above: Upstream, redis: RedisServer, name: str, own: dict[str, str]) -> Iterator[Contender]:
     port = free_port()
     command = [sys.executable, "-m", "app", "serve", "--port", str(port), "--admin-port", str(free_port())]
@@ -85,6 +99,8 @@ class Crowd:
         lost: readers whose connection ended, or to whom something else was said than their stream.
         cpu_s: of a second: the owner's, and the other one's.
         connections: to Redis, of both processes together.
+        transports: the readers' connections.
+        late_s: how late this bench itself was, by a timer that it sets all the time, in seconds.
     """
 
     gaps_s: list[float] = field(default_factory=list)
@@ -92,17 +108,36 @@ class Crowd:
     lost: list[str] = field(default_factory=list)
     cpu_s: tuple[float, float] = (0.0, 0.0)
     connections: int = 0
+    late_s: list[float] = field(default_factory=list)
+    transports: list[asyncio.Transport] = field(default_factory=list)
     measures: bool = False
+
+    @property
+    def late_p99_s(self) -> float:
+        """How late the bench itself was, but for one time in a hundred."""
+        return _at(self.late_s, 0.99)
 
     def gap_s(self, share: float) -> float:
         """The gap that this share of all does not pass."""
-        return sorted(self.gaps_s)[int(share * (len(self.gaps_s) - 1))]
+        return _at(self.gaps_s, share)
 
     def __str__(self) -> str:
         p50, p99, most = (self.gap_s(share) for share in (0.5, 0.99, 1.0))
         told = f"gaps p50 {p50:.3f} s, p99 {p99:.3f} s, longest {most:.3f} s of {len(self.gaps_s)}"
         cpu = f"cores: owner {self.cpu_s[0]:.2f}, other {self.cpu_s[1]:.2f}"
-        return f"{self.reading} readers, {len(self.lost)} lost; {told}; {cpu}; {self.connections} connections to Redis"
+        late = f"the bench itself late by {self.late_p99_s:.3f} s (p99)"
+        return f"{self.reading} readers, {len(self.lost)} lost; {told}; {cpu}; {self.connections} connections to Redis; {late}"
+
+    async def time_itself(self) -> None:
+        """Until cancelled."""
+        while True:
+            due_at = time.perf_counter() + _TICK_S
+            await asyncio.sleep(_TICK_S)
+            self.late_s.append(time.perf_counter() - due_at)
+
+
+def _at(values: list[float], share: float) -> float:
+    return sorted(values)[int(share * (len(values) - 1))]
 
 
 class _Reader(asyncio.Protocol):
@@ -154,10 +189,13 @@ async def _crowd(of: Fleet, count: int, for_s: float) -> Crowd:
     await asyncio.sleep(_SETTLING_S)
     cpu_s = of.owner.cpu_s(), of.other.cpu_s()
     found.measures = True
-    await asyncio.sleep(for_s)
+    async with beside(found.time_itself()):
+        await asyncio.sleep(for_s)
     found.measures = False
     found.cpu_s = (of.owner.cpu_s() - cpu_s[0]) / for_s, (of.other.cpu_s() - cpu_s[1]) / for_s
     found.connections = of.redis.connections()
+    for transport in found.transports:
+        transport.abort()
     return found
 
 
@@ -181,6 +219,7 @@ async def _come(of: Fleet, found: Crowd) -> None:
         )
         status = await again.answered
         if status == 200:
+            found.transports.append(transport)
             return
         transport.close()
         await asyncio.sleep(_AGAIN_S)

@@ -6,6 +6,8 @@ import asyncio
 import signal
 from typing import Any, cast
 
+import pytest
+
 from app.fleet.generation import Generation, Worker
 from tests.support.clock import jumping, loop
 
@@ -15,6 +17,7 @@ class FakeChild:
 
     def __init__(self) -> None:
         self.tie = self
+        self.status = 3
         self.says: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self.told: list[object] = []
 
@@ -22,7 +25,7 @@ class FakeChild:
         return await self.says.get()
 
     async def wait(self) -> int:
-        return 3
+        return self.status
 
     def tell(self, message: object, _sockets: object = ()) -> None:
         self.told.append(message)
@@ -60,6 +63,22 @@ async def test_one_that_cannot_start_ends_the_other_which_could() -> None:
     await asyncio.gather(*keeping)
     assert good.told == [signal.SIGTERM, {"begin": True}]
     assert both.running == {}
+
+
+@pytest.mark.parametrize(("status", "told"), [(-9, ["worker 1 was ended by SIGKILL before it served"]), (1, [])])
+def test_one_that_is_killed_while_it_starts_is_spoken_of_since_it_cannot_say_why_itself(
+    status: int, told: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene() -> None:
+        good, bad = FakeChild(), FakeChild()
+        bad.status = status
+        both = generation([good, bad])
+        keeping = [asyncio.create_task(both.keep(place)) for place in range(2)]
+        bad.says.put_nowait(None)
+        await asyncio.gather(*keeping)
+
+    jumping(scene)()
+    assert caplog.messages == told
 
 
 @jumping

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.fleet.contact import Contact, RedisAway
-from app.fleet.member import BEAT_S, LEASE_S, Lease, Member
+from app.fleet.member import BEAT_S, LEARNS_S, LEASE_S, Lease, Member
 from app.fleet.names import Keys
 from app.settings import SettingsError
 from app.settings.fleet import FleetOptions
@@ -30,7 +30,7 @@ class Memory:
         self.asked += 1
         now = loop().time()
         if self.away:
-            self.contact.failed("away")
+            self.contact.failed(RedisAway("away"))
             raise RedisAway
         self.contact.succeeded(now, 0.001)
         verb, key = command[0], str(command[1])
@@ -125,6 +125,23 @@ async def test_the_secret_is_made_once_and_the_same_for_all_and_outlives_a_redis
     await two.beat()
     await one.beat()
     assert one.secret == two.secret == secret
+
+
+@jumping
+async def test_that_redis_has_lost_what_it_knew_is_seen_at_once_and_only_by_who_knew_it_before() -> None:
+    memory = Memory()
+    here, newer = member(memory), member(memory)
+    await here.beat()
+    assert not await here.has_lost()
+    memory.held.clear()
+    assert await here.has_lost()
+    await newer.beat()
+    assert (await here.has_lost(), await newer.has_lost()) == (True, False)
+    await here.beat()
+    await asyncio.sleep(LEARNS_S - 1)
+    assert await here.has_lost()
+    await asyncio.sleep(1)
+    assert not await here.has_lost()
 
 
 def test_a_secret_of_a_file_never_goes_into_redis(tmp_path: Path) -> None:

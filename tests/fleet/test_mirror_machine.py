@@ -114,8 +114,9 @@ class Machine(RuleBasedStateMachine):
     def runs(self) -> bool:
         return not (self.replay.ended or self.expired)
 
-    def flush(self) -> bool:
-        return asyncio.run(self.mirror.flush())
+    def flush(self, *, whole: bool = True) -> bool:
+        self.mirror.due(ID)
+        return asyncio.run(self.mirror.flush(whole=whole))
 
     @precondition(lambda self: self.runs)
     @rule(count=st.integers(1, 12))
@@ -137,10 +138,14 @@ class Machine(RuleBasedStateMachine):
         self.expired = True
         self.mirror.ended(TERMS)
 
-    @rule(steps=st.integers(1, 6), fault=st.sampled_from(["", "", "not heard", "answer lost", "late"]))
-    def round(self, steps: int, fault: str) -> None:
+    @rule(
+        steps=st.integers(1, 6),
+        whole=st.booleans(),
+        fault=st.sampled_from(["", "", "not heard", "answer lost", "late"]),
+    )
+    def round(self, steps: int, whole: bool, fault: str) -> None:
         """So many steps that go well, if there is as much to do, then perhaps one that does not."""
-        while steps and self.flush():
+        while steps and self.flush(whole=whole):
             steps -= 1
         self.link.fault = fault
         try:

@@ -1,14 +1,19 @@
-"""What settings of Redis can never work, and by which name that is told."""
+"""What settings of Redis cannot work, and by which name that is told."""
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
-from app.fleet.redis_link import connector
+from app.fleet.contact import RedisAway, RedisUnfit
+from app.fleet.redis_link import Link, connector
 from app.settings import SettingsError
 from app.settings.fleet import RedisOptions
+from tests.support.nginx import free_port
+from tests.support.redis_server import redis_server
+from tests.support.tls import certificate
 
 
 @pytest.mark.parametrize("setting", ["redis_password_file", "redis_ca_file"])
@@ -27,3 +32,50 @@ def test_a_file_that_is_no_text_is_told_so(tmp_path: Path) -> None:
     options = RedisOptions(redis_url="redis://127.0.0.1:1/0", redis_password_file=str(path))
     with pytest.raises(SettingsError, match="it is no text"):
         connector(options)
+
+
+def test_a_password_file_without_a_password_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "password"
+    path.write_text("\n")
+    with pytest.raises(SettingsError, match="it is empty"):
+        connector(RedisOptions(redis_url="redis://127.0.0.1:1/0", redis_password_file=str(path)))
+
+
+UNFIT = {
+    "redis_ca_file does not vouch for its certificate: self-signed certificate": ("rediss://127.0.0.1:{tls}", "other"),
+    "its certificate is for another host than that of redis_url": ("rediss://localhost:{tls}", "own"),
+    "it takes neither user nor password of redis_url and redis_password_file": (
+        "redis://:hunter2@127.0.0.1:{port}",
+        "",
+    ),
+    "it does not speak TLS, and redis_url begins with rediss://": ("rediss://127.0.0.1:{port}", "own"),
+    "it speaks TLS, and redis_url does not begin with rediss://": ("redis://127.0.0.1:{tls}", ""),
+    "it does not take redis_url: db index is out of range": ("redis://:sesame@127.0.0.1:{port}/99", ""),
+}
+
+
+@pytest.mark.real
+async def test_a_redis_that_lets_nobody_in_is_told_by_the_setting(tmp_path: Path) -> None:
+    own, other = certificate(), certificate("IP:127.0.0.2")
+    files = [("--tls-cert-file", str(own)), ("--tls-key-file", str(own)), ("--tls-ca-cert-file", str(own))]
+    tls = free_port()
+    options = ["--tls-port", str(tls), "--tls-auth-clients", "no", *chain.from_iterable(files)]
+    with redis_server(tmp_path, *options) as redis:
+        redis.client.config_set("requirepass", "sesame")
+
+        async def told(url: str, trusted: str) -> str:
+            given = url.format(tls=tls, port=redis.port)
+            ca_file = {"own": str(own), "other": str(other), "": ""}[trusted]
+            link = Link(connector(RedisOptions(redis_url=given, redis_ca_file=ca_file)))
+            try:
+                with pytest.raises(RedisAway) as failed:
+                    await link.exchange([("PING",)], 5.0)
+            finally:
+                await link.close()
+            assert isinstance(failed.value, RedisUnfit) is (str(failed.value) in UNFIT)
+            return str(failed.value)
+
+        for word, (url, trusted) in UNFIT.items():
+            assert await told(url, trusted) == word
+        assert await told("redis://127.0.0.1:{port}", "") in UNFIT, "without a password"
+        assert await told("redis://127.0.0.1:1", "") == "connection refused", "and no address"

@@ -6,7 +6,8 @@ import asyncio
 import signal
 from typing import Any, cast
 
-from app.fleet.generation import _LAST_PAUSE_S, _LONG_LIFE_S, Generation, Worker
+from app.fleet.children import _LAST_PAUSE_S, _LONG_LIFE_S
+from app.fleet.generation import Generation, Worker
 from tests.support.clock import jumping, loop
 
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import RawTestServer
+from yarl import URL
 
+from app.errors import Overloaded
 from app.fleet.contact import RedisAway
 from app.fleet.names import Keys
 from app.fleet.proof import PROOF, proof
+from app.settings.sections import ReaderBounds
 from app.streams.lifecycle import ReaderState
 from app.tools.simulator.server import Simulator
+from app.web.elsewhere.carrying import ANSWERED, Carrier, Place
 from app.web.fleet import Fleet
+from app.web.http.errors import error_response
 from app.web.runner import Running
 from tests.conftest import Serve
 from tests.support.readers import Reader, eventually
@@ -120,6 +129,21 @@ async def forget_leases(owner: Running, other: Running) -> None:
     part(other).member._last_known.clear()
 
 
+async def test_a_process_that_serves_is_found_at_once_also_by_a_redis_that_is_as_new_as_it_is(
+    serve: Serve, redis: RedisServer, client: aiohttp.ClientSession
+) -> None:
+    a, b = [await serve(redis_url=redis.url, redis_timeout_s=5.0, mirror_s=10.0, api_keys=KEYS) for _ in range(2)]
+    for member in (part(a).member, part(b).member):
+        for key in (member.keys.lease(member.incarnation), member.keys.place(member.incarnation)):
+            assert json.loads(redis.client.get(key) or "{}").get("port"), "it is told before anybody is served"
+    reader = await ask(client, a)
+    async with client.get(b.url + path(reader), headers=ONE) as resumed:
+        assert resumed.status == 200, await resumed.text()
+    async with client.post(f"{b.url}{path(reader)}/stop", headers=ONE) as stopped:
+        assert await stopped.json() == {"stopped": True}
+    await reader.read()
+
+
 async def mirrored(redis: RedisServer, service: Running) -> None:
     """Waits until everything of the process's streams is in Redis."""
     await eventually(lambda: not part(service).shadow._open)
@@ -148,8 +172,10 @@ async def test_a_stream_is_stopped_steered_and_looked_at_from_anywhere(
     reader = await ask(client, a, credits=True)
     await reader.content.readuntil(b"id: 2\n")
     session = a.streams.live[reader.headers["X-Stream-Id"]]
-    async with client.get(f"{b.url}{path(reader)}/gauges", headers=ONE) as gauges:
-        assert (await gauges.json())["basis"] == "estimated"
+    for slashes in ("", "/"):
+        url = URL(f"{b.url}{slashes}{path(reader)}/gauges", encoded=True)
+        async with client.get(url, headers=ONE) as gauges:
+            assert (await gauges.json())["basis"] == "estimated"
     connection = session.delivery.connection
     assert connection is not None
     assert connection.credits is not None
@@ -163,6 +189,28 @@ async def test_a_stream_is_stopped_steered_and_looked_at_from_anywhere(
     await eventually(lambda: not a.streams.live)
 
 
+async def test_a_request_whose_reader_has_left_is_passed_on_to_nobody(
+    processes: Processes, client: aiohttp.ClientSession
+) -> None:
+    """As those that wait at a process while it sleeps: to their stream's owner they would come as if their reader were there."""
+    a, b = await processes()
+    reader = await ask(client, a, "{{tokens=100 rate=100}}")
+    raw = await reader.content.readuntil(b"id: 3\n")
+    url = URL(b.url)
+    asked = f"GET {path(reader)} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer key-of-one\r\n\r\n"
+    async with before(a) as wire:
+        await forget_leases(a, b)
+        for _ in range(20):
+            await part(b).member.lease_of(part(a).member.incarnation)  # so that nothing else holds the request up
+            with socket.create_connection((url.host, url.port)) as left:  # in one go, before the loop runs again
+                left.sendall(asked.encode())
+            await asyncio.sleep(0.02)
+        assert wire.carried == 0
+    raw += await reader.read()
+    assert b'"taken_over"' not in raw
+    assert b'"done":true' in raw
+
+
 async def test_a_slow_reader_through_another_process_holds_claude_still(
     processes: Processes, client: aiohttp.ClientSession
 ) -> None:
@@ -172,9 +220,13 @@ async def test_a_slow_reader_through_another_process_holds_claude_still(
     through = await Reader.connect(b.url, 4096)
     await through.send(through.request(b"", method="GET", path=path(reader), headers=ONE))
     assert await through.head() == 200  # it takes over, and then takes nothing
-    assert last_event(await reader.read())["type"] == "taken_over"
     session = a.streams.live[reader.headers["X-Stream-Id"]]
+    chars = session.page.account.tally.chars
+    before = chars["text"]  # what the first reader had, more on a busy machine
+    assert last_event(await reader.read())["type"] == "taken_over"
     await eventually(lambda: session.channel.paused)
+    # What waits below a reader at the owner, and as much again on each side of the hop.
+    assert chars["text"] - before <= 32_768
     assert session.lifecycle.reader is ReaderState.ATTACHED
     scrape = await scrape_of(b.admin_url)
     assert scrape.value("fleet_relayed_readers") == 1
@@ -218,8 +270,8 @@ async def test_what_has_ended_is_read_from_redis_when_its_process_is_gone(
     for where, raw in whole:
         async with client.get(b.url + where, headers=ONE) as again:
             assert await again.read() == raw
-        async with client.get(b.url + where, headers=ONE | {"Last-Event-ID": "3"}) as rest:
-            assert raw.endswith(await rest.read())
+        async with client.get(b.url + where, headers=ONE | {"Last-Event-ID": "1"}) as rest:
+            assert await rest.read() == raw[raw.index(b"id: 2\n") :]
         async with client.head(b.url + where, headers=ONE) as head:
             assert head.status == 200
         async with client.post(f"{b.url}{where}/stop", headers=ONE) as stopped:
@@ -240,6 +292,37 @@ async def test_a_stream_that_nobody_came_back_for_has_expired_everywhere(
     await forget_leases(a, b)
     async with client.get(b.url + path(reader), headers=ONE) as gone:
         assert (gone.status, (await gone.json())["type"]) == (410, "expired")
+
+
+@pytest.mark.parametrize("policy", ["grace", "drain"])
+@pytest.mark.parametrize("way", ["drained", "stopped"])
+async def test_what_ended_while_its_reader_was_away_is_read_everywhere_with_the_reason(
+    policy: str, way: str, processes: Processes, redis: RedisServer, client: aiohttp.ClientSession
+) -> None:
+    a, b = await processes()
+    reader = await ask(client, a, policy=policy)
+    had = await reader.content.readuntil(b"id: 3\n")
+    reader.close()
+    session = a.streams.live[path(reader).rpartition("/")[2]]
+    await eventually(lambda: session.lifecycle.reader in (ReaderState.HELD, ReaderState.DRAINING))
+    if way == "drained":
+        await a.streams.drain(0.0)
+    else:
+        async with client.post(f"{b.url}{path(reader)}/stop", headers=ONE) as stopped:
+            assert await stopped.json() == {"stopped": True}
+    await eventually(lambda: not a.streams.live)
+    await mirrored(redis, a)
+    raws = []
+    for service in (a, b, b):
+        async with client.get(service.url + path(reader), headers=ONE) as again:
+            assert again.status == 200
+            raws.append(await again.read())
+        part(a).member.address = None  # from now on it is read from Redis
+        await forget_leases(a, b)
+    assert raws[0] == raws[1] == raws[2]
+    assert raws[0].startswith(had)
+    assert ids(raws[0]) == list(range(1, 1 + len(ids(raws[0]))))
+    assert last_event(raws[0])["type"] == ("shutdown" if way == "drained" else "stopped")
 
 
 async def test_a_chats_next_question_ends_its_answer_wherever_that_runs(
@@ -283,6 +366,7 @@ async def test_the_peers_port_answers_only_who_proves_to_mean_it(
 
     async def status(target: str, said: str, method: str = "GET") -> int:
         async with client.request(method, at + target, headers=ONE | {PROOF: said}) as answer:
+            assert (ANSWERED in answer.headers) is (answer.status == 404)  # of a stream's head its content says enough
             return answer.status
 
     good = proof(member.secret, member.incarnation, "GET", path(reader))
@@ -295,6 +379,13 @@ async def test_the_peers_port_answers_only_who_proves_to_mean_it(
     assert await status("/api/stream", ours, "POST") == 404  # nothing is started there
     async with client.get(a.url + path(reader), headers=TWO | {PROOF: good}) as public:
         assert public.status == 404  # and on the public port it means nothing
+    carrier, secret = Carrier(ReaderBounds()), member.secret
+    for name, there in ((member.incarnation, True), ("abcdefgh", False)):  # who died may have had that port before
+        proven = lambda method, target, name=name: {PROOF: proof(secret, name, method, target)}  # noqa: E731
+        place = Place(host=member.address[0], port=member.address[1], headers=proven)
+        assert await carrier.answers(place) is there
+    for session in carrier._sessions.values():
+        await session.close()
 
 
 async def test_without_redis_streams_start_or_not_as_it_is_set_and_readers_are_told(
@@ -468,6 +559,28 @@ async def test_who_cannot_reach_a_living_owner_reads_redis_while_it_is_waited_fo
             assert await stopped.json() == {"stopped": False}
 
 
+async def test_who_is_turned_away_by_a_crowd_at_the_owners_port_reads_redis_and_stops_the_stream_there(
+    processes: Processes, client: aiohttp.ClientSession
+) -> None:
+    a, b = await processes()
+    refusal = error_response(Overloaded("all 60 connections of this service are in use"), "/").body
+
+    async def turn_away(_request: web.BaseRequest) -> web.Response:
+        return web.Response(status=503, body=refusal, content_type="application/json")
+
+    async with RawTestServer(turn_away) as crowded:
+        part(a).member.address = ("127.0.0.1", crowded.port or 0)
+        await forget_leases(a, b)
+        reader = await ask(client, a)
+        await reader.content.readuntil(b"id: 3\n")
+        async with client.get(b.url + path(reader), headers=ONE) as elsewhere:
+            assert elsewhere.status == 200
+            assert ids(await elsewhere.content.readuntil(b"id: 5\n")) == [1, 2, 3, 4, 5]
+            async with client.post(f"{b.url}{path(reader)}/stop", headers=ONE) as stopped:
+                assert (stopped.status, await stopped.json()) == (200, {"stopped": True})
+        reader.close()
+
+
 async def test_who_reads_redis_is_given_signs_of_life_while_nothing_comes(
     processes: Processes, client: aiohttp.ClientSession
 ) -> None:
@@ -515,6 +628,8 @@ async def test_a_chat_is_found_again_by_its_name_after_redis_has_forgotten_every
     log = part(a).member.keys.stream(answer.headers["X-Stream-Id"]).log
     await mirrored(redis, a)
     redis.client.flushall()
+    async with client.get(f"{b.url}/api/chat/c/stream", headers=ONE) as early:  # unless it has been told meanwhile
+        assert (early.status, await early.read()) == (200, raw) or early.status == 503
     await part(a).member.beat()
     async with client.get(f"{b.url}/api/chat/c/stream", headers=ONE) as again:
         assert (again.status, await again.read()) == (200, raw)

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from app.streams.lifecycle import ReaderState
 from app.web.runner import Running
 from tests.conftest import Serve
 from tests.service.test_fleet import lose_redis, part
@@ -69,6 +70,21 @@ async def test_as_many_streams_at_once_as_there_are_places_in_all(
         assert (await asked(client, service, "{{tokens=3}}"))[0] == 200  # the places are free again
 
 
+async def test_who_leaves_with_nothing_but_the_head_has_a_place_until_his_grace_is_over(
+    serve: Serve, redis: RedisServer, tmp_path: Path, client: aiohttp.ClientSession
+) -> None:
+    """He may have had the stream's id and come back; nobody can tell him from one whose proxy alone had it."""
+    service, _ = await fleet(serve, redis, tmp_path, "streams = 10")
+    body = {"prompt": "{{tokens=400 rate=200}}", "resumable": True, "grace_s": 1}
+    answer = await client.post(f"{service.url}/api/stream", json=body, headers=ACME)
+    answer.close()
+    key, owner = part(service).limits._place("acme"), part(service).member.incarnation
+    await eventually(lambda: [one.lifecycle.reader for one in service.streams.live.values()] == [ReaderState.HELD])
+    assert str(redis.client.hget(key, owner)).startswith("b'1:")
+    await eventually(lambda: not redis.client.exists(key))
+    assert not service.streams.live
+
+
 async def test_two_processes_spend_one_budget_and_no_more(
     serve: Serve, redis: RedisServer, tmp_path: Path, client: aiohttp.ClientSession
 ) -> None:
@@ -116,3 +132,46 @@ async def test_without_redis_each_process_lets_in_what_the_policy_says(
         assert [answer.status for answer in more].count(200) == 4 - places
         for answer in (*answers, *more):
             answer.close()
+
+
+@pytest.mark.parametrize(("policy", "status", "places"), [("local", 200, 2), ("closed", 503, 0), ("open", 200, 4)])
+async def test_a_full_redis_lets_in_what_the_policy_says_and_what_is_paid_goes_on(
+    policy: str,
+    status: int,
+    places: int,
+    serve: Serve,
+    redis: RedisServer,
+    tmp_path: Path,
+    client: aiohttp.ClientSession,
+) -> None:
+    bounds = "budget_usd_per_day = 100\n[callers.free]\nstreams = 4"
+    options = {"redis_away": policy, "api_keys": "acme:key-of-acme,free:key-of-free"}
+    service, other = await fleet(serve, redis, tmp_path, bounds, **options)
+    await eventually(lambda: part(service).member.processes == 2)
+    contact = part(service).member.contact
+    body = {"prompt": "{{tokens=3000 rate=2000}}"}
+    paid = await client.post(f"{service.url}/api/stream", json=body, headers=ACME)
+    await paid.content.readuntil(b"id: 5\n")
+    redis.client.config_set("maxmemory", 1)
+    free = {"Authorization": "Bearer key-of-free"}
+    body = {"prompt": "{{tokens=5000 rate=20}}"}
+    answers = [await client.post(f"{service.url}/api/stream", json=body, headers=free) for _ in range(6)]
+    assert [answer.status for answer in answers].count(200) == places
+    told = {(await answer.json())["type"] for answer in answers if answer.status != 200}
+    assert told == {"fleet_away" if policy == "closed" else "rate_limit_error"}
+    assert (await asked(client, service, "{{tokens=3}}"))[0] == status
+    if policy != "closed":  # else it has what was drawn for it
+        assert b'"done":true' in (await paid.read()).replace(b" ", b"")
+    await eventually(lambda: contact.refuses == "OOM")
+    async with client.get(f"{service.admin_url}/readyz") as ready:
+        said = (ready.status, await ready.text())
+    assert said[0] == (503 if policy == "closed" else 200)
+    assert "Redis refuses limits and budgets (OOM)" in said[1]
+    assert (await scrape_of(service.admin_url)).value("fleet_redis_away") == 1
+    redis.client.config_set("maxmemory", 0)
+    await eventually(lambda: not contact.refuses)
+    assert (await scrape_of(service.admin_url)).value("fleet_redis_away") == 0
+    more = [await client.post(f"{other.url}/api/stream", json=body, headers=free) for _ in range(5)]
+    assert [answer.status for answer in more].count(200) == 4 - places
+    for answer in (paid, *answers, *more):
+        answer.close()

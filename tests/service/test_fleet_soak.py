@@ -1,9 +1,10 @@
-"""A fleet of real processes behind nginx, cut ten thousand times, while processes and Redis die, sleep and forget.
+"""A fleet of real processes behind nginx, cut ten thousand times, while processes and Redis die, sleep, forget and lose each other.
 
 What the model holds every answer to: its frames come once and in order, whatever a reader missed; it ends once, and says how;
-`done` with every byte, unless its own process was killed or taken for dead. Nobody waits longer than five seconds for a word
-where nothing was broken; who does elsewhere is counted, and by which process he was kept waiting: one that sleeps cannot speak,
-and nginx has sent him there. No key stays for ever; no place is lost.
+`done` with every byte, unless its own process was killed or taken for dead. None is said to be unknown but where its process was
+killed and Redis has forgotten it besides. Nobody waits longer than five seconds for a word where nothing was broken, nor for a
+process that runs while another one sleeps, whosever the answer is; who does elsewhere is counted, and by which process he was
+kept waiting: one that sleeps cannot speak, and nginx has sent him there. No key stays for ever; no place is lost.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +26,7 @@ from typing import Any, TypeVar
 import aiohttp
 import pytest
 
+from app.fleet.member import BEAT_S
 from app.fleet.names import owner_of
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.server import Simulator
@@ -33,6 +36,8 @@ from tests.support.nginx import free_port, nginx
 from tests.support.process import Service, Start
 from tests.support.readers import eventually
 from tests.support.redis_server import RedisServer, redis_server
+from tests.support.scrape import scrape_of
+from tests.support.wire import Wire
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
 
@@ -48,6 +53,8 @@ WHOLE_S = 90.0
 # nginx may send a reader to a process that sleeps, again and again, as to the one with the fewest connections: nobody reads his
 # answer until that wakes.
 GRACE_S = 60
+# What a process has of places Redis knows within this; it is told of every change at once, also again by who forgot it.
+TOLD_S = 20.0
 
 
 @dataclass
@@ -55,38 +62,59 @@ class Fleet:
     """The processes, and what has happened to them.
 
     Attributes:
+        wires: each process's to Redis, by its port.
+        folder, replicas: where those live that take over, and what ends them.
         of: every process that ever was, by its incarnation.
-        harmed: incarnations that were killed or stopped.
-        emptied: Redis has forgotten something.
+        killed, stopped: incarnations that were; those that were cut off from Redis are among the latter.
+        emptied_at: when Redis last forgot everything, in monotonic time.
         calm: nothing is being broken; `calm_at` is since when, in monotonic time.
         asleep: the port of the process that is stopped, or was last; `woke_at` is until when, in monotonic time.
         hangs: by what happened then, how often nobody said a word.
+        longest_s: for how long, at most, a process that ran let a reader wait for a word while another one slept, in seconds.
     """
 
     start: Start
     environ: dict[str, str]
     redis: RedisServer
-    ports: list[int]
+    wires: dict[int, Wire]
+    folder: Path
+    replicas: ExitStack
     services: dict[int, Service] = field(default_factory=dict)
     of: dict[str, Service] = field(default_factory=dict)
-    harmed: set[str] = field(default_factory=set)
-    emptied: bool = False
+    killed: set[str] = field(default_factory=set)
+    stopped: set[str] = field(default_factory=set)
+    emptied_at: float = -math.inf
     calm: asyncio.Event = field(default_factory=asyncio.Event)
     calm_at: float = 0.0
     asleep: int = 0
     woke_at: float = -math.inf
     troubles: list[str] = field(default_factory=list)
     hangs: Counter[str] = field(default_factory=Counter)
+    longest_s: float = 0.0
     ends: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def ports(self) -> list[int]:
+        return list(self.wires)
+
     async def begin(self, port: int) -> None:
-        service = await self.start("--port", str(port), "--admin-port", "0", environ=self.environ)
+        environ = self.environ | {"SLUICEWAY_REDIS_URL": f"redis://127.0.0.1:{self.wires[port].address[1]}/0"}
+        service = await self.start("--port", str(port), "--admin-port", "0", environ=environ)
         self.services[port] = service
         self.of[await self.incarnation(port)] = service
 
-    def was_harmed(self, owner: str | None) -> bool:
-        """Whether a process was killed or stopped; or was so by a busy machine, as it says itself."""
-        return owner in self.harmed or (owner is not None and "did not run for" in self.of[owner].logged)
+    def may_end_as(self, kind: str, owner: str, began_at: float) -> bool:
+        """Whether an answer of that process, begun then, may end so, by what has happened to the process and to Redis."""
+        slept = owner in self.stopped or "did not run for" in self.of[owner].logged  # a busy machine's doing
+        forgotten = self.emptied_at > began_at - 2 * BEAT_S  # so soon at least Redis knows the processes again
+        match kind:
+            case "worker_lost":
+                return slept or owner in self.killed
+            case "expired":  # it was lost while its process slept, which nobody knows any more
+                return slept and forgotten
+            case "not_found_error":
+                return owner in self.killed and forgotten
+        return False
 
     def told_of(self, stream_id: str) -> list[str]:
         """What the processes have logged of a stream."""
@@ -94,12 +122,15 @@ class Fleet:
         return [line for line in logged if stream_id in line]
 
     async def incarnation(self, port: int) -> str:
-        """Of the process at a port, as the id of a stream of its own tells."""
-        async with aiohttp.ClientSession() as client:
-            url = f"http://127.0.0.1:{port}/api/stream"
-            async with client.post(url, json={"prompt": "{{tokens=1}}"}, headers=KEY) as answer:
-                await answer.read()
-                owner = owner_of(answer.headers["X-Stream-Id"])
+        """Of the process at a port, as the id of a stream of its own tells; it starts none while Redis does not answer."""
+        async with asyncio.timeout(WHOLE_S), aiohttp.ClientSession() as client:
+            url, status = f"http://127.0.0.1:{port}/api/stream", 503
+            while status == 503:
+                async with client.post(url, json={"prompt": "{{tokens=1}}"}, headers=KEY) as answer:
+                    await answer.read()
+                    status = answer.status
+            assert status == 200, await answer.text()
+            owner = owner_of(answer.headers["X-Stream-Id"])
         assert owner is not None
         return owner
 
@@ -113,6 +144,13 @@ class Fleet:
         stopped = time.monotonic() - self.woke_at < WORD_S
         return stopped and (not address or address.endswith(f":{self.asleep}"))
 
+    def lets_wait(self, address: str, since: float) -> bool:
+        """Hears that a reader has waited since then; whether for one that runs, while another one sleeps."""
+        while_one_sleeps = self.woke_at == math.inf and bool(address) and not self.sleeps(address)
+        if while_one_sleeps:
+            self.longest_s = max(self.longest_s, time.monotonic() - since)
+        return while_one_sleeps
+
     async def trouble(self, chance: random.Random) -> None:
         """One of what can happen."""
         self.calm.clear()
@@ -121,9 +159,12 @@ class Fleet:
                 self._flush,
                 self._pause,
                 self._restart_redis,
+                self._fill,
                 self._kill,
                 self._stop_for_ten_seconds,
                 self._cut_off,
+                self._part,
+                self._promote,
             )
             kind = chance.choice(kinds)
             self.troubles.append(kind.__name__)
@@ -133,8 +174,8 @@ class Fleet:
             self.calm.set()
 
     async def _flush(self, _chance: random.Random) -> None:
-        self.emptied = True
         self.redis.client.flushall()
+        self.emptied_at = time.monotonic()
 
     async def _pause(self, chance: random.Random) -> None:
         paused_s = chance.choice((0.2, 0.7, 2.0))
@@ -142,21 +183,27 @@ class Fleet:
         await asyncio.sleep(paused_s)
 
     async def _restart_redis(self, chance: random.Random) -> None:
-        self.emptied = True
         self.redis.kill()
         await asyncio.sleep(chance.choice((0.0, 1.0, 4.0)))
         await asyncio.to_thread(self.redis.start)
+        self.emptied_at = time.monotonic()
+
+    async def _fill(self, chance: random.Random) -> None:
+        """Redis takes nothing more, for longer than a lease perhaps."""
+        self.redis.client.config_set("maxmemory", 1)
+        await asyncio.sleep(chance.choice((0.5, 2.0, 5.0)))
+        self.redis.client.config_set("maxmemory", 0)
 
     async def _kill(self, chance: random.Random) -> None:
         port = chance.choice(self.ports)
-        self.harmed.add(await self.incarnation(port))
+        self.killed.add(await self.incarnation(port))
         self.services[port].kill()
         await self.services[port].ended()
         await self.begin(port)
 
     async def _stop_for_ten_seconds(self, chance: random.Random) -> None:
         port = chance.choice(self.ports)
-        self.harmed.add(await self.incarnation(port))
+        self.stopped.add(await self.incarnation(port))
         (worker,) = self.services[port].workers
         self.asleep, self.woke_at = port, math.inf
         os.kill(worker, signal.SIGSTOP)
@@ -168,6 +215,32 @@ class Fleet:
         """Every connection to Redis breaks at once."""
         self.redis.client.client_kill_filter(_type="normal", skipme=True)
         await asyncio.sleep(0)
+
+    async def _part(self, chance: random.Random) -> None:
+        """The network carries nothing between Redis and one process, or all of them; what was on its way comes later."""
+        ports = chance.choice((self.ports, [chance.choice(self.ports)]))
+        if len(ports) == 1:
+            self.stopped.add(await self.incarnation(ports[0]))
+        for port in ports:
+            self.wires[port].stall()
+        await asyncio.sleep(chance.choice((0.5, 2.0, 6.0)))
+        for port in ports:
+            self.wires[port].mend()
+
+    async def _promote(self, chance: random.Random) -> None:
+        """The primary dies, and its replica takes its place, at once or after a while in which it takes nothing."""
+        folder = self.folder / f"replica-{len(self.troubles)}"
+        folder.mkdir()
+        primary, replica = self.redis, await asyncio.to_thread(self.replicas.enter_context, redis_server(folder))
+        primary.client.config_set("repl-diskless-sync-delay", 0)
+        replica.client.replicaof("127.0.0.1", str(primary.port))
+        await eventually(lambda: replica.client.info("replication")["master_link_status"] == "up")
+        primary.kill()
+        for wire in self.wires.values():
+            wire.to = ("127.0.0.1", replica.port)
+        await asyncio.sleep(chance.choice((0.0, 2.0)))
+        replica.client.replicaof("NO", "ONE")
+        self.redis = replica
 
 
 T = TypeVar("T")
@@ -200,7 +273,7 @@ class Answer:
         self.text = b""
         self.last_id = 0
         self.cuts = 0
-        self._heard_at = time.monotonic()
+        self._began_at = self._heard_at = time.monotonic()
 
     async def read(self) -> None:
         """Reads it to its end, in pieces."""
@@ -216,10 +289,14 @@ class Answer:
         return await client.get(f"{self._url}/api/stream/{self.stream_id}", headers=had)
 
     async def _read_some(self, client: aiohttp.ClientSession) -> bool:
-        raw = b""
+        raw, by = b"", ""
         response: aiohttp.ClientResponse | None = None
+        since = time.monotonic()
         try:
             response = await word(self._asked(client))
+            by = response.headers["X-Process"]
+            self._fleet.lets_wait(by, since)
+            since = time.monotonic()
             if response.status in (502, 503, 504):
                 await asyncio.sleep(0.1)
                 return False
@@ -230,13 +307,14 @@ class Answer:
             most = self._chance.randrange(1, 400)
             while len(raw) < most and (piece := await word(response.content.readany())):
                 raw += piece
-                self._heard_at = time.monotonic()
+                self._fleet.lets_wait(by, since)
+                self._heard_at = since = time.monotonic()
         except TimeoutError:
-            by = response.headers["X-Process"] if response is not None else ""
             who = "one that slept" if self._fleet.sleeps(by) else "one that ran"
             self._fleet.hangs[f"{'in the middle' if by else 'at once'}, by {who}, {self._fleet.troubles[-1:]}"] += 1
             told = f"nobody said a word of {self.stream_id} for {WORD_S} s, nor {by}, after {self._fleet.troubles}"
             assert not self._fleet.well, told
+            assert not self._fleet.lets_wait(by, since), told
         except aiohttp.ClientError:
             pass  # it broke off: the reader comes back
         finally:
@@ -261,11 +339,11 @@ class Answer:
     def _failed(self, said: str) -> bool:
         """An end that is none of a whole answer: only what was broken may have it."""
         kind = json.loads(said)["type"]
-        harmed = self._fleet.was_harmed(owner_of(self.stream_id))
+        owner = owner_of(self.stream_id)
+        assert owner is not None
         silent_s = time.monotonic() - self._heard_at
         told = f"{self.stream_id} ended as {said} after {silent_s:.1f} s without a byte and {self._fleet.troubles}"
-        assert harmed, f"{told}, and nothing had happened to its process: {self._fleet.told_of(self.stream_id)}"
-        assert kind == "worker_lost" or self._fleet.emptied, said
+        assert self._fleet.may_end_as(kind, owner, self._began_at), f"{told}: {self._fleet.told_of(self.stream_id)}"
         return self._ended(kind)
 
     def _ended(self, how: str) -> bool:
@@ -273,8 +351,21 @@ class Answer:
         return True
 
 
-def places_left(redis: RedisServer, living: set[bytes]) -> list[str]:
-    """Places that stand in Redis for processes that live."""
+async def told_exactly(fleet: Fleet, owners: dict[int, str]) -> bool:
+    """Whether of each process just those places stand in Redis that its streams have, under the caller's name and in all."""
+    for port, owner in owners.items():
+        streams = int((await scrape_of(fleet.services[port].admin_url)).value("streams_active"))
+        client: Any = fleet.redis.client  # its stub knows replies of text alone
+        of = [client.hgetall(name) for name in fleet.redis.names() if ":{l}:p" in name]
+        told = [int(each[owner.encode()].partition(b":")[0]) for each in of if owner.encode() in each]
+        if told != ([streams] * 2 if streams else []):
+            return False
+    return True
+
+
+def places_left(redis: RedisServer, owners: set[str]) -> list[str]:
+    """Places that stand in Redis for these processes."""
+    living = {owner.encode() for owner in owners}
     return [name for name in redis.names() if ":{l}:p" in name and living & set(redis.client.hgetall(name))]
 
 
@@ -285,15 +376,16 @@ async def test_ten_thousand_cuts_while_everything_breaks(
     chance = random.Random(count)
     (tmp_path / "callers.toml").write_text("[callers.acme]\nstreams = 1000\n")
     (tmp_path / "callers.toml").chmod(0o600)
-    with redis_server(tmp_path) as redis:
+    async with AsyncExitStack() as stack:
+        redis = stack.enter_context(redis_server(tmp_path))
         environ = {
             "ANTHROPIC_BASE_URL": simulator.url,
-            "SLUICEWAY_REDIS_URL": redis.url,
             "SLUICEWAY_REDIS_TIMEOUT_S": "1",  # a busy machine is no dead Redis
             "SLUICEWAY_CALLERS_FILE": str(tmp_path / "callers.toml"),
             "SLUICEWAY_API_KEYS": "acme:key-of-acme",
         }
-        fleet = Fleet(start, environ, redis, [free_port() for _ in range(count)])
+        wires = {free_port(): await stack.enter_async_context(Wire(("127.0.0.1", redis.port))) for _ in range(count)}
+        fleet = Fleet(start, environ, redis, wires, tmp_path, stack.enter_context(ExitStack()))
         for port in fleet.ports:
             await fleet.begin(port)
         entrance = free_port()
@@ -307,11 +399,19 @@ async def test_ten_thousand_cuts_while_everything_breaks(
         async with nginx(tmp_path, conf, entrance) as url:
             cuts = await cut(fleet, url, chance)
         assert fleet.ends["done"] > 0
+        assert fleet.redis.without_expiry() == []
+        owners = {port: await fleet.incarnation(port) for port in fleet.ports}
+        async with asyncio.timeout(TOLD_S):
+            while not await told_exactly(fleet, owners):  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(0.1)
+        # Who gave up just when the process woke for which he had waited left an answer whose head nginx alone had: it waits for
+        # him as long as he asked, and holds Claude still.
+        await eventually(lambda: not places_left(fleet.redis, set(owners.values())), GRACE_S + TOLD_S)
         await eventually(lambda: not any(book.live for book in simulator.books))
-        assert redis.without_expiry() == []
-        living = {(await fleet.incarnation(port)).encode() for port in fleet.ports}
-        await eventually(lambda: not places_left(redis, living))
-        print(f"{cuts} cuts; {fleet.ends}; nobody spoke for {WORD_S} s: {dict(fleet.hangs)}")
+        print(
+            f"{cuts} cuts in {Counter(fleet.troubles)}; {fleet.ends}; nobody spoke for {WORD_S} s: {dict(fleet.hangs)}"
+        )
+        print(f"while another one slept, a process that ran was silent for {fleet.longest_s:.1f} s at most")
 
 
 async def cut(fleet: Fleet, url: str, chance: random.Random, most: int = 10_000) -> int:

@@ -6,6 +6,7 @@ and what comes; where nothing comes for a while its owner is tried again, and it
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +19,7 @@ from ...fleet.log_commands import About, Gap, after
 from ...fleet.logs import Logs
 from ...fleet.member import Member
 from ...fleet.mirror_rules import END_ID, Ending
-from ...fleet.names import digest
+from ...fleet.names import digest, owner_of
 from ...streams.connection import Interrupted
 from ...streams.terms import Terms, is_of
 from ..entrance.way_in import CALLER, STOP_TOKEN
@@ -61,21 +62,45 @@ class Copies:
 
         Raises:
             NotFound: no such stream, or another caller's. Forbidden: neither a caller's key nor the stop token came.
-            Expired: it, or the part asked for, is no longer kept. FleetAway, RedisAway: nobody knows.
+            Expired: it, or the part asked for, is no longer kept. BadRequest: it never had what the reader says. FleetAway, RedisAway: nobody knows.
         """
         about = await self._logs.about(stream_id)
-        if about is None:
-            if await self._member.has_forgotten():
-                raise FleetAway("Redis has lost what it knew, and learns it again", retry_after_s=1.0)
-            raise NotFound("no stream has this id")
         last = one_slash(request.path).rpartition("/")[2]
         stops = request.method == hdrs.METH_DELETE or last == "stop"
-        _check_caller(request, about, steers=stops or last == "shown")
+        if about is None:
+            about = await self._unwritten(request, stream_id, let_go=let_go)
+        else:
+            _check_caller(request, about, steers=stops or last == "shown")
         if stops:
             return web.json_response({"stopped": not let_go and await self._stop(stream_id)})
         if last in ("shown", "gauges"):
             return web.Response(status=204)
         return await self._resume(request, stream_id, about, read_on, let_go=let_go)
+
+    async def _unwritten(self, request: web.Request, stream_id: str, *, let_go: bool) -> About:
+        """What stands for a stream of which Redis knows nothing but that its owner was lost: whose it was, nobody can tell.
+
+        Raises:
+            NotFound: there is none. FleetAway, RedisAway: there may be one, because its owner lives, or seemed to.
+        """
+        if let_go:
+            raise NotFound("no stream of yours has this id")
+        if await self._member.has_forgotten():
+            raise FleetAway("Redis is new, or has lost what it knew: such a stream may be there", retry_after_s=1.0)
+        owner = owner_of(stream_id)
+        assert owner is not None, "a stream of a fleet names its owner"
+        lives = await self._member.lease_of(owner) is not None
+        if not lives and self._member.last_known(owner) is None:
+            if self._member.may_lack(asyncio.get_running_loop().time()):
+                raise FleetAway("Redis takes nothing, so that who began since is not known", retry_after_s=1.0)
+            raise NotFound("no stream of yours has this id")
+        if not lives and self._member.is_made_up(stream_id):  # else whoever guesses would fill Redis with ends
+            raise NotFound("no stream of yours has this id")
+        if not await self._copying.is_over(stream_id):
+            raise FleetAway("the process that has this stream cannot be reached", retry_after_s=1.0)
+        if not self._logs.has_ended_here(stream_id) and not await self._logs.entries(stream_id, END_ID - 1):
+            raise NotFound("no stream of yours has this id")
+        return About("", "", "", "", "ui" if one_slash(request.path).startswith("/api/chat/") else "plain")
 
     async def _stop(self, stream_id: str) -> bool:
         """Whether it ran until now. Raises FleetAway where it may still run."""
@@ -91,7 +116,7 @@ class Copies:
         marks = {UI_MARK: "v1"} if about.wire == "ui" else {"X-Resumable": "true"}
         sent_id = last_event_id(request) if one_slash(request.path).startswith("/api/stream/") else 0
         connection = self._opener.connection(request, {"X-Stream-Id": stream_id, **marks}, sent_id=sent_id)
-        entries = await self._logs.entries(stream_id, sent_id)
+        entries = await self._copying.entries_from(stream_id, sent_id, let_go=let_go)
         try:
             _, ending = after(entries, sent_id)
         except Gap:
@@ -126,4 +151,4 @@ def _check_caller(request: web.Request, about: About, *, steers: bool) -> None:
             raise Forbidden("the stream's own X-Stop-Token is needed")
     terms = Terms("", about.caller, "", subject=about.subject, token_id=about.token_id)
     if not is_of(caller, terms, runs=False):
-        raise NotFound("no stream has this id")
+        raise NotFound("no stream of yours has this id")

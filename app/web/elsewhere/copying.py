@@ -1,9 +1,10 @@
 """Writes one reader of another process's stream what Redis has of it, and what comes, to its end.
 
 Once the owner has no lease and this process can judge (`member.py`), the log is ended, in Redis, for everybody, and the
-reader gets one typed last event, `worker_lost`, with the id of the last frame there is. The same event comes again
-whenever it asks again. A reader that had more than was written, at most the last quarter of a second, gets that event at
-once. Where frames are missing it is told that the stream has expired: there is no hole that nobody speaks of.
+reader gets one typed last event, `worker_lost`, with the id of the last frame there is, or of the last one that it had,
+where that was not written any more. The same event comes again whenever it asks again. A Redis that can be read and refuses
+that end, because it is full, is told later: until then each process tells the end to its own readers alone. Where frames are
+missing it is told that the stream has expired: there is no hole that nobody speaks of.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from ...errors import EndedError, Expired
-from ...fleet.contact import RedisAway
+from ...errors import BadRequest, EndedError, Expired
+from ...fleet.contact import RedisAway, RedisRefused
 from ...fleet.errors import OwnerLost
-from ...fleet.far_readers import SAY_S, FarReaders
+from ...fleet.far_readers import FarReaders
 from ...fleet.log_commands import Entry, Gap, after
 from ...fleet.logs import ENTRIES, LOOK_S, Logs
 from ...fleet.member import Member
@@ -31,18 +32,23 @@ log = logging.getLogger(__name__)
 
 # A reader whose log cannot be looked at for this long, in seconds, is let go, so that it comes back, perhaps elsewhere.
 _AWAY_S = 3.0
-# The owner is tried again after so long, in seconds; one that answers and has nothing for this reader, after twice as long
-# each time, up to the second.
-FIRST_TRY_S, LAST_TRY_S = 1.0, 60.0
+# The owner is tried again after so long, in seconds, and then after twice as long each time: up to the second where it is
+# not reached, and up to the third where it answers and has nothing for this reader.
+FIRST_TRY_S, UNREACHED_TRY_S, LAST_TRY_S = 1.0, 4.0, 60.0
 # Where nothing new comes for so long, in seconds, it is looked whether the stream is kept at all any more.
 _SILENT_S = 2.0
 # And again after this long, in seconds: it is a question for each reader.
 _STILL_SILENT_S = 10.0
 # Who stops a stream by Redis waits for its end so many looks, longer than its owner takes: a look of its own and a write.
-_STOP_LOOKS = 20
+_STOP_LOOKS = 40
 # A reader of whose stream Redis has nothing new is given a sign of life this often, in seconds, and one at once when its owner
 # has fallen silent: whether that is dead takes ten seconds to find out after Redis began anew, and he is not to think it of us.
 _SIGN_S = 3.0
+# A reader may have frames that its stream's owner had no time to write before it died, or a full Redis did not take: at most
+# those of Claude's longest answer, 128,000 tokens.
+MOST_UNWRITTEN = 131_072
+# A reader who has more than Redis is looked for this often, in seconds, until its owner has written or shows that it has not.
+_LACKING_LOOK_S = 0.1
 # So long is waited before Redis is asked again, in seconds, while it is away.
 _AGAIN_S = 0.5
 
@@ -56,15 +62,12 @@ class Times:
         news_at: there were frames.
         kept_at: it was known to be kept.
         known_at: Redis answered.
-        said_at: its owner was told of it; `said` is how often.
     """
 
     wrote_at: float
     news_at: float
     known_at: float
     kept_at: float = -math.inf
-    said_at: float = -math.inf
-    said: int = 0
 
     @classmethod
     def from_now(cls, *, silent: bool = False) -> Times:
@@ -81,17 +84,19 @@ class Copying:
         member: this process.
         far: tells owners of readers who cannot reach them.
         heartbeat_s: seconds between signs of life.
-        owner_lost: told of a stream that was ended for its dead owner.
+        mirror_s: how long frames may be on their way to Redis, in seconds.
+
+    Attributes:
+        is_reached: whether the process of that name answers.
     """
 
-    def __init__(
-        self, logs: Logs, member: Member, far: FarReaders, heartbeat_s: float, owner_lost: Callable[[], None]
-    ) -> None:
+    def __init__(self, logs: Logs, member: Member, far: FarReaders, heartbeat_s: float, mirror_s: float) -> None:
         self._logs = logs
         self._member = member
         self._far = far
         self._sign_s = min(heartbeat_s, _SIGN_S)
-        self._owner_lost = owner_lost
+        self._mirror_s = mirror_s
+        self.is_reached: Callable[[str], Awaitable[bool]] = _nobody
 
     async def stop(self, stream_id: str) -> bool:
         """Stops a stream whose owner lives and cannot be reached; whether it has ended within a moment. Raises RedisAway."""
@@ -107,18 +112,58 @@ class Copying:
         await self._far.tell_of_newer(stream_id)
 
     async def is_over(self, stream_id: str) -> bool:
-        """Whether the stream's owner is dead; then its log is ended. Raises RedisAway."""
+        """Whether the stream's owner is dead; then its log is ended, or, while Redis refuses that, its end told here.
+
+        Raises:
+            RedisAway: nobody knows. Cancelling is safe.
+        """
         owner = owner_of(stream_id)
         assert owner is not None, "a stream of a fleet names its owner"
         if await self._member.lease_of(owner) is not None:
             return False
-        if not self._member.may_judge(asyncio.get_running_loop().time()):
+        now = asyncio.get_running_loop().time()
+        if self._member.may_judge(now):
+            try:
+                return await self._logs.end(stream_id) is not None
+            except RedisRefused as refused:
+                log.debug("stream %s could not be ended: %s", ascii(stream_id), refused)
+        elif not self._member.may_judge_here(now):
             return False
-        ended = await self._logs.end(stream_id)
-        if ended:
-            log.warning("stream %s was ended, because the process that had it is gone", stream_id)
-            self._owner_lost()
-        return ended is not None
+        # While Redis takes no lease, who lives may have none.
+        if await self.is_reached(owner):
+            return False
+        self._logs.end_here(stream_id)
+        return True
+
+    async def entries_from(self, stream_id: str, sent_id: int, *, let_go: bool) -> list[Entry]:
+        """The next entries for a reader that says that it has every frame up to `sent_id`; none where there are none yet.
+
+        Where Redis has fewer it is waited until the owner has written them, has ended or is gone, or has given its lease
+        anew after it should have written them.
+
+        Raises:
+            BadRequest: the stream never had so many, as its owner would say too. RedisAway: nobody knows. Cancelling is safe.
+        """
+        owner = owner_of(stream_id)
+        assert owner is not None, "a stream of a fleet names its owner"
+        now = asyncio.get_running_loop().time
+        written_at = now() + 2 * self._mirror_s
+        while True:
+            # Before the look, which then shows all that was written by then.
+            beat_at = await self._member.beat_at(owner) if sent_id else None
+            entries = await self._logs.entries(stream_id, sent_id)
+            last_id = entries[-1].last_id if entries else await self._logs.last_id(stream_id) if sent_id else 0
+            ending = entries[-1].ending if entries else None
+            if sent_id <= last_id or ending is Ending.EXPIRED:
+                return entries
+            if ending is Ending.ENDED or sent_id - last_id > MOST_UNWRITTEN:
+                raise BadRequest(f"Last-Event-ID is above the stream's last, {last_id}", field="Last-Event-ID")
+            # What a dead owner gave its reader and did not write, nobody knows, nor what a full Redis does not take.
+            if ending is not None or let_go or beat_at is None or self._member.may_lack(now()):
+                return entries
+            if beat_at >= written_at:
+                raise BadRequest(f"Last-Event-ID is above the stream's last, {last_id}", field="Last-Event-ID")
+            await asyncio.sleep(_LACKING_LOOK_S)
 
     async def write(
         self,
@@ -146,8 +191,14 @@ class Copying:
         Raises:
             ConnectionError, Interrupted: the reader is gone. Cancelling is safe.
         """
+        until = asyncio.get_running_loop().time() + for_s
+        with self._far.reading(stream_id, reader):
+            return await self._write_until(until, stream_id, reader, times, entries, let_go=let_go)
+
+    async def _write_until(
+        self, until: float, stream_id: str, reader: Reader, times: Times, entries: Sequence[Entry], *, let_go: bool
+    ) -> bool:
         now = asyncio.get_running_loop().time
-        until = now() + for_s
         while True:
             try:
                 ended, news = await self._write_some(reader, entries, times)
@@ -159,12 +210,13 @@ class Copying:
                     let_go = await self._is_kept_no_longer(stream_id)
                     times.kept_at = now()
                 at_once = let_go or len(entries) >= ENTRIES
-                if not at_once and now() > until:
+                if not at_once and now() >= until:
                     return False
                 if now() - times.wrote_at >= self._sign_s:
                     await reader.write(KEEP_ALIVE)
                     times.wrote_at = now()
-                more = await self._more(stream_id, reader.sent_id, times, at_once=at_once)
+                within_s = 0.0 if at_once else min(until, times.wrote_at + self._sign_s) - now()
+                more = await self._more(stream_id, reader.sent_id, within_s)
                 if more is None:
                     return await _end(reader, OwnerLost(reader.sent_id))
                 entries, times.known_at = more, now()
@@ -186,22 +238,34 @@ class Copying:
             times.wrote_at = times.news_at = asyncio.get_running_loop().time()
         if ending is None:
             return False, bool(frames)
-        return await _end(reader, _error_of(ending, entries[-1].last_id)), True
+        # It may have had from its owner what was never written.
+        return await _end(reader, _error_of(ending, max(entries[-1].last_id, reader.sent_id))), True
 
     async def _is_kept_no_longer(self, stream_id: str) -> bool:
-        """Whether it was kept for as long as that is promised; a Redis that began anew may learn of it again."""
-        return await self._logs.about(stream_id) is None and not await self._member.has_forgotten()
+        """Whether it was kept for as long as that is promised.
 
-    async def _more(self, stream_id: str, sent_id: int, times: Times, *, at_once: bool) -> list[Entry] | None:
-        """The next entries, waited for only where the reader has had all that there was; None where nothing can come."""
-        if at_once:
+        A Redis that began anew may learn of it again, and an owner without a lease have died before it wrote any of it.
+        """
+        if await self._logs.about(stream_id) is not None or await self._member.has_forgotten():
+            return False
+        owner = owner_of(stream_id)
+        assert owner is not None, "a stream of a fleet names its owner"
+        return await self._member.lease_of(owner) is not None
+
+    async def _more(self, stream_id: str, sent_id: int, within_s: float) -> list[Entry] | None:
+        """The next entries; none where none come in time, None where nothing can come."""
+        if within_s <= 0:
             return await self._logs.entries(stream_id, sent_id)
+        if news := await self._logs.news(stream_id, sent_id, within_s):
+            return news
+        # A look finds out whether the owner lives, for all of its readers.
         if await self.is_over(stream_id):
             return await self._logs.entries(stream_id, sent_id) or None
-        if (now := asyncio.get_running_loop().time()) - times.said_at >= SAY_S:
-            times.said_at, times.said = now, times.said + 1
-            self._far.say(stream_id, sent_id, times.said)
-        return await self._logs.news(stream_id, sent_id)
+        return []
+
+
+async def _nobody(_name: str) -> bool:
+    return False
 
 
 async def _end(reader: Reader, error: EndedError | None) -> bool:

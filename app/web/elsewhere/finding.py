@@ -20,7 +20,7 @@ from aiohttp import web
 
 from ...errors import Expired, NotFound
 from ...fleet.chats import Chats
-from ...fleet.contact import RedisAway
+from ...fleet.contact import RedisAway, RedisRefused
 from ...fleet.errors import FleetAway
 from ...fleet.member import Lease, Member
 from ...fleet.names import owner_of
@@ -31,7 +31,7 @@ from ..http.errors import Handler
 from ..http.slashes import one_slash
 from .carrying import Carrier, Place, Reader, Reply
 from .copies import Copies
-from .copying import FIRST_TRY_S, LAST_TRY_S, Copying, Times
+from .copying import FIRST_TRY_S, LAST_TRY_S, UNREACHED_TRY_S, Copying, Times
 from .forwarding import is_unknown, stop_path
 from .reach import Reach
 
@@ -58,6 +58,7 @@ class InFleet:
         self._copying = copying
         self._carrier = carrier
         self._reach = Reach(carrier.answers)
+        copying.is_reached = self._is_reached
 
     async def find(self, request: web.Request, handler: Handler) -> Reply | None:
         """The answer, from wherever the stream is; None where it has to be looked for on this machine.
@@ -72,6 +73,8 @@ class InFleet:
                 return answer
             try:
                 stream_id = await self._chats.newest((*owner(request[CALLER]), request.match_info["id"]))
+                if stream_id is None and await self._member.has_lost():
+                    raise FleetAway("Redis has lost what it knew, and learns it again", retry_after_s=1.0)
             except RedisAway:
                 request[_NOT_LOOKED_FOR] = True
                 return None
@@ -129,7 +132,8 @@ class InFleet:
             try:
                 answer = await self._carrier.pass_on(request, place, partial(self._read_on, request, stream_id))
             except (aiohttp.ClientError, TimeoutError):
-                log.info("the process that has stream %s cannot be reached", ascii(stream_id))
+                if not self._member.is_made_up(stream_id):
+                    log.info("the process that has stream %s cannot be reached", ascii(stream_id))
             else:
                 let_go = is_unknown(request, answer) or answer.status == Expired.status
                 if not let_go:
@@ -173,10 +177,16 @@ class InFleet:
                 if await self._carrier.read_on(request, stream_id, place, reader):
                     return
                 for_s, times = min(2 * for_s, LAST_TRY_S), Times.from_now()
+            else:
+                for_s = min(2 * for_s, UNREACHED_TRY_S)
             if away:
                 log.info("a reader of stream %s is let go, and may come back", ascii(stream_id))
                 reader.response.force_close()
                 return
+
+    async def _is_reached(self, whose: str) -> bool:
+        place = self._place(whose, self._member.last_known(whose))
+        return place is not None and await self._reach.of(whose, place)
 
     def _place(self, whose: str, lease: Lease | None) -> Place | None:
         secret = self._member.secret
@@ -185,12 +195,13 @@ class InFleet:
 
         async def is_there() -> bool:
             # Only by asking it something else it is known whether the way to it is still open.
-            with suppress(RedisAway):
+            with suppress(RedisAway, RedisRefused):
                 if await self._member.lease_of(whose) is None:
                     return False
             return await self._reach.of(whose, place)
 
         place = Place(
+            name=whose,
             host=lease.host,
             port=lease.port,
             headers=lambda method, target: {PROOF: proof(secret, whose, method, target)},

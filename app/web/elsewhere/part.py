@@ -11,6 +11,7 @@ from aiohttp import web
 from ...fleet.limits import FleetLimits
 from ...streams.archive import Shadow
 from ...streams.registry import Streams
+from ...streams.terms import new_stream_id
 from ..entrance.way_in import Entrance, Route
 from ..readers.opening import Opener
 from .carrying import Carrier
@@ -20,9 +21,8 @@ from .forwarding import Elsewhere
 class Part(Protocol):
     """What the service asks of its part."""
 
-    @property
-    def id_prefix(self) -> str:
-        """What the ids of its streams begin with."""
+    def new_id(self) -> str:
+        """An id for a stream of its, which tells whose it is."""
 
     @property
     def shadow(self) -> Shadow | None:
@@ -53,6 +53,9 @@ class Part(Protocol):
     async def keep_listening(self, serve: Callable[[socket], Awaitable[object]]) -> None:
         """Opens the port of that, until cancelled."""
 
+    async def shown(self) -> None:
+        """Waits until others can find this process's streams, where they can: it is to begin none before that."""
+
 
 class Alone:
     """The part of a process that knows none but the workers of its machine.
@@ -65,7 +68,11 @@ class Alone:
     limits: FleetLimits | None = None
 
     def __init__(self, worker: int) -> None:
-        self.id_prefix = f"st{worker}_"
+        self._id_prefix = f"st{worker}_"
+
+    def new_id(self) -> str:
+        """An id that names the worker."""
+        return new_stream_id(self._id_prefix)
 
     def check_start(self) -> None:
         """Lets every stream start."""
@@ -89,3 +96,6 @@ class Alone:
 
     async def keep_listening(self, serve: Callable[[socket], Awaitable[object]]) -> None:
         """Nobody would come."""
+
+    async def shown(self) -> None:
+        """Waits for nothing."""
