@@ -19,7 +19,7 @@ def read_callers(path: Path) -> Roster:
         OSError: it cannot be read. ValueError: it is readable by others, or wrong; it says where.
         RecursionError: it is nested without end.
     """
-    return parse_callers(read_private(path, _MOST_BYTES).decode("utf-8"))
+    return parse_callers(read_private(path, _MOST_BYTES).decode("utf-8-sig"))
 
 
 def read_private(path: Path, most_bytes: int) -> bytes:

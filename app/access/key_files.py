@@ -69,6 +69,8 @@ class KeyFiles:
             return _decoded(read_private(self.digests, _MOST_BYTES))
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise _of(self.digests, error) from None
         except ValueError as error:
             raise ValueError(f"{self.digests}: {error}") from None
 
@@ -80,11 +82,14 @@ class KeyFiles:
             if not path.exists():
                 # Whoever comes second finds that it exists: of two that are made at once, one is never used.
                 self._write(path, secrets.token_hex(_PEPPER_BYTES).encode(), replaces=False)
-            pepper = read_private(path, 4096).strip()
+            try:
+                pepper = read_private(path, 4096).strip()
+            except OSError as error:
+                raise _of(path, error) from None
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         except OSError as error:
-            raise OSError(error.errno, f"{path}: {error.strerror}; else set key_pepper") from None
+            raise OSError(error.errno, f"{error.strerror}; else set key_pepper") from None
         if len(pepper) < _PEPPER_BYTES:
             raise ValueError(f"{path}: it is shorter than {_PEPPER_BYTES} bytes")
         return pepper
@@ -94,7 +99,11 @@ class KeyFiles:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        fd = os.open(self._beside(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        path = self._beside(".lock")
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _of(path, error) from None
         try:
             self._give(fd)
             fcntl.flock(fd, fcntl.LOCK_EX)
@@ -103,10 +112,10 @@ class KeyFiles:
             os.close(fd)
 
     def _write(self, path: Path, content: bytes, *, replaces: bool = True) -> None:
+        """Writes it whole, or not at all. Raises OSError, which names `path`."""
         new = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            with open(fd, "wb") as file:
+            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
                 self._give(file.fileno())
                 file.write(content)
                 file.flush()
@@ -116,6 +125,8 @@ class KeyFiles:
             else:
                 with suppress(FileExistsError):
                     os.link(new, path)
+        except OSError as error:  # a write's own names no file, and the others the one beside
+            raise _of(path, error) from None
         finally:
             new.unlink(missing_ok=True)
 
@@ -124,6 +135,11 @@ class KeyFiles:
         if os.geteuid() == 0:
             owner = self.callers_file.stat()
             os.fchown(fd, owner.st_uid, owner.st_gid)
+
+
+def _of(path: Path, error: OSError) -> OSError:
+    """The same, with the file's name, since it is not the callers file that everybody names who tells of it."""
+    return OSError(error.errno, f"{path}: {error.strerror}")
 
 
 def _is_forgotten(record: KeyRecord, now: float) -> bool:

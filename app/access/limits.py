@@ -1,8 +1,12 @@
 """How much may be asked: requests and output tokens a minute, and places at once. Pure: `now` comes in, in seconds.
 
 A rate is a token bucket that is full at first, holds one minute's worth and refills evenly, as Claude's own are. It is
-kept as GCRA has it (ITU-T I.371): one number a bucket, the time at which it would be full again. A bucket that is full
-is one that is not kept at all, so what is remembered is bounded by who was here in the last minute, and by `MOST_NAMES`.
+kept as GCRA has it (ITU-T I.371): how long it takes until it is full again, and since when. A bucket that is full is one
+that is not kept at all, so what is remembered is bounded by who was here in the last minute, and by `MOST_NAMES`.
+
+Clocks are set back: one that was ahead for a moment would have left a time far in the future, and so a wait without a
+reason. So what is owed is never taken for more than it was when it was written; whoever finds it written later than now
+writes it anew, whatever it decides, and it shrinks again from there on.
 
 Tokens are taken by an estimate when an answer begins, and corrected when it is known. A correction may leave the bucket
 in debt: then nothing more is let in until that is paid back.
@@ -16,6 +20,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["requests", "output-tokens"]
+# What a bucket that is not full owes, in seconds of refilling, and when that was so.
+Owed = tuple[float, float]
 # What a bucket is of, and whose: the caller's name, or nothing for all callers together.
 Key = tuple[Kind, str]
 
@@ -58,49 +64,53 @@ class Late:
     full_s: float
 
 
-def take(full_at: MutableMapping[Key, float], wants: Iterable[Want], now: float) -> Late | None:
+def take(buckets: MutableMapping[Key, Owed], wants: Iterable[Want], now: float) -> Late | None:
     """Takes from all buckets, or from none and says which one has not enough: the one that takes longest.
 
     Args:
-        full_at: when each bucket will be full; one that is missing is full.
+        buckets: what each owes; one that is missing is full.
         wants: what is taken, at most once of each bucket.
-        now: on the clock of `full_at`.
+        now: on the clock of `buckets`.
     """
-    after: dict[Key, float] = {}
+    after: dict[Key, Owed] = {}
     latest: Late | None = None
     for want in wants:
-        owed_s = _owed_s(full_at, want.key, now)
+        owed_s = _owed_s(buckets, want.key, now)
         wait_s = owed_s + _seconds(want, min(want.cost, want.per_minute)) - PERIOD_S
         if wait_s > 1e-9 and (latest is None or wait_s > latest.wait_s):
             remaining = max(0, int((PERIOD_S - owed_s) * want.per_minute / PERIOD_S))
             latest = Late(want, wait_s, remaining, owed_s)
-        after[want.key] = now + owed_s + _seconds(want, want.cost)
+        after[want.key] = (owed_s + _seconds(want, want.cost), now)
     if latest is None:
-        full_at.update(after)
+        buckets.update(after)
     return latest
 
 
-def correct(full_at: MutableMapping[Key, float], want: Want, now: float) -> None:
+def correct(buckets: MutableMapping[Key, Owed], want: Want, now: float) -> None:
     """Takes `want.cost` more, whatever is there, or gives it back where it is below 0."""
-    at = now + _owed_s(full_at, want.key, now) + _seconds(want, want.cost)
-    if at > now:
-        full_at[want.key] = at
+    owed_s = _owed_s(buckets, want.key, now) + _seconds(want, want.cost)
+    if owed_s > 0:
+        buckets[want.key] = (owed_s, now)
     else:
-        full_at.pop(want.key, None)
+        buckets.pop(want.key, None)
 
 
-def _owed_s(full_at: MutableMapping[Key, float], key: Key, now: float) -> float:
-    return max(0.0, full_at.get(key, now) - now)
+def _owed_s(buckets: MutableMapping[Key, Owed], key: Key, now: float) -> float:
+    """What it owes now; written anew where the clock was set back since."""
+    owed_s, since = buckets.get(key, (0.0, now))
+    if since > now:
+        buckets[key] = (owed_s, now)
+    return max(0.0, owed_s - max(0.0, now - since))
 
 
 def _seconds(want: Want, cost: float) -> float:
     return cost * PERIOD_S / want.per_minute
 
 
-class Buckets(OrderedDict[Key, float]):
+class Buckets(OrderedDict[Key, Owed]):
     """The buckets of one process, for `take` and `correct`; the one unused longest is forgotten first."""
 
-    def __setitem__(self, key: Key, value: float) -> None:
+    def __setitem__(self, key: Key, value: Owed) -> None:
         super().__setitem__(key, value)
         self.move_to_end(key)
         if len(self) > MOST_NAMES:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from ..answer.outcome import Outcome
 from ..answer.tally import Phase
@@ -18,8 +19,7 @@ from .survival import T_90
 Basis = Literal["exact", "estimated"]
 
 
-@dataclass(frozen=True, slots=True)
-class Avoided:
+class Avoided(msgspec.Struct, frozen=True):
     """Output tokens that were not generated because the stream was aborted: a counterfactual, so bounds and an estimate.
 
     Attributes:
@@ -40,8 +40,7 @@ class Avoided:
     enough: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One settled stream. Token counts obey generated = delivered + wasted.
 
     Attributes:
@@ -91,7 +90,7 @@ class Entry:
     unpriced_beside: int = 0
     unreadable: int = 0
     unreadable_names: tuple[str, ...] = ()
-    usage: Mapping[str, Any] = field(default_factory=dict)
+    usage: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
     @property
     def duration_s(self) -> float:
@@ -157,7 +156,7 @@ def with_money(entry: Entry) -> Entry:
     billed = entry.generated + entry.unseen_tokens
     return replace(
         entry,
-        spent_usd=msgspec.structs.replace(entry.spent_usd, output=entry.on_top_usd + billed * each),
+        spent_usd=replace(entry.spent_usd, output=entry.on_top_usd + billed * each),
         wasted_usd=(entry.wasted + entry.unseen_tokens) * each,
         saved_usd=entry.avoided.expected * each,
         saved_upper_usd=entry.avoided.upper * each,

@@ -30,7 +30,9 @@ class Learned:
     def curve(self, max_tokens: int, hidden: bool) -> Curve:
         """The curve of answers with about this bound. Those with hidden thinking have one of visible tokens."""
         kind = sum(max_tokens > bound for bound in MAX_TOKENS_CLASSES)
-        return self._curves.setdefault((kind, hidden), Curve(self._half_life_s))
+        if (curve := self._curves.get((kind, hidden))) is None:
+            curve = self._curves[kind, hidden] = Curve(self._half_life_s)
+        return curve
 
     def join(self, theirs: Learned, base: Learned, now: float) -> None:
         """Adds what others learned since all had `base`: `theirs` less that. Both may be changed."""

@@ -12,8 +12,9 @@ Measured and estimated figures never mix: `basis` says which one `generated` is,
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from ..answer.events import ClaudeEvent, DeltaKind
 from ..answer.outcome import Outcome
@@ -198,9 +199,11 @@ class Ledger:
         return with_money(self._with_prices(entry, account.tally))
 
     def _model(self, name: str, began: bool) -> Learned:
-        if not began and name not in self._models:
-            return Learned(self._half_life_s)  # not kept: it may be no model at all, only a caller's word for one
-        model = self._models.setdefault(name, Learned(self._half_life_s))
+        if (model := self._models.get(name)) is None:
+            model = Learned(self._half_life_s)
+            if not began:
+                return model  # not kept: it may be no model at all, only a caller's word for one
+            self._models[name] = model
         self._models.move_to_end(name)
         if len(self._models) > MAX_MODELS:
             self._models.popitem(last=False)

@@ -317,7 +317,7 @@ def load_prices(*paths: Path) -> Prices:
     files = []
     for path in paths:
         try:
-            files.append(msgspec.toml.decode(path.read_bytes(), type=PriceFile))
+            files.append(msgspec.toml.decode(path.read_text("utf-8-sig"), type=PriceFile))
         except (msgspec.DecodeError, ValueError) as error:
             raise ValueError(f"{path.name}: {error}") from error
     return Prices(*files)

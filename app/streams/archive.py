@@ -98,7 +98,7 @@ class Archive:
             self._shadow.began(terms, frames)
 
     def append(self, terms: Terms, frames: Frames) -> None:
-        """Takes in a stream that has ended; one whose answer did not is known to have expired."""
+        """Takes in a stream that has ended; one without its last event is known to have expired."""
         expired = not frames.replay.ended
         if expired:
             frames.replay.clear()

@@ -23,6 +23,11 @@ def exhausted(allowance: Allowance, now: float) -> BudgetExhausted:
     Args:
         now: seconds since the epoch.
     """
+    if allowance.left > 0 == allowance.used:
+        limit = _usd(allowance.limit)
+        error = BudgetExhausted(f"{_named(allowance)}, {limit} USD, is less than must be free for one answer")
+        error.facts = _facts(allowance, now)
+        return error
     return _told(BudgetExhausted, allowance, "is spent", now)
 
 

@@ -145,7 +145,7 @@ class Delivery:
         """From now on frames go to `connection`, from its `sent_id` on."""
         assert self._connection is None, "the former one is handed over first"
         self._connection = connection
-        self._wake()
+        self.wake()
 
     def hand_over(self) -> None:
         """Another reader takes the stream over; the attached one is told so by the consumer, the only one that writes."""
@@ -160,7 +160,7 @@ class Delivery:
             self._committed = self._committed or connection.committed
             self._connection = None
             connection.interrupt()
-            self._wake()
+            self.wake()
 
     def release(self, error: SluicewayError | None) -> None:
         """Releases every reader, also one that was not told yet that it was taken over. Idempotent."""
@@ -258,6 +258,7 @@ class Delivery:
             connection = self._leaving.pop()
             await self._frames.dismiss(connection, TakenOver("another reader has taken this stream over"))
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Lets the consumer look again for whom it waits, and for what."""
         self._changed.set()
         self._nudge()

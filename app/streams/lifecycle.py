@@ -16,8 +16,8 @@ class ReaderState(Enum):
     ATTACHED = "attached"  # someone is connected
     HELD = "held"  # no one is; Claude is held still for someone to come back
     DRAINING = "draining"  # no one is; the answer goes on to its end all the same
-    ENDING = "ending"  # someone is connected, and is being told why the stream ends
-    SERVED = "served"  # the last event was written
+    ENDING = "ending"  # the last event, which says why, is on its way: to who is connected, or to be kept
+    SERVED = "served"  # the last event was written, or is kept
     GONE = "gone"  # no one will come
 
 
@@ -57,6 +57,7 @@ class Action(Enum):
     START_GRACE = "start the grace period"
     STOP_TIMER = "stop the timer"
     TELL_END = "write the typed last event"
+    KEEP_END = "keep what was generated and the typed last event"
     CUT_OFF = "cut the reader off"
     CANCEL = "cancel both tasks"
     CLOSE_UPSTREAM = "close the connection to Claude"
@@ -71,7 +72,8 @@ class LifecycleEvent(Enum):
     LOST = (ReaderEvent.HOLD, None)  # the reader is gone, and the policy waits for it
     LEFT_ALONE = (ReaderEvent.DRAIN, None)  # the reader is gone, and the policy goes on without one
     LEFT = (ReaderEvent.LEAVE, UpstreamEvent.ABORT)  # the reader is gone, and that is the end
-    EXPIRED = (ReaderEvent.EXPIRE, UpstreamEvent.ABORT)  # the grace period, or the time for a farewell, is over
+    # The grace period, or the time for a farewell, is over; or others have ended it, and keep what they have.
+    EXPIRED = (ReaderEvent.EXPIRE, UpstreamEvent.ABORT)
     ENDED = (ReaderEvent.END, UpstreamEvent.ABORT)  # stopped, taken over, shut down, failed
     SERVED = (ReaderEvent.SERVE, None)  # all was handed over, or there is no one to hand it to
 
@@ -86,13 +88,16 @@ READER: dict[tuple[ReaderState, ReaderEvent], tuple[ReaderState, tuple[Action, .
     (_R.ATTACHED, _RE.END): (_R.ENDING, (_A.TELL_END,)),
     (_R.ATTACHED, _RE.SERVE): (_R.SERVED, ()),
     (_R.HELD, _RE.ATTACH): (_R.ATTACHED, (_A.STOP_TIMER,)),
-    (_R.HELD, _RE.EXPIRE): (_R.GONE, (_A.CANCEL,)),
-    (_R.HELD, _RE.END): (_R.GONE, (_A.STOP_TIMER, _A.CANCEL)),
+    (_R.HELD, _RE.EXPIRE): (_R.GONE, (_A.STOP_TIMER, _A.CANCEL)),
+    (_R.HELD, _RE.END): (_R.ENDING, (_A.STOP_TIMER, _A.KEEP_END)),
     (_R.HELD, _RE.SERVE): (_R.GONE, (_A.STOP_TIMER,)),
     (_R.DRAINING, _RE.ATTACH): (_R.ATTACHED, ()),
-    (_R.DRAINING, _RE.END): (_R.GONE, (_A.CANCEL,)),
+    (_R.DRAINING, _RE.EXPIRE): (_R.GONE, (_A.CANCEL,)),
+    (_R.DRAINING, _RE.END): (_R.ENDING, (_A.KEEP_END,)),
     (_R.DRAINING, _RE.SERVE): (_R.GONE, ()),
     (_R.ENDING, _RE.ATTACH): (_R.ENDING, (_A.TAKE_OVER,)),
+    (_R.ENDING, _RE.HOLD): (_R.ENDING, ()),
+    (_R.ENDING, _RE.DRAIN): (_R.ENDING, ()),
     (_R.ENDING, _RE.LEAVE): (_R.GONE, (_A.STOP_TIMER, _A.CANCEL)),
     (_R.ENDING, _RE.EXPIRE): (_R.GONE, (_A.CUT_OFF, _A.CANCEL)),
     (_R.ENDING, _RE.SERVE): (_R.SERVED, (_A.STOP_TIMER,)),

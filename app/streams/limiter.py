@@ -204,7 +204,7 @@ class Limiter:
                 if meter is not None:
                     meter.give_up()
                 raise
-        return Ticket(place, meter, warning, partial(self._left, caller))
+        return Ticket(place, meter, warning, partial(self._left, caller, of_all))
 
     async def admit_reader(self, caller: Caller) -> Ticket:
         """A place for a reader of a kept answer, for which nothing is asked of Claude.
@@ -212,9 +212,10 @@ class Limiter:
         Raises:
             NoPlace: there is none. Cancelling is safe.
         """
+        of_all = self._of_all()
         with self._counted(caller):
-            place = await self._placed(caller, self._of_all(), [], "")
-        return Ticket(place, on_end=partial(self._left, caller))
+            place = await self._placed(caller, of_all, [], "")
+        return Ticket(place, on_end=partial(self._left, caller, of_all))
 
     @contextmanager
     def _counted(self, caller: Caller) -> Iterator[None]:
@@ -284,7 +285,7 @@ class Limiter:
                     await shared.reap()  # the others' places may be those of a process that is dead
         except BaseException:
             place.release()
-            self._left(caller)
+            self._left(caller, of_all)
             raise
 
     def _taking(self, caller: Caller, of_all: Limits) -> Taking:
@@ -303,11 +304,12 @@ class Limiter:
             return self.streams.give_way(caller, of_subject=True)
         return self.streams.give_way(caller if lacking == "streams" else None)
 
-    def _left(self, caller: Caller) -> None:
-        """A place is free again: other processes are told."""
+    def _left(self, caller: Caller, of_all: Limits) -> None:
+        """A place is free again: other processes are told, as far as they were told of it or count by now."""
         if self._kept.shared is None:
             return
-        names = [caller.name] if caller.streams is not None or self._of_all().streams is not None else []
+        bounds = (caller.streams, of_all.streams, self._of_all().streams)
+        names = [caller.name] if any(bound is not None for bound in bounds) else []
         if (subject := caller.subject_streams) is not None:
             names.append(subject[0])
         if names:

@@ -73,16 +73,17 @@ class Liveness:
             self._stuck_since = now
         self._taken_bytes = sample.taken_bytes
 
+        # Both times are kept before anything is found: what one look finds is not to hide from the other what it saw.
         if not sample.late:
             self._late_since = None
         elif self._late_since is None:
             self._late_since = now
-        if self._late_since is not None and now - self._late_since >= self._vanish_s:
-            return Finding.VANISHED
         if not sample.in_flight:
             self._in_flight_since = None
         elif self._in_flight_since is None:
             self._in_flight_since = now
+        if self._late_since is not None and now - self._late_since >= self._vanish_s:
+            return Finding.VANISHED
         if sample.silent_s is not None and self._in_flight_since is not None:
             # An idle connection is silent too: silence counts from when something went out.
             unanswered_s = min(sample.silent_s, now - self._in_flight_since)

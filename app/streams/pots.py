@@ -3,12 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from ..access.callers import Caller, Limits
 from ..money.allowance import Allowance, Calendar, Span, period
 from .meter import Meter
+from .state import Balance, Draft
+
+
+class BudgetStore(Protocol):
+    """Where budgets are kept for all processes."""
+
+    async def draw(self, drafts: Sequence[Draft]) -> list[Balance]:
+        """Books what was spent, and draws more. Raises StateAway."""
+
+    async def reap(self) -> None:
+        """Books what processes that died had drawn. Raises StateAway."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpendingRules:
+    """How budgets are kept.
+
+    Attributes:
+        mode: whether what can come is held for.
+        warn_share: of a budget, from which it is warned of.
+        cut_s: how long a cut takes to work, in seconds.
+        cuts: a cut stops the bill; else answers hold their `max_tokens`, and run to their end.
+    """
+
+    mode: Literal["never_over", "one_batch"] = "never_over"
+    warn_share: float = 0.8
+    cut_s: float = 0.2
+    cuts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +95,7 @@ class Pot:
     Attributes:
         allowance: what this process has of it.
         meters: of the answers that run, oldest first.
-        asked: is missing for admissions that wait for the next draft.
+        asked: what the openings lack that wait for a draft.
         burn: nano-dollars a second, lately.
         booked_at, retry_at: loop time of the last booking, and of the next draft where it is dry.
         away: the last draft could not be written.
@@ -93,3 +122,41 @@ class Pot:
     def coming_back(self) -> int:
         """What may come back from answers that were cut and are not settled yet."""
         return sum(meter.hold.amount // 2 for meter in self.meters if meter.is_cut)
+
+
+@dataclass(eq=False, slots=True)
+class Opening:
+    """An answer that is to begin.
+
+    Attributes:
+        meter: its own.
+        pots: what it is charged to.
+        least: of each, what must be free; 0 where budgets may be passed.
+        unmeasured: what is liked beyond that, as far as there is money.
+        drafts: how many it has waited for.
+    """
+
+    meter: Meter
+    pots: Sequence[Pot]
+    least: Sequence[int]
+    unmeasured: int
+    drafts: int = 0
+
+    def wait(self, sign: int = 1) -> None:
+        """It waits for its budgets' drafts, which ask for it too; with -1 it waits no more."""
+        for pot, needed in zip(self.pots, self.least, strict=True):
+            pot.asked += sign * (max(needed, 1) + self.unmeasured)
+
+
+def end_period(pot: Pot, newer: str) -> Draft:
+    """A day or a month is over: what is still to be booked of it; and the newer one begins."""
+    allowance = pot.allowance
+    old = Draft(allowance.name, allowance.span, allowance.period, allowance.limit, max(0, allowance.charged), 0)
+    allowance.begin(newer)
+    pot.too_little = 0
+    return old
+
+
+def undrawn(allowance: Allowance) -> int:
+    """What nobody had drawn of a budget, as last read."""
+    return allowance.limit - allowance.spent - allowance.others - allowance.drawn

@@ -29,6 +29,7 @@ from ..flow.relay import Source
 from ..settings.sections import StreamBounds
 from ..wire import WireFormat
 from .archive import Archive, Kept
+from .arrivals import came_in_time
 from .books import Books, Page
 from .connection import Connection
 from .delivery import Frames
@@ -53,11 +54,11 @@ class Streams:
         archive: where those that ended can be read again.
         bounds: of every stream.
         admit: given how many streams run, raises where there is no room for one more.
-        id_prefix: what the ids of its streams begin with, which tells whose they are.
+        new_id: makes an id for a stream that is to be started here, which tells whose it is.
 
     Attributes:
         live: the running ones, by id.
-        accepting: new ones are started.
+        accepting: new ones are started; else only for whoever came before that was over.
         patience: of a drain, which can be cut short.
         leaving: another process has this one's place; what still comes here is answered, each time for the last time.
     """
@@ -68,13 +69,13 @@ class Streams:
         archive: Archive,
         bounds: StreamBounds,
         admit: Callable[[int], None] = lambda _in_flight: None,
-        id_prefix: str = "st0_",
+        new_id: Callable[[], str] = new_stream_id,
     ) -> None:
         self._books = books
         self._archive = archive
         self.names = archive.names
         self._bounds = bounds
-        self._id_prefix = id_prefix
+        self.new_id = new_id
         self._tasks = asyncio.TaskGroup()
         self._watcher: asyncio.Task[None] | None = None
         self._whole: set[asyncio.Timeout] = set()  # one for each answer that is asked for whole, or passes
@@ -104,10 +105,6 @@ class Streams:
         # The group is not given the block's own error, because it would come out wrapped in an ExceptionGroup.
         await self._tasks.__aexit__(None, None, None)
 
-    def new_id(self) -> str:
-        """An id for a stream that is to be started here."""
-        return new_stream_id(self._id_prefix)
-
     @property
     def has_room(self) -> bool:
         """Whether a new stream may be resumable."""
@@ -124,7 +121,7 @@ class Streams:
         Raises:
             Draining, Overloaded: as `start` does.
         """
-        if not self.accepting:
+        if not (self.accepting or came_in_time()):
             raise Draining("the service is shutting down", retry_after_s=1.0)
         self._room.check(self.in_flight)
 
@@ -313,7 +310,7 @@ class Streams:
         """
         session, kept = self._found(stream_id)
         if kept is None or not is_of(caller, kept.terms, runs=session is not None):
-            raise NotFound("no stream has this id")
+            raise NotFound("no stream of yours has this id")
         if not kept.frames.replay.keeps:
             raise Expired("this stream keeps nothing to resume from")
         if session is not None and session.lifecycle.over:
@@ -332,13 +329,13 @@ class Streams:
         """
         session, kept = self._found(stream_id)
         if kept is None:
-            raise NotFound("no stream has this id")
+            raise NotFound("no stream of yours has this id")
         if stop_token and same(kept.terms.stop_token, stop_token):
             return session
         if not caller.name and stop_token is None:
             raise Forbidden("the stream's own X-Stop-Token is needed")
         if not caller.name or not is_of(caller, kept.terms, runs=session is not None):
-            raise NotFound("no stream has this id")
+            raise NotFound("no stream of yours has this id")
         return session
 
     async def drain(self, within_s: float | None = None, *, kept: bool = False) -> None:

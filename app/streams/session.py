@@ -116,8 +116,7 @@ class Session:
         self.delivery.detach(connection)
         if self.lifecycle.over:
             return
-        waits = known and self.replay.keeps and self.lifecycle.reader is not ReaderState.ENDING
-        match self.terms.policy if waits else Policy.ABORT:
+        match self.terms.policy if known and self.replay.keeps else Policy.ABORT:
             case Policy.ABORT:
                 self._end(LifecycleEvent.LEFT, outcome)
             case Policy.GRACE:
@@ -128,9 +127,22 @@ class Session:
                 self._process(LifecycleEvent.LEFT_ALONE)
 
     def stop(self, outcome: Outcome, error: EndedError) -> None:
-        """Ends the stream now; an attached reader gets `error` as its last event. Idempotent."""
+        """Ends the stream now with `error` as its last event, for an attached reader or for one who comes back. Idempotent.
+
+        Without a reader what waits in the queue is kept before it, and where that is the rest of the answer, it ends as such.
+        """
         if not self.lifecycle.over and self.lifecycle.reader is not ReaderState.ENDING:
             self._end(LifecycleEvent.ENDED, outcome, error)
+
+    def fenced(self, error: EndedError) -> None:
+        """Others have ended the stream, and tell how to whoever comes; an attached reader gets `error`. Idempotent.
+
+        Without a reader nothing is kept here: it would be more than others have told.
+        """
+        if self.lifecycle.reader in (ReaderState.HELD, ReaderState.DRAINING):
+            self._end(LifecycleEvent.EXPIRED, Outcome.FENCED)
+        else:
+            self.stop(Outcome.FENCED, error)
 
     # The two tasks.
 
@@ -167,6 +179,7 @@ class Session:
             except Exception:
                 log.exception("stream %s: the consumer failed", self.terms.stream_id)
                 failed = InternalError("the service failed while it served the answer")
+                self.channel.drop()  # it would follow on a hole
                 if self.lifecycle.reader is not ReaderState.ENDING:  # else it failed while it told the reader just that
                     self._end(LifecycleEvent.ENDED, Outcome.INTERNAL_ERROR, failed)
                     continue
@@ -200,6 +213,9 @@ class Session:
                     if self._timer is not None:
                         self._timer.cancel()
                 case Action.TELL_END:
+                    self.channel.drop()
+                    self._tell_end(error)
+                case Action.KEEP_END:
                     self._tell_end(error)
                 case Action.CUT_OFF:
                     if self.delivery.connection is not None:
@@ -214,11 +230,13 @@ class Session:
                     assert_never(action)
 
     def _tell_end(self, error: SluicewayError | None) -> None:
+        self.failure = error
         if self._producer is None:  # the tasks have not begun, so nothing was sent
             self.error = error
             self._cancel()
             return
         self.channel.end_now(End(error))
+        self.delivery.wake()
         self._timer = self._loop.call_later(self._bounds.farewell_s, self._time_is_over)
 
     def _time_is_over(self) -> None:
@@ -238,9 +256,20 @@ class Session:
         self.outcome = self.outcome or Outcome.INTERNAL_ERROR
         if self._timer is not None:
             self._timer.cancel()
+        self._keep_end()
         self.delivery.release(self.error)
         self.channel.close()
         on_end(self)
+
+    def _keep_end(self) -> None:
+        """Who comes back reads why it ended, also where the consumer could not get so far: its reader took nothing."""
+        answered = self.delivery.connection is not None and not self.delivery.committed  # by the status
+        if self.failure is None or answered or self.replay.ended or not self.replay.keeps:
+            return
+        try:
+            self.asked.frames.end(self.failure)
+        except Exception:
+            log.exception("stream %s: its end could not be kept", self.terms.stream_id)
 
     def as_dict(self) -> dict[str, Any]:
         """The stream as the admin port lists it."""

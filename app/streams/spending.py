@@ -14,8 +14,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
 
 from ..access.callers import Caller, Limits
 from ..errors import Forbidden, SluicewayError
@@ -25,7 +23,7 @@ from ..money.quote import Quote
 from ..telemetry.callers import CallerMetrics
 from . import budget_words
 from .meter import Came, Meter
-from .pots import Budget, Pot, budgets_of, newer_period
+from .pots import Budget, BudgetStore, Opening, Pot, SpendingRules, budgets_of, end_period, newer_period, undrawn
 from .state import Balance, Draft, StateAway
 
 # Answers that are held still are looked at this often, in seconds: what nobody reads of them grows meanwhile.
@@ -38,35 +36,11 @@ _AHEAD_S, _LOW_S = 2.0, 0.5
 _SPARE_TOKENS = 256
 # Characters that a token has at least: what of the spare is counted down before the next charge.
 _CHARS_A_TOKEN = 2
+# So many drafts an opening waits for, some milliseconds each. One is enough, but for what running answers came to need
+# while it was under way.
+_MOST_DRAFTS = 10
 # Characters between two looks where only tokens are counted.
 _COUNTED_CHARS = 1000
-
-
-class BudgetStore(Protocol):
-    """Where budgets are kept for all processes."""
-
-    async def draw(self, drafts: Sequence[Draft]) -> list[Balance]:
-        """Books what was spent, and draws more. Raises StateAway."""
-
-    async def reap(self) -> None:
-        """Books what processes that died had drawn. Raises StateAway."""
-
-
-@dataclass(frozen=True, slots=True)
-class SpendingRules:
-    """How budgets are kept.
-
-    Attributes:
-        mode: whether what can come is held for.
-        warn_share: of a budget, from which it is warned of.
-        cut_s: how long a cut takes to work, in seconds.
-        cuts: a cut stops the bill; else answers hold their `max_tokens`, and run to their end.
-    """
-
-    mode: Literal["never_over", "one_batch"] = "never_over"
-    warn_share: float = 0.8
-    cut_s: float = 0.2
-    cuts: bool = True
 
 
 class Spending:
@@ -91,7 +65,7 @@ class Spending:
         self._meters: dict[Meter, Sequence[Pot]] = {}  # of the answers that run, with what each is charged to
         self._pending: dict[Pot, None] = {}  # are drawn from in the next round
         self._late: list[Draft] = []  # of days and months that are over, not booked yet
-        self._round: asyncio.Future[None] | None = None  # done when the next round is; set while someone waits for it
+        self._openings: dict[Opening, asyncio.Future[bool]] = {}  # wait for money: who came first first
         self._wanted = asyncio.Event()  # set: a round is due, or there is something to tick for
         self._reaped_at = -1e9
 
@@ -129,24 +103,38 @@ class Spending:
             raise Forbidden("this model has no known price, and a budget bounds what you spend: see prices_file")
         need = 0 if self.may_be_over else meter.need(meter.began_at)
         least = [max(need, min(pot.too_little, quote.most)) for pot in pots]
-        unmeasured = 0 if self.may_be_over else quote.unmeasured
-        if unmeasured or not self._has(pots, least):
-            await self._drawn(pots, max(least) + unmeasured)
-            if not self._has(pots, least) and self._clock() > self._reaped_at + _BOOK_S:
-                self._reaped_at = self._clock()
-                await self._reap()  # what is left may be held for a process that is dead
-                await self._drawn(pots, max(least))
-        if not self._has(pots, least):
+        opening = Opening(meter, pots, least, 0 if self.may_be_over else quote.unmeasured)
+        # Nobody takes what a draft brings to those who wait for it.
+        if not opening.unmeasured and self._has(pots, [own + pot.asked for own, pot in zip(least, pots, strict=True)]):
+            self._let_in(opening)
+        elif not await self._waited(opening):
             raise self._refusal(pots, least)
-        # What nobody can tell yet is held for as far as there is money: it bounds how much of it runs at once, and refuses
-        # nobody for good.
-        quote.input += min(unmeasured, min(pot.allowance.free for pot in pots) - need)
-        hold.fill(max(need, meter.need(meter.began_at)) if unmeasured else need)
+        return meter, budget_words.warning([pot.allowance for pot in pots], self.rules.warn_share, self._clock())
+
+    async def _waited(self, opening: Opening) -> bool:
+        """Whether it was let in, once drafts have said whether there is money for it."""
+        if await self._drawn(opening):
+            return True
+        if self._loop.time() <= self._reaped_at + _BOOK_S:
+            return False
+        self._reaped_at = self._loop.time()
+        await self._reap()  # what is left may be held for a process that is dead
+        return await self._drawn(opening)
+
+    def _let_in(self, opening: Opening) -> None:
+        """There is enough: it is held from now on. Nothing is waited for from the look at it to this."""
+        meter, pots = opening.meter, opening.pots
+        need = 0 if self.may_be_over else meter.need(meter.began_at)
+        if opening.unmeasured:
+            # What nobody can tell yet is held for as far as there is money: it bounds how much of it runs at once, and
+            # refuses nobody for good.
+            meter.quote.input += min(opening.unmeasured, min(pot.allowance.free for pot in pots) - need)
+            need = max(need, meter.need(meter.began_at))
+        meter.hold.fill(need)
         self._meters[meter] = pots
         for pot in pots:
             pot.meters[meter] = None
         self._wanted.set()
-        return meter, budget_words.warning([pot.allowance for pot in pots], self.rules.warn_share, self._clock())
 
     @property
     def may_be_over(self) -> bool:
@@ -189,7 +177,8 @@ class Spending:
                     self._make_room(pot, now)
             return 0 if free < meter.quote.each * _SPARE_TOKENS * len(pots) else _SPARE_TOKENS * _CHARS_A_TOKEN
         need = meter.need(now)
-        spare = min(_SPARE_TOKENS * meter.quote.each, max(0, free) // (2 * max(len(pot.meters) for pot in pots)))
+        over = max(0, free - max(pot.asked for pot in pots))  # whoever waits for a draft comes before what is to spare
+        spare = min(_SPARE_TOKENS * meter.quote.each, over // (2 * max(len(pot.meters) for pot in pots)))
         meter.hold.fill(need + spare)
         if meter.hold.amount < need:
             self._fall_short(meter, need, pots, now)
@@ -202,7 +191,7 @@ class Spending:
         for pot in empty:
             if pot.allowance.dry:
                 self._make_room(pot, now)
-            elif meter.hold.amount < need // 2 and _undrawn(pot.allowance) < pot.missing(now):
+            elif meter.hold.amount < need // 2 and undrawn(pot.allowance) < pot.missing(now):
                 self._cut(pot, [meter], now)  # a draft is on its way, but this one cannot wait for it
         self._ask(empty, now)
 
@@ -255,15 +244,50 @@ class Spending:
                 self._pending[pot] = None
                 self._wanted.set()
 
-    async def _drawn(self, pots: Sequence[Pot], need: int) -> None:
-        """Returns when these have been drawn from."""
-        for pot in pots:
-            pot.asked += max(need, 1)
-            self._pending[pot] = None
-        if self._round is None:
-            self._round = self._loop.create_future()
+    async def _drawn(self, opening: Opening) -> bool:
+        """Waits for drafts that ask for it too, until one of them lets it in or came short of it."""
+        let_in = self._openings[opening] = self._loop.create_future()
+        opening.drafts = 0
+        opening.wait()
+        self._pending.update(dict.fromkeys(opening.pots))
         self._wanted.set()
-        await asyncio.shield(self._round)
+        try:
+            return bool(await let_in)
+        except BaseException:
+            if opening in self._openings:
+                self._answer(opening, let_in=False)
+            elif opening.meter in self._meters:
+                opening.meter.give_up()
+            raise
+
+    def _answer(self, opening: Opening, *, let_in: bool) -> None:
+        """It waits no more."""
+        waits = self._openings.pop(opening)
+        opening.wait(-1)
+        if let_in:
+            self._let_in(opening)
+        if not waits.done():
+            waits.set_result(let_in)
+
+    def _judge(self, openings: Iterable[Opening]) -> None:
+        """Those that a draft asked for are let in where there is enough, or refused where that is known; else they wait on.
+
+        A draft that came short of something has brought all that nobody had drawn. One that did not has brought enough
+        for all of them, unless answers that run came to need some of it meanwhile: then the next one asks for that too.
+        """
+        for opening in openings:
+            if opening not in self._openings:
+                continue  # given up
+            opening.drafts += 1
+            if self._has(opening.pots, opening.least):
+                self._answer(opening, let_in=True)
+            elif opening.drafts >= _MOST_DRAFTS or any(
+                (pot.allowance.dry or pot.allowance.left < max(needed, 1)) and not self._has([pot], [needed])
+                for pot, needed in zip(opening.pots, opening.least, strict=True)
+            ):
+                self._answer(opening, let_in=False)
+            else:
+                self._pending.update(dict.fromkeys(opening.pots))
 
     async def _reap(self) -> None:
         try:
@@ -300,9 +324,9 @@ class Spending:
     async def _draw(self, now: float) -> None:
         """One round: books and draws for all budgets that asked, in one go."""
         pots, self._pending = list(self._pending), {}
-        waiting, self._round = self._round, None
+        openings = list(self._openings)  # each of whose pots is among these
         wall = self._clock()
-        late = [*self._late, *(_end(pot, newer) for pot in pots if (newer := newer_period(pot.allowance, wall)))]
+        late = [*self._late, *(end_period(pot, newer) for pot in pots if (newer := newer_period(pot.allowance, wall)))]
         drafts = [self._draft(pot, now) for pot in pots]
         try:
             balances = await self._store.draw([*late, *drafts])
@@ -315,13 +339,12 @@ class Spending:
             self._late = []
             for pot, draft, balance in zip(pots, drafts, balances[len(late) :], strict=True):
                 self._take_in(pot, draft, balance)
-        finally:
-            if waiting is not None:
-                waiting.set_result(None)
         self._metrics.away(any(pot.away for pot in pots))
         for pot in pots:
             pot.retry_at = now + _RETRY_S
             self._share(pot, self._loop.time())
+        self._judge(openings)
+        for pot in pots:
             if pot.allowance.dry:
                 self._make_room(pot, self._loop.time())
 
@@ -333,7 +356,7 @@ class Spending:
             pot.booked_at = now
         spare = sum(_SPARE_TOKENS * meter.quote.each for meter in pot.meters)
         ahead = int(pot.burn * _AHEAD_S) + spare if pot.meters else 0
-        asked, pot.asked = pot.asked, 0
+        asked = pot.asked
         booked = allowance.book(keep_free=asked + ahead)
         lacks = asked + (pot.missing(now) if self.rules.mode == "never_over" else 0)
         least = max(0, lacks - allowance.free)
@@ -361,17 +384,3 @@ class Spending:
         self._pending = dict.fromkeys(self._pots.values())
         if self._pending or self._late:
             await self._draw(now)
-
-
-def _end(pot: Pot, newer: str) -> Draft:
-    """A day or a month is over: what is still to be booked of it; and the newer one begins."""
-    allowance = pot.allowance
-    old = Draft(allowance.name, allowance.span, allowance.period, allowance.limit, max(0, allowance.charged), 0)
-    allowance.begin(newer)
-    pot.too_little = 0
-    return old
-
-
-def _undrawn(allowance: Allowance) -> int:
-    """What nobody had drawn of a budget, as last read."""
-    return allowance.limit - allowance.spent - allowance.others - allowance.drawn

@@ -18,36 +18,24 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ..access.limits import Key, Late, Want, correct, take
+from ..access.limits import Key, Late, Owed, Want, correct, take
 from ..money.allowance import grant
+from . import limits_file
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Another process has the file for less than a millisecond; so long, in seconds, is waited for it.
-_BUSY_S = 2.0
 # Periods older than this are forgotten, in days: nobody is refused for them, and a year can be looked up.
 _KEPT_DAYS = 400
 # Browser tokens live 15 minutes; what one spent is forgotten the day after, and looked for this often, in seconds.
 _FORGET_S = 3600.0
-
-_TABLES = """
-CREATE TABLE IF NOT EXISTS spent (name TEXT, span TEXT, period TEXT, nano INTEGER NOT NULL,
-    PRIMARY KEY (name, span, period)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS drawn (process TEXT, name TEXT, span TEXT, period TEXT, nano INTEGER NOT NULL,
-    PRIMARY KEY (name, span, period, process)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS places (process TEXT, name TEXT, taken INTEGER NOT NULL,
-    PRIMARY KEY (name, process)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS buckets (kind TEXT, name TEXT, full_at REAL NOT NULL,
-    PRIMARY KEY (kind, name)) WITHOUT ROWID;
-"""
 
 
 class StateAway(Exception):
@@ -132,15 +120,16 @@ class SharedState:
         on_dead: Callable[[int], None] = lambda _nano: None,
     ) -> None:
         self._folder = folder
-        self._path = folder / "limits.sqlite3"
+        self._path = folder / limits_file.NAME
         self._now = now
         self._on_dead = on_dead
         self._process = secrets.token_hex(8)
         self._lock: int | None = None  # of the file that says that this process lives
         self._connection: sqlite3.Connection | None = None  # touched in the thread alone
+        self._file: tuple[int, ...] = ()  # which one that is of
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
         self._away = False
-        self._forget_at = 0.0
+        self._forgot_at = 0.0
 
     async def __aenter__(self) -> SharedState:
         if self._path.exists():  # else nothing was ever bounded, and nothing is opened
@@ -160,7 +149,7 @@ class SharedState:
         """
 
         def drawn(db: sqlite3.Connection) -> list[Balance]:
-            if self._now() >= self._forget_at:
+            if abs(self._now() - self._forgot_at) >= _FORGET_S:  # clocks are set back, too
                 self._forget(db)
             return [self._drawn(db, draft) for draft in drafts]
 
@@ -201,7 +190,7 @@ class SharedState:
         try:
             db = self._opened()
             changes = db.total_changes
-            with _transaction(db):
+            with limits_file.transaction(db):
                 done = what(db)
         except (sqlite3.Error, OSError) as error:
             self._disconnect()
@@ -217,19 +206,29 @@ class SharedState:
         return done
 
     def _opened(self) -> sqlite3.Connection:
+        self._look()
         if self._lock is None:
             self._folder.mkdir(mode=0o700, exist_ok=True)  # no parents: a typo must not begin budgets anew
             self._lock = os.open(self._lock_of(self._process), os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
         if self._connection is None:
-            db = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-            self._connection = db
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=NORMAL")
-            if db.execute("PRAGMA user_version").fetchone()[0] != 1:
-                os.chmod(self._path, 0o600)
-                db.executescript(f"{_TABLES} PRAGMA user_version=1;")
+            self._connection, self._file = limits_file.opened(self._path), limits_file.identity(self._path)
         return self._connection
+
+    def _look(self) -> None:
+        """Lets go of files that are gone, or another one's by now: what was written there nobody would read."""
+        if self._connection is not None and limits_file.identity(self._path) != self._file:
+            limits_file.abandon(self._path, self._file)
+            self._disconnect()
+            log.warning("%s was removed or replaced: what is there now counts from here on", self._path)
+        if self._lock is not None:
+            try:
+                stays = os.path.samestat(os.fstat(self._lock), os.stat(self._lock_of(self._process)))
+            except FileNotFoundError:
+                stays = False
+            if not stays:  # others would take this process for dead
+                os.close(self._lock)
+                self._lock = None
 
     def _drawn(self, db: sqlite3.Connection, draft: Draft) -> Balance:
         key = (draft.name, draft.span, draft.period)
@@ -273,10 +272,12 @@ class SharedState:
             )
             if others + place.here_in_all > place.most_in_all:
                 return "all streams"
-        full_at = self._buckets(db, wants)
-        late = take(full_at, wants, self._now())
+        buckets = self._buckets(db, wants)
+        before = dict(buckets)
+        late = take(buckets, wants, self._now())
+        if buckets != before:  # also by a refusal, where the clock was set back
+            self._put_buckets(db, buckets)
         if late is None:
-            self._put_buckets(db, full_at)
             if place.most is not None or place.most_in_all is not None:
                 self._put_places(db, [(place.name, place.here)])
             if place.most_of_subject is not None:
@@ -285,23 +286,23 @@ class SharedState:
 
     def _noted(self, db: sqlite3.Connection, places: Sequence[tuple[str, int]], corrections: Sequence[Want]) -> None:
         self._put_places(db, places)
-        full_at, now = self._buckets(db, corrections), self._now()
+        buckets, now = self._buckets(db, corrections), self._now()
         for want in corrections:
-            correct(full_at, want, now)
-            full_at.setdefault(want.key, now)
-        self._put_buckets(db, full_at)
+            correct(buckets, want, now)
+            buckets.setdefault(want.key, (0.0, now))
+        self._put_buckets(db, buckets)
 
-    def _buckets(self, db: sqlite3.Connection, wants: Sequence[Want]) -> dict[Key, float]:
-        full_at: dict[Key, float] = {}
+    def _buckets(self, db: sqlite3.Connection, wants: Sequence[Want]) -> dict[Key, Owed]:
+        buckets: dict[Key, Owed] = {}
         for want in wants:
-            row = db.execute("SELECT full_at FROM buckets WHERE (kind, name) = (?, ?)", want.key).fetchone()
+            row = db.execute("SELECT seconds, since FROM owed WHERE (kind, name) = (?, ?)", want.key).fetchone()
             if row is not None:
-                full_at[want.key] = row[0]
-        return full_at
+                buckets[want.key] = row
+        return buckets
 
-    def _put_buckets(self, db: sqlite3.Connection, full_at: dict[Key, float]) -> None:
-        rows = [(*key, at) for key, at in full_at.items()]
-        db.executemany("INSERT OR REPLACE INTO buckets VALUES (?, ?, ?)", rows)
+    def _put_buckets(self, db: sqlite3.Connection, buckets: dict[Key, Owed]) -> None:
+        rows = [(*key, *owed) for key, owed in buckets.items()]
+        db.executemany("INSERT OR REPLACE INTO owed VALUES (?, ?, ?, ?)", rows)
 
     def _put_places(self, db: sqlite3.Connection, places: Sequence[tuple[str, int]]) -> None:
         for name, taken in places:
@@ -333,8 +334,8 @@ class SharedState:
     def _forget(self, db: sqlite3.Connection) -> None:
         """Forgets buckets that are full, and what was spent long ago; of tokens, what those spent that have expired."""
         now = self._now()
-        self._forget_at = now + _FORGET_S
-        db.execute("DELETE FROM buckets WHERE full_at <= ?", (now,))
+        self._forgot_at = now
+        db.execute("DELETE FROM owed WHERE since + seconds <= ?", (now,))
         db.execute("DELETE FROM spent WHERE period < ?", (_day(now - _KEPT_DAYS * 86_400)[:7],))
         db.execute("DELETE FROM spent WHERE span = 'token' AND period < ?", (_day(now - 86_400),))
 
@@ -373,18 +374,6 @@ class SharedState:
             with contextlib.suppress(OSError):
                 self._lock_of(self._process).unlink(missing_ok=True)
             os.close(self._lock)
-
-
-@contextlib.contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")
 
 
 def _day(now: float) -> str:

@@ -17,7 +17,8 @@ from ..money.ledger import Ledger
 from ..money.prices import Prices
 from ..settings import Settings
 from ..streams.limiter import Kept, Limiter
-from ..streams.spending import Spending, SpendingRules
+from ..streams.pots import SpendingRules
+from ..streams.spending import Spending
 from ..streams.state import SharedState
 from ..telemetry.callers import CallerMetrics
 from .checks import state_folder

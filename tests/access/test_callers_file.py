@@ -47,3 +47,7 @@ def test_one_that_is_not_there_and_one_that_is_too_large_are_refused(tmp_path: P
         read_callers(tmp_path / "absent")
     with pytest.raises(ValueError, match="above 10 bytes"):
         read_private(written(tmp_path), 10)
+
+
+def test_a_byte_order_mark_before_it_is_no_part_of_it(tmp_path: Path) -> None:
+    assert set(read_callers(written(tmp_path, "\ufeff[callers.a]")).callers) == {"a"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 import stat
 import threading
 from pathlib import Path
@@ -135,3 +137,24 @@ def test_a_pepper_that_is_too_short_is_refused(files: KeyFiles) -> None:
     path.write_text("short\n", "utf-8")
     with pytest.raises(ValueError, match=r"callers\.toml\.pepper: it is shorter than 32 bytes"):
         files.read()
+
+
+@pytest.mark.parametrize("ending", [".keys", ".pepper", ".lock"])
+def test_a_file_that_cannot_be_written_is_told_by_its_name_and_nothing_is_left(files: KeyFiles, ending: str) -> None:
+    """As on a full disk: one file less may be written than the largest of them takes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    if ending == ".keys":
+        files.read()  # which makes the pepper
+    elif ending == ".lock":
+        files.callers_file.with_name("callers.toml.lock").mkdir()
+    before = set(files.callers_file.parent.iterdir())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        with pytest.raises(OSError, match=rf"callers\.toml\{ending}: "):
+            added(files)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    lock = files.callers_file.with_name("callers.toml.lock")
+    assert set(files.callers_file.parent.iterdir()) - {lock} == before - {lock}

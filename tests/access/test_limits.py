@@ -73,6 +73,30 @@ def test_more_than_a_bucket_holds_is_let_in_when_it_is_full() -> None:
     assert late.wait_s == pytest.approx(90.6)
 
 
+@pytest.mark.parametrize("ahead_s", [0.5, 600.0, 3_459_526.0])
+def test_a_clock_that_is_set_back_makes_nobody_wait_for_it(ahead_s: float) -> None:
+    buckets = Buckets()
+    wants = [Want(REQUESTS, 60), Want(TOKENS, 600, 100)]
+    for _ in range(6):
+        assert take(buckets, wants, 1000.0 + ahead_s) is None
+    correct(buckets, Want(TOKENS, 600, 300), 1000.0 + ahead_s)  # 30 s of debt
+    late = take(buckets, wants, 1000.0)
+    assert late is not None
+    assert [late.want.key, late.wait_s] == [TOKENS, pytest.approx(40.0)], "as if no time had passed"
+    assert take(buckets, [Want(REQUESTS, 60)], 1000.0) is None
+    late = take(buckets, wants, 1039.0)
+    assert late is not None
+    assert late.wait_s == pytest.approx(1.0), "a refusal has seen it, and time goes on from there"
+    assert take(buckets, wants, 1040.1) is None
+
+
+def test_a_clock_that_is_set_forward_finds_buckets_full() -> None:
+    buckets = Buckets()
+    for _ in range(2):
+        assert take(buckets, [Want(REQUESTS, 2)], 0.0) is None
+    assert [take(buckets, [Want(REQUESTS, 2)], 86_400.0) is None for _ in range(3)] == [True, True, False]
+
+
 def test_invented_names_take_bounded_memory() -> None:
     buckets = Buckets()
     for number in range(MOST_NAMES + 500):

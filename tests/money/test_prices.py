@@ -195,6 +195,12 @@ def test_a_second_file_overrides_only_what_it_names(tmp_path: Path) -> None:
     assert (prices.fees["web_search_requests"].usd_each, prices.fees["web_fetch_requests"].usd_each) == (0.004, 0)
 
 
+def test_a_byte_order_mark_before_a_price_file_is_no_part_of_it(prices: Prices, tmp_path: Path) -> None:
+    marked = tmp_path / "p.toml"
+    marked.write_text(EXAMPLE.read_text("utf-8"), "utf-8-sig")
+    assert load_prices(SHIPPED, marked).models == prices.models
+
+
 def test_the_example_sets_nothing_as_it_is(prices: Prices) -> None:
     assert load_prices(SHIPPED, EXAMPLE).models == prices.models
 

@@ -98,11 +98,15 @@ def test_what_is_over_stays_over_and_an_ended_answer_is_never_aborted(events: li
         ([LifecycleEvent.LOST, LifecycleEvent.CAME], [Action.STOP_TIMER]),
         ([LifecycleEvent.LEFT_ALONE], []),
         ([LifecycleEvent.LEFT_ALONE, LifecycleEvent.CAME], []),
-        ([LifecycleEvent.LEFT_ALONE, LifecycleEvent.ENDED], [Action.CLOSE_UPSTREAM, Action.CANCEL]),
+        ([LifecycleEvent.LEFT_ALONE, LifecycleEvent.ENDED], [Action.CLOSE_UPSTREAM, Action.KEEP_END]),
         ([LifecycleEvent.CAME], [Action.TAKE_OVER]),
         ([LifecycleEvent.LEFT], [Action.CLOSE_UPSTREAM, Action.CANCEL]),
-        ([LifecycleEvent.BEGAN, LifecycleEvent.LOST, LifecycleEvent.EXPIRED], [Action.CLOSE_UPSTREAM, Action.CANCEL]),
-        ([LifecycleEvent.LOST, LifecycleEvent.ENDED], [Action.CLOSE_UPSTREAM, Action.STOP_TIMER, Action.CANCEL]),
+        ([LifecycleEvent.LOST, LifecycleEvent.EXPIRED], [Action.CLOSE_UPSTREAM, Action.STOP_TIMER, Action.CANCEL]),
+        ([LifecycleEvent.LEFT_ALONE, LifecycleEvent.EXPIRED], [Action.CLOSE_UPSTREAM, Action.CANCEL]),
+        ([LifecycleEvent.LOST, LifecycleEvent.ENDED], [Action.CLOSE_UPSTREAM, Action.STOP_TIMER, Action.KEEP_END]),
+        ([LifecycleEvent.LOST, LifecycleEvent.ENDED, LifecycleEvent.CAME], [Action.TAKE_OVER]),
+        ([LifecycleEvent.ENDED, LifecycleEvent.LOST], []),
+        ([LifecycleEvent.ENDED, LifecycleEvent.LEFT_ALONE], []),
         ([LifecycleEvent.ENDED], [Action.CLOSE_UPSTREAM, Action.TELL_END]),
         ([LifecycleEvent.ENDED, LifecycleEvent.CAME], [Action.TAKE_OVER]),
         ([LifecycleEvent.ENDED, LifecycleEvent.LEFT], [Action.STOP_TIMER, Action.CANCEL]),
@@ -118,6 +122,25 @@ def test_what_is_to_be_done(events: list[LifecycleEvent], actions: list[Action])
     for event in before:
         life.process(event)
     assert list(life.process(last)) == actions
+
+
+@pytest.mark.parametrize(("reader", "upstream"), EVERY_STATE)
+def test_what_ends_for_a_reason_tells_it_once_or_keeps_it_for_who_comes_back(
+    reader: ReaderState, upstream: UpstreamState
+) -> None:
+    life = at(reader, upstream)
+    if not legal(life, LifecycleEvent.ENDED):
+        return
+    actions = life.process(LifecycleEvent.ENDED)
+    connected = reader is ReaderState.ATTACHED
+    assert [one for one in actions if one in (Action.TELL_END, Action.KEEP_END)] == [
+        Action.TELL_END if connected else Action.KEEP_END
+    ]
+    assert Action.CANCEL not in actions, "the tasks come to that last event by themselves"
+    assert not life.over
+    for lost in (LifecycleEvent.LOST, LifecycleEvent.LEFT_ALONE):
+        life.process(lost)
+        assert life.reader is ReaderState.ENDING, "who goes then is not waited for, and costs nobody else that event"
 
 
 def test_every_action_is_of_use() -> None:

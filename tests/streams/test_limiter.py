@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from app.errors import BudgetExhausted, NoPlace, RateLimited
 from app.money.allowance import nano
 from app.money.ledger import Ledger
 from app.streams.limiter import Asking, Kept, Limiter, Ticket
-from app.streams.spending import Spending, SpendingRules
+from app.streams.pots import SpendingRules
+from app.streams.spending import Spending
 from app.streams.state import SharedState
 from app.streams.terms import Policy
 from app.telemetry.callers import CallerMetrics
@@ -186,10 +188,10 @@ async def test_a_request_given_up_while_it_waits_for_its_budget_holds_nothing() 
         (await kept.admit(spender)).settle()
 
 
-def limiter_of(folder: Path, state: SharedState) -> Limiter:
+def limiter_of(folder: Path, state: SharedState, of_all: Callable[[], Limits] = Limits) -> Limiter:
     metrics = CallerMetrics(CollectorRegistry())
     spending = Spending(MemoryStore(), SpendingRules(), metrics)
-    return Limiter(lambda: Limits(), Kept(spending, state, PRICES, Ledger(PRICES).tokens_each), metrics)
+    return Limiter(of_all, Kept(spending, state, PRICES, Ledger(PRICES).tokens_each), metrics)
 
 
 async def test_two_workers_have_a_callers_places_and_rates_together(tmp_path: Path) -> None:
@@ -212,6 +214,21 @@ async def test_two_workers_have_a_callers_places_and_rates_together(tmp_path: Pa
             (await worker.admit(busy)).settle()
         with pytest.raises(RateLimited):
             await workers[0].admit(busy)
+
+
+async def test_a_place_taken_under_a_bound_that_is_gone_since_is_given_back_all_the_same(tmp_path: Path) -> None:
+    async with SharedState(tmp_path / "state") as one, SharedState(tmp_path / "state") as two:
+        bounds = [Limits(streams=1)]
+        workers = [limiter_of(tmp_path, state, lambda: bounds[-1]) for state in (one, two)]
+        asking = Asking(Caller(name="acme"), MODEL, 10)
+        ticket = await workers[0].admit(asking)
+        with pytest.raises(NoPlace):
+            await workers[1].admit(asking)
+        bounds.append(Limits())
+        ticket.settle()
+        await one.reap()  # what was noted is written by then
+        bounds.append(Limits(streams=1))
+        (await workers[1].admit(asking)).settle()
 
 
 async def test_where_workers_cannot_share_each_goes_by_what_it_knows(tmp_path: Path) -> None:

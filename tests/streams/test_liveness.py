@@ -76,6 +76,12 @@ def test_a_page_is_late_by_looks_alone_so_that_its_words_are_read_after_a_pause_
     assert [liveness.look(LATE, 1000), liveness.look(NOTHING, 1090), liveness.look(LATE, 1180)] == [None] * 3
 
 
+def test_a_look_that_finds_one_vanished_by_its_page_still_sees_that_nothing_is_out() -> None:
+    looks = [LATE, *(Sample(0, 100, None, in_flight=out, late=True) for out in (True, True, False))]
+    found = watch(Liveness(60.0, 3.0), [*looks, Sample(0, 100, 3.0, in_flight=True)])
+    assert found == [None] * 3 + [Finding.VANISHED, None]
+
+
 samples = st.builds(
     Sample, st.integers(0, 100), st.integers(-50, 50), st.none() | st.floats(0, 20), st.booleans(), st.booleans()
 )

@@ -217,6 +217,11 @@ async def test_a_drain_ends_a_held_stream_too_when_its_time_is_over() -> None:
         assert loop().time() - began == pytest.approx(10.0)
         assert source.closed
         assert opened.settled() == {"shutdown": 1}
+        (page := Page()).take(first.received)
+        again = FakeConnection(page.last_id)
+        assert await opened.resume("st_1", "c", again) is None
+        page.take(again.received)
+        assert page.last["type"] == "shutdown"
 
 
 @jumping

@@ -12,7 +12,8 @@ import pytest
 from app.access.callers import Caller
 from app.answer.events import ClaudeEvent, Delta
 from app.answer.outcome import Outcome
-from app.errors import ShuttingDown, SluicewayError, Stopped, UpstreamCut, UpstreamTimeout
+from app.errors import Expired, ShuttingDown, SluicewayError, Stopped, UpstreamCut, UpstreamTimeout
+from app.fleet.errors import OwnerLost
 from app.streams.lifecycle import ReaderState, UpstreamState
 from app.streams.liveness import Finding
 from app.streams.terms import Policy, new_stream_id
@@ -391,6 +392,116 @@ async def test_a_stop_of_a_stream_without_a_reader_ends_its_grace_period() -> No
         assert source.closed == 1
         assert opened.settled() == {"stopped": 1}
         await asyncio.sleep(100)
+
+
+async def read_again(opened: StreamsUnderTest) -> Page:
+    """What a page has that comes to the stream with nothing."""
+    await opened.resume("st_1", "c", reader := FakeConnection())
+    await reader.over.wait()
+    page = Page()
+    page.take(reader.received)
+    return page
+
+
+WORDS: list[Step] = [[START], [text("one ")], 1.0, [text("two ")], 0.01, *([text(f"{n} ")] for n in range(3, 6))]
+
+
+@pytest.mark.parametrize("policy", [Policy.GRACE, Policy.DRAIN])
+@pytest.mark.parametrize("rest", [[1000.0], [[STOP]], [UpstreamCut("cut")]], ids=["runs", "whole", "failed"])
+def test_what_ends_without_a_reader_keeps_all_that_came_and_one_last_event(policy: Policy, rest: list[Step]) -> None:
+    async def scene() -> None:
+        async with streams_under_test() as opened:
+            session, source = opened.start([*WORDS, *rest], reader := FakeConnection(), policy=policy)
+            await asyncio.sleep(0.5)
+            session.lost(reader)
+            await asyncio.sleep(5)
+            ended_at = loop().time()
+            session.stop(Outcome.SHUTDOWN, ShuttingDown("the service is shutting down"))
+            session.stop(Outcome.STOPPED, Stopped("the first one stands"))
+            await settled()
+            assert (source.closed, loop().time()) == (1, ended_at), "nobody is waited for"
+            assert sum(opened.settled().values()) == 1
+            page = await read_again(opened)
+            assert page.text == "one two 3 4 5 "
+            assert page.last.get("type") == {"runs": "shutdown", "whole": None, "failed": "upstream_cut"}[_kind(rest)]
+            assert ("done" in page.last) == (_kind(rest) == "whole")
+
+    run(scene())
+
+
+def _kind(rest: list[Step]) -> str:
+    return "runs" if rest == [1000.0] else "failed" if isinstance(rest[0], SluicewayError) else "whole"
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+@pytest.mark.parametrize("policy", [Policy.GRACE, Policy.DRAIN])
+def test_of_what_others_have_ended_nothing_is_kept_that_they_do_not_tell(policy: Policy, leaves: bool) -> None:
+    async def scene() -> None:
+        async with streams_under_test() as opened:
+            session, source = opened.start([*WORDS, 1000.0], reader := FakeConnection(), policy=policy)
+            await asyncio.sleep(0.5)
+            if leaves:
+                session.lost(reader)
+            session.fenced(OwnerLost(session.replay.last_id))
+            session.fenced(OwnerLost(session.replay.last_id))
+            await settled()
+            assert source.closed == 1
+            assert opened.settled() == {"fenced": 1}
+            if leaves:
+                with pytest.raises(Expired):
+                    await read_again(opened)
+            else:
+                assert (await read_again(opened)).last["type"] == "worker_lost"
+
+    run(scene())
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["leaves", "takes nothing"])
+@pytest.mark.parametrize("policy", [Policy.GRACE, Policy.DRAIN])
+def test_a_reader_who_does_not_take_the_last_event_finds_it_when_it_comes_back(policy: Policy, leaves: bool) -> None:
+    async def scene() -> None:
+        async with streams_under_test() as opened:
+            session, _ = opened.start(ENDLESS, reader := FakeConnection(stalls_at=20), policy=policy)
+            await asyncio.sleep(5)
+            session.stop(Outcome.BUDGET, Stopped("enough"))
+            if leaves:
+                session.lost(reader)
+            await asyncio.sleep(0.51)
+            assert opened.settled() == {"budget": 1}
+            page = await read_again(opened)
+            assert page.text.startswith("x" * 20)
+            assert page.last["type"] == "stopped"
+
+    run(scene())
+
+
+@jumping
+async def test_who_comes_back_while_the_end_is_on_its_way_reads_all_of_it() -> None:
+    async with streams_under_test() as opened:
+        session, _ = opened.start([*WORDS, 1000.0], reader := FakeConnection())
+        await asyncio.sleep(0.5)
+        session.lost(reader)
+        await asyncio.sleep(5)
+        session.stop(Outcome.STOPPED, Stopped("enough"))
+        page = await read_again(opened)
+        assert (page.text, page.last["type"]) == ("one two 3 4 5 ", "stopped")
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_chat_that_ended_before_it_began_with_nobody_there_tells_why(stopped: bool) -> None:
+    async def scene() -> None:
+        async with streams_under_test() as opened:
+            steps: list[Step] = [0.5, UpstreamCut("cut")]
+            session, _ = opened.start(steps, reader := FakeConnection(), name="a chat")
+            await asyncio.sleep(0.1)
+            session.lost(reader)
+            if stopped:
+                session.stop(Outcome.STOPPED, Stopped("enough"))
+            await asyncio.sleep(1)
+            page = await read_again(opened)
+            assert (page.text, page.last["type"]) == ("", "stopped" if stopped else "upstream_cut")
+
+    run(scene())
 
 
 @pytest.mark.parametrize("error", [UpstreamCut("cut"), UpstreamTimeout("late")])

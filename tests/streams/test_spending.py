@@ -299,6 +299,15 @@ async def test_a_budget_of_nothing_lets_nothing_in(spent: float) -> None:
 
 
 @jumping
+async def test_of_a_budget_that_is_too_small_for_any_answer_it_is_not_said_that_it_is_spent() -> None:
+    async with bank() as kept:
+        with pytest.raises(BudgetExhausted) as refused:
+            await kept.admit(poor(0.0001))
+        said = "your budget_usd_per_day, 0.0001 USD, is less than must be free for one answer"
+        assert (refused.value.message, refused.value.facts["spent_usd"]) == (said, 0.0)
+
+
+@jumping
 async def test_a_tokens_budget_cuts_what_was_asked_for_with_it_and_another_token_has_its_own() -> None:
     def page(name: str) -> Caller:
         expires_at = NOW + 900

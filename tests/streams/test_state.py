@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from app.access.limits import Late, Want
+from app.streams import limits_file
 from app.streams.state import Draft, SharedState, StateAway, Taking
 
 DAY = ("acme", "day", "2026-11-26")
@@ -33,6 +36,10 @@ def rows(folder: Path, table: str) -> list[tuple[object, ...]]:
     return found
 
 
+def rows_or_none(folder: Path) -> list[tuple[object, ...]]:
+    return rows(folder, "owed") if (folder / "state").exists() else []
+
+
 def killed(process: SharedState) -> None:
     """As the kernel does it: the lock is free, and nothing else was done."""
     assert process._lock is not None
@@ -53,6 +60,26 @@ async def test_two_processes_draw_from_one_budget_and_never_more_than_it_has(tmp
         assert (theirs.granted, theirs.spent, theirs.others) == (0, 150_000, 500_000)
         (mine,) = await one.draw([draft(keep=500_000, least=1000, ahead=1_000_000)])
         assert mine.granted == 1000 + 34_900, "what it needs, and a tenth of the rest"
+
+
+async def test_processes_that_make_the_file_at_the_same_time_all_get_in(tmp_path: Path) -> None:
+    for attempt in range(60):  # one of ten met the other in the middle of it
+        place = Taking("acme", 1, 1, None, 2)
+        (tmp_path / str(attempt)).mkdir()
+        async with state(tmp_path / str(attempt)) as one, state(tmp_path / str(attempt)) as two:
+            assert set(await asyncio.gather(one.take([], place), two.take([], place))) == {None}
+
+
+async def test_a_file_that_is_anothers_for_good_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits_file, "_BUSY_S", 0.0)
+    (tmp_path / "state").mkdir()
+    other = sqlite3.connect(tmp_path / "state" / "limits.sqlite3", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    async with state(tmp_path) as one:
+        with pytest.raises(StateAway, match="locked"):
+            await one.draw([])
+        other.close()
+        await one.draw([])
 
 
 async def test_what_a_killed_process_had_drawn_is_spent_and_its_places_are_free(tmp_path: Path) -> None:
@@ -172,6 +199,19 @@ async def test_rates_hold_for_all_processes_together_and_a_refusal_takes_nothing
         assert await two.take([tokens], Taking("acme", 1, 1, None, None)) is None
 
 
+async def test_a_clock_that_was_ahead_makes_nobody_wait_for_it_not_even_after_a_restart(tmp_path: Path) -> None:
+    want, place = Want(("requests", "acme"), 1), Taking("acme", 1, 1, None, None)
+    for late_s in (60.0, 21.0):
+        async with state(tmp_path) as one:
+            if not rows_or_none(tmp_path):
+                one._now = lambda: NOW + 3_459_526
+                assert await one.take([want], place) is None
+            one._now = lambda at=NOW + 60 - late_s: at  # type: ignore[misc]
+            late = await one.take([want], place)
+            assert isinstance(late, Late)
+            assert late.wait_s == pytest.approx(late_s), "it is seen once, though it was refused"
+
+
 async def test_a_file_that_cannot_be_used_is_said_once_and_asked_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -187,6 +227,67 @@ async def test_a_file_that_cannot_be_used_is_said_once_and_asked_again(
         assert balance.granted == 1
     told = [record.levelno for record in caplog.records if "limits.sqlite3" in record.message]
     assert told == [logging.ERROR, logging.WARNING]
+
+
+@pytest.mark.parametrize("lost", ["folder", "file"])
+async def test_a_file_that_is_removed_is_made_anew_and_what_is_spent_kept_there(
+    lost: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dead: list[int] = []
+    async with state(tmp_path, dead) as one, state(tmp_path, dead) as two:
+        for process in (one, two):
+            await process.draw([draft(book=1000, keep=50)])
+        if lost == "folder":
+            shutil.rmtree(tmp_path / "state")
+        else:
+            (tmp_path / "state" / "limits.sqlite3").unlink()
+        for process in (one, two, one, two):
+            await process.draw([draft(book=10, keep=50)])
+        assert rows(tmp_path, "spent") == [(*DAY, 40)]
+        for process in (one, two):
+            await process.reap()
+        assert dead == [], "both are known to live"
+        assert len(rows(tmp_path, "drawn")) == 2
+    told = [record.getMessage() for record in caplog.records]
+    assert [line.partition(": ")[0] for line in told] == [
+        f"{tmp_path}/state/limits.sqlite3 was removed or replaced"
+    ] * 2
+
+
+async def test_a_file_that_is_moved_over_it_is_the_one_that_counts(tmp_path: Path) -> None:
+    file = tmp_path / "state" / "limits.sqlite3"
+    async with state(tmp_path) as one, state(tmp_path) as two:
+        await one.draw([draft(book=1000)])
+        await two.draw([draft(book=1000)])
+        with closing(sqlite3.connect(tmp_path / "copy")) as copy, closing(sqlite3.connect(file)) as db:
+            db.backup(copy)
+        for process in (one, two):
+            await process.draw([draft(book=500_000, keep=7)])  # stands beside the file that is replaced
+        (tmp_path / "copy").rename(file)
+        (balance,) = await one.draw([draft(book=10, keep=7)])
+        assert balance.spent == 2010
+        (balance,) = await two.draw([draft(book=10, keep=7)])
+        assert (balance.spent, balance.others) == (2020, 7)
+        assert (await one.draw([draft()]))[0].spent == 2020
+    assert rows(tmp_path, "spent") == [(*DAY, 2020)]
+    with closing(sqlite3.connect(file)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+async def test_a_file_of_a_newer_version_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "state" / "limits.sqlite3"
+    file.parent.mkdir()
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("CREATE TABLE spent (something TEXT)")
+        db.execute("PRAGMA user_version = 2")
+    before = file.read_bytes()
+    async with state(tmp_path) as one:
+        for _ in range(2):
+            with pytest.raises(StateAway, match=r"it is of version 2, .* this one reads version 1"):
+                await one.draw([draft(least=1)])
+    assert file.read_bytes() == before
+    (told,) = caplog.records
+    assert told.getMessage().startswith(f"{file}: budgets and shared limits cannot be kept")
 
 
 async def test_a_full_disk_writes_nothing_and_heals(tmp_path: Path) -> None:
@@ -208,11 +309,11 @@ async def test_what_is_long_past_is_forgotten(tmp_path: Path) -> None:
             [Draft("acme", "day", "2024-01-01", LIMIT, 5, 0), Draft("acme", "month", "2025-11", LIMIT, 5, 0)]
         )
         await one.take([Want(("requests", "acme"), 60)], Taking("acme", 1, 1, None, None))
-        assert len(rows(tmp_path, "buckets")) == 1
+        assert len(rows(tmp_path, "owed")) == 1
         one._now = lambda: NOW + 120
         await one.reap()
         assert rows(tmp_path, "spent") == [("acme", "month", "2025-11", 5)]
-        assert rows(tmp_path, "buckets") == []
+        assert rows(tmp_path, "owed") == []
 
 
 async def test_its_folder_and_file_are_its_owners_alone(tmp_path: Path) -> None:

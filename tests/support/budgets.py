@@ -13,8 +13,9 @@ from prometheus_client import CollectorRegistry
 from app.access.callers import Caller, Limits
 from app.money.allowance import NANO, grant, nano
 from app.streams.limiter import Asking, Kept, Limiter, Ticket
+from app.streams.pots import SpendingRules
 from app.streams.session import Session
-from app.streams.spending import Spending, SpendingRules
+from app.streams.spending import Spending
 from app.streams.state import Balance, Draft, StateAway
 from app.streams.terms import Policy
 from app.telemetry.callers import CallerMetrics
@@ -118,9 +119,9 @@ def answer(rate: float, seconds: float, every_s: float = 0.1) -> Iterator[Step]:
 
 
 @asynccontextmanager
-async def bank(of_all: Limits = UNBOUNDED, **rules: Any) -> AsyncIterator[Bank]:
+async def bank(of_all: Limits = UNBOUNDED, *, store: MemoryStore | None = None, **rules: Any) -> AsyncIterator[Bank]:
     """Streams whose callers have budgets; at the end nothing is held, and all is booked."""
-    registry, store = CollectorRegistry(), MemoryStore()
+    registry, store = CollectorRegistry(), store or MemoryStore()
     metrics = CallerMetrics(registry, names=["acme"])
     loop = asyncio.get_running_loop()
     made: list[Bank] = []
