@@ -170,8 +170,9 @@ def _told(path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise click.ClickException(f"{path}: {reason or error}") from None
+        told = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        # Of those beside it the words begin with the name.
+        raise click.ClickException(told if told.startswith(path) else f"{path}: {told}") from None
 
 
 def _show(key: Key, caller: str, expires_s: int | None) -> None:

@@ -112,3 +112,12 @@ def test_a_callers_file_that_others_may_read_is_refused(path: Path) -> None:
     path.chmod(0o644)
     result = keys(path, "add", "acme")
     assert (result.exit_code, "its mode is 0644" in result.output) == (1, True)
+
+
+def test_of_the_files_the_one_that_is_wrong_is_named_and_once(path: Path) -> None:
+    made(keys(path, "add", "acme"))
+    beside = path.with_name("callers.toml.keys")
+    beside.unlink()
+    beside.mkdir()
+    told = keys(path, "list")
+    assert (told.exit_code, told.stderr) == (1, f"Error: {beside}: Is a directory\n")

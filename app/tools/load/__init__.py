@@ -28,7 +28,7 @@ from rich.live import Live
 from ...money.prices import SHIPPED, load_prices
 from .connection import Target
 from .figures import Figures
-from .findings import Findings, Measure, exit_status, judge
+from .findings import MOST_ERRORS, Findings, Measure, exit_status, judge
 from .frontdoor import FrontDoor
 from .plan import Kind, Plan, PlanError, parse_mix
 from .presets import PRESETS, WantedAnswer, planned
@@ -128,7 +128,7 @@ def command() -> click.Command:
         \b
         Readers: fast, slow, stalling, leaving, vanishing, resuming; for example --mix fast=5,slow=4,stalling=1.
         Ctrl-C ends the test early, with its report.
-        Exit status: 0 all is well, 1 a threshold was exceeded, 4 the preset's subject did not happen, 3 it could not be
+        Exit status: 0 all is well, 1 a threshold was exceeded, of errors in any case, 2 it could not begin, 4 the preset's subject did not happen, 3 it could not be
         told (not measured, or the load tester itself was the bottleneck).
 
         \b
@@ -155,6 +155,7 @@ def command() -> click.Command:
                     each = _until_over(plan, tests[len(found)], subject, given["timeout"], over, progress)
                     found.append(runner.run(each))
         limits = {measure: given[_name(measure)] for measure in Measure if given[_name(measure)] is not None}
+        limits.setdefault(Measure.ERRORS, MOST_ERRORS)
         _tell(found, limits, given["report"], given["json"])
 
     for option in reversed(_OPTIONS):
@@ -194,7 +195,10 @@ def _test(runner: asyncio.Runner, plan: Plan, wanted: WantedAnswer, given: dict[
     """What is asked at one URL, once that was looked at: whether its Claude is simulated, and so costs nothing."""
     target = Target.of(given["where"], trusts_any=given["insecure"])
     question = _question(target, plan, given)
-    config = runner.run(_config(target, question))
+    try:
+        config = runner.run(_config(target, question))
+    except ConnectionError as error:
+        raise click.UsageError(f"{given['where']} cannot be connected: {error}") from None
     simulated = config.get("simulated") is True
     question = _asked(question, wanted, given, simulated=simulated)
     most_answers = None

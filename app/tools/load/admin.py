@@ -10,7 +10,7 @@ import aiohttp
 
 from .service import Sample, parse, summed
 
-_TIMEOUT_S = 2.0
+_TIMEOUT_S = 5.0
 
 
 class AdminPorts:

@@ -182,11 +182,13 @@ class Measure(enum.Enum):
         return None if service is None else service.wasted
 
 
+# What nobody planned is a failure where nobody has said how much of it is none.
+MOST_ERRORS = 0.0
 _ABOUT = {
     Measure.TTFT_P50_MS: "Median time to the first token, of fast readers.",
     Measure.TTFT_P99_MS: "99th percentile of the time to the first token, of fast readers.",
     Measure.GAP_P99_MS: "99th percentile of the time between two batches, of fast readers.",
-    Measure.ERRORS: "Streams that failed, were cut, garbled or timed out.",
+    Measure.ERRORS: "Streams that failed, were cut, rejected, garbled, timed out or not connected [0].",
     Measure.REFUSED: "Streams refused with 429, 503 or 529.",
     Measure.MEMORY_ADDED_MB: "What the service's memory grew by at its fullest, in MiB.",
     Measure.WASTED_TOKENS: "Tokens generated that reached no reader, by the service's metrics.",

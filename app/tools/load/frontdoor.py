@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -63,8 +65,15 @@ class FrontDoor:
             await self._session.close()
 
     async def config(self) -> dict[str, Any]:
-        """What the service tells pages about itself (`/config.json`); empty where it tells nothing."""
-        status, told = await self._get("/config.json")
+        """What the service tells pages about itself (`/config.json`); empty where it tells nothing.
+
+        Raises:
+            ConnectionError: nobody is there, or none who can be spoken with; the message says why.
+        """
+        try:
+            status, told = await self._get("/config.json", anyway=False)
+        except aiohttp.ClientConnectorError as error:
+            raise ConnectionError(_why(error.os_error)) from None
         return told if status == 200 else {}
 
     async def gauge(self, stream_id: str) -> Gauge | None:
@@ -76,13 +85,21 @@ class FrontDoor:
                 return Gauge(False)
         return None
 
-    async def _get(self, path: str) -> tuple[int, dict[str, Any]]:
-        """Status and JSON; status 0 where nothing came."""
+    async def _get(self, path: str, *, anyway: bool = True) -> tuple[int, dict[str, Any]]:
+        """Status and JSON; status 0 where nothing came. Raises ClientConnectorError: it is not connected, unless `anyway`."""
         assert self._session is not None, "entered"
         scheme = "http" if self._target.tls is None else "https"
         try:
             async with self._session.get(f"{scheme}://{self._target.host}{self._target.base_path}{path}") as response:
                 told = await response.json() if response.status == 200 else None
                 return response.status, told if isinstance(told, dict) else {}
-        except (aiohttp.ClientError, TimeoutError, ValueError):
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            if isinstance(error, aiohttp.ClientConnectorError) and not anyway:
+                raise
             return 0, {}
+
+
+def _why(error: OSError) -> str:
+    """Without an address, which asyncio puts into its own words."""
+    number = error.errno or 0
+    return os.strerror(number).lower() if number in errno.errorcode else error.strerror or str(error)

@@ -57,7 +57,8 @@ class Plan:
         slow_bytes_per_s: how fast slow readers read.
         stall_s: how long stalling readers read nothing, in seconds.
         vanish_s: how long vanished readers keep their dead socket, in seconds.
-        turn_s: between which two moments after asking a reader leaves, stalls, vanishes or is cut off, in seconds.
+        turn_s: between which two moments after asking a reader leaves, stalls, vanishes or is cut off, in seconds; none
+            stalls before its answer has begun.
         seed: of everything random.
     """
 

@@ -179,8 +179,14 @@ class OneStream:
             connection.allow(step_bytes)
 
     async def _stall(self, connection: LoadConnection) -> bool:
-        """Tells whether it took nothing for a while, before the answer was over."""
+        """Tells whether it took nothing for a while, before the answer was over.
+
+        Not before the answer has begun: else nothing would say which stream is its own.
+        """
         if await _over(connection, self._conduct.turn_s):
+            return False
+        await asyncio.wait({self._began, connection.over}, return_when=asyncio.FIRST_COMPLETED)
+        if connection.over.done():
             return False
         connection.allow(0)
         ends = {connection.over, self.given_up}

@@ -6,8 +6,10 @@ import asyncio
 import json
 import os
 import signal
+import socketserver
 import sys
-from collections.abc import Awaitable, Mapping, Sequence
+import threading
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,23 +158,35 @@ async def test_resuming_readers_lose_no_frame_and_get_none_twice(service: Runnin
 async def test_a_slow_reader_reads_at_its_speed_and_holds_the_answer_back(
     service: Running, simulator: Simulator
 ) -> None:
-    plan = only(Kind.SLOW, 2, slow_bytes_per_s=4000)
-    found = await loaded(service, plan, "tokens=60000", timeout_s=2, max_tokens=60_000)
+    plan = only(Kind.SLOW, 2, slow_bytes_per_s=4000, duration_s=60)
+    over, looks = asyncio.Event(), 0
+
+    def until_held(_elapsed_s: float, figures: Figures, _sample: object) -> None:
+        nonlocal looks
+        looks += figures.held == 2
+        if looks == 3:
+            over.set()
+
+    asked = "tokens=60000"
+    found = await loaded(service, plan, asked, over=over, progress=until_held, max_tokens=60_000, subject=Subject.HELD)
 
     slow = found.figures.of(Kind.SLOW)
-    assert dict(slow.ends) == {StreamEnd.TIMED_OUT: 2}
-    # Two readers for two seconds; a busy machine ends them later, but an answer alone has more than 360,000 bytes.
-    assert 4000 < slow.wire_bytes <= 5 * (2 * 2 * 4000)
+    assert dict(slow.ends) == {StreamEnd.RUN_OVER: 2}
+    assert 4000 < slow.wire_bytes <= 2 * 4000 * found.elapsed_s + 8000
     assert found.service is not None
     assert found.service.pauses > 0
     assert max(book.tokens for book in simulator.books) < 30_000
 
 
-@pytest.mark.parametrize("on_unix_socket", [False, True], ids=["tcp", "unix"])
 async def test_the_producers_of_slow_readers_are_held_and_those_of_fast_ones_are_not(
-    serve: Serve, tmp_path: Path, on_unix_socket: bool
+    serve: Serve, tmp_path: Path
 ) -> None:
-    service = await serve(unix=str(tmp_path / "s") if on_unix_socket else "", api_keys=("k",))
+    """On TCP and on a unix socket at once, for all they do is wait."""
+    services = [await serve(unix=unix, api_keys=("k",)) for unix in ("", str(tmp_path / "s"))]
+    await asyncio.gather(*map(held, services))
+
+
+async def held(service: Running) -> None:
     mix = {Kind.FAST: 2.0, Kind.SLOW: 2.0, Kind.STALLING: 2.0}
     plan = Plan(6, ramp_s=0.1, duration_s=60, mix=mix, turn_s=(0.1, 0.2), stall_s=60)
     over, looks = asyncio.Event(), 0
@@ -216,9 +230,11 @@ async def test_a_stalling_reader_reads_on_to_the_end(service: Running) -> None:
 
 async def test_a_stalling_reader_that_is_given_up_ends_as_stalled(serve: Serve) -> None:
     """Though it does not read, and could have stalled on, it hears of its end soon; the answer is more than buffers take."""
-    service = await serve(stall_timeout_s=2)
-    plan = only(Kind.STALLING, 2, turn_s=(0.1, 0.2), stall_s=100)
-    found = await loaded(service, plan, "tokens=100000", max_tokens=100_000, subject=Subject.STALLED, timeout_s=60)
+    service = await serve(stall_timeout_s=4)  # in which it is looked at, once a second
+    plan = only(Kind.STALLING, 2, turn_s=(0.1, 0.2), stall_s=100)  # their turn comes before the answer
+    found = await loaded(
+        service, plan, "tokens=100000 ttft_s=0.5", max_tokens=100_000, subject=Subject.STALLED, timeout_s=60
+    )
 
     assert ends(found, Kind.STALLING) == {StreamEnd.STALLED: 2}
     assert found.service is not None
@@ -231,9 +247,11 @@ async def test_another_services_figures_are_never_taken_for_this_ones(serve: Ser
     """A busy stranger stands where the admin port is looked for."""
     ours, stranger = await serve(), await serve()
     plan = only(Kind.FAST, 4)
-    busy = asyncio.ensure_future(loaded(stranger, only(Kind.FAST, 9), "tokens=300 rate=100"))
+    over = asyncio.Event()
+    busy = asyncio.ensure_future(loaded(stranger, only(Kind.FAST, 9), "tokens=4000 rate=100", over=over))
     alone = await loaded(ours, plan, "tokens=60 rate=100", admin=[stranger.admin_url])
     both = await loaded(ours, plan, "tokens=60 rate=100", admin=[ours.admin_url, f"{stranger.admin_url}/metrics"])
+    over.set()
     await busy
 
     assert alone.service is None
@@ -244,8 +262,10 @@ async def test_another_services_figures_are_never_taken_for_this_ones(serve: Ser
 
 
 async def test_that_the_service_served_others_too_is_said(service: Running) -> None:
-    others = asyncio.ensure_future(loaded(service, only(Kind.FAST, 9), "tokens=50 rate=100"))
+    over = asyncio.Event()
+    others = asyncio.ensure_future(loaded(service, only(Kind.FAST, 9), "tokens=4000 rate=100", over=over))
     found = await loaded(service, only(Kind.FAST, 4), "tokens=100 rate=100")
+    over.set()
     await others
     assert any("it served others too" in note for note in found.notes)
 
@@ -341,10 +361,14 @@ async def test_the_command_reports_and_tells_by_its_status(service: Running, tmp
     assert [one["verdict"] for one in told["thresholds"]] == ["kept", "kept"]
 
 
-async def test_the_command_fails_where_a_threshold_is_exceeded(service: Running) -> None:
-    status, said = await command(service, "--prompt", "{{tokens=20 fault=cut after=5}}", "--max-errors", "3")
-    assert status == 1, said
-    assert "EXCEEDED" in said
+@pytest.mark.parametrize(("most", "expected"), [((), 1), (("--max-errors", "4"), 0)])
+async def test_the_command_fails_where_a_threshold_is_exceeded(
+    most: tuple[str, ...], expected: int, service: Running
+) -> None:
+    """That of errors is none, where none is given."""
+    status, said = await command(service, "--prompt", "{{tokens=20 fault=cut after=5}}", *most)
+    assert status == expected, said
+    assert ("EXCEEDED" in said) == bool(expected)
 
 
 async def test_the_command_fails_where_a_presets_subject_did_not_happen(service: Running) -> None:
@@ -385,9 +409,20 @@ async def test_an_interrupted_command_still_reports(service: Running, simulator:
     assert "4 streams started, 4 ended: 4 cut by the run's end." in said
 
 
-def refused(*options: str) -> str:
+@pytest.fixture
+def mute() -> Iterator[str]:
+    """The URL of what takes connections and says nothing of itself."""
+    with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def refused(url: str, *options: str) -> str:
     """What the command says when it does not even begin."""
-    result = CliRunner().invoke(load_command(), ["http://127.0.0.1:1", *options])
+    result = CliRunner().invoke(load_command(), [url, *options])
     assert result.exit_code == 2
     return result.output
 
@@ -406,8 +441,21 @@ def refused(*options: str) -> str:
         (("--spend", "0.000001"), "not enough for one"),
     ],
 )
-def test_the_command_refuses_what_cannot_be_done(options: tuple[str, ...], told: str) -> None:
-    assert told in refused(*options)
+def test_the_command_refuses_what_cannot_be_done(options: tuple[str, ...], told: str, mute: str) -> None:
+    assert told in refused(mute, *options)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("url", "why"), [("http://127.0.0.1:1", "connection refused"), ("unix:/nowhere", "no such file or directory")]
+)
+@pytest.mark.parametrize("options", [(), ("--spend", "9")])
+def test_a_service_that_is_not_there_is_named_and_nothing_is_said_of_its_claude(
+    url: str, why: str, options: tuple[str, ...]
+) -> None:
+    told = refused(url, *options)
+    assert f"Error: {url} cannot be connected: {why}" in told
+    assert "simulated" not in told
 
 
 @pytest.mark.parametrize("url", ["ftp://h", "localhost:8080", "http://"])
@@ -418,9 +466,9 @@ def test_the_command_refuses_what_is_no_url(url: str) -> None:
 
 
 @pytest.mark.real
-def test_the_command_does_not_spend_money_unasked() -> None:
+def test_the_command_does_not_spend_money_unasked(mute: str) -> None:
     """A service that does not say that its Claude is simulated may have a real one; and here nobody can be asked."""
-    told = refused("--streams", "7", "--model", "claude-opus-4-8", "--max-tokens", "1000000")
+    told = refused(mute, "--streams", "7", "--model", "claude-opus-4-8", "--max-tokens", "1000000")
     assert "--spend" in told
     assert "25.0007 USD" in told
     assert "7 readers 175.01 USD" in told
