@@ -51,9 +51,13 @@ run: $(VENV)/.service ## Serve on http://127.0.0.1:8080, with a simulated Claude
 	$(BIN)/python -m app serve --simulate --config config/sluiceway.toml --host $(HOST) --port $(PORT)
 
 test: $(VENV)/.tests system ## Check the code and run every test (some minutes)
-	$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest $(TWO) -m rules --hypothesis-profile quick $(EVERY_BRANCH)
+	$(MAKE) --no-print-directory --jobs 2 --output-sync=target check rules
 	$(BIN)/python -m pytest $(THREE) -m "(not rules or hypothesis) and not soak and not clients" --hypothesis-profile steady
+
+# Beside the check, most of which is one process of mypy's.
+.PHONY: rules
+rules: $(VENV)/.tests
+	$(BIN)/python -m pytest $(TWO) -m rules --hypothesis-profile quick $(EVERY_BRANCH)
 
 unit: $(VENV)/.tests ## Run the tests that need neither socket, server, browser nor other program (seconds)
 	$(BIN)/python -m pytest $(TWO) -m unit --hypothesis-profile quick

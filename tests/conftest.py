@@ -6,6 +6,8 @@ What a fixture needs it imports itself: the SDK takes seconds, and most tests do
 from __future__ import annotations
 
 import gc
+import inspect
+import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import AsyncExitStack
@@ -34,6 +36,11 @@ hypothesis.settings.register_profile("quick", deadline=None, max_examples=15, de
 hypothesis.settings.load_profile("sluiceway")
 
 ROOT = Path(__file__).resolve().parent.parent
+# As a program needs it that goes out to the network.
+OUTSIDE = dict(os.environ)
+# An authority that vouches for nobody: each service and each client of the SDK reads what it is to trust, and the system's
+# hundred and more took most of the processor time of their start. Tests of TLS say what they trust.
+os.environ["SSL_CERT_FILE"] = str(ROOT / "tests" / "support" / "authority.pem")
 Serve = Callable[..., Awaitable["Running"]]
 
 # The folders of rules that take and give nothing but values. Their unit tests are the lane that covers every branch.
@@ -41,7 +48,7 @@ _RULES = ("answer/", "flow/", "wire/", "money/")
 # What makes a test one of real parts; every other that is not slow is in the unit lane, which is sealed against network
 # and programs.
 _REAL_FOLDERS = ("bench/", "clients/", "grafana/", "service/", "tools/prove/")
-_REAL_FIXTURES = {"browser", "chrome", "client", "page", "prometheus", "serve", "service", "simulator", "site", "start"}
+_REAL_FIXTURES = {"chrome", "client", "page", "prometheus", "serve", "service", "simulator", "site", "start"}
 # A module that says so of all its tests, in the line that marks them.
 _NOT_OF_THE_UNIT_LANE = re.compile(r"^pytestmark = .*\bmark\.(?:real|browser|slow|soak)\b", re.MULTILINE)
 
@@ -63,6 +70,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         path = item.path.relative_to(ROOT / "tests").as_posix()
         values = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
         asked = set(getattr(item, "fixturenames", ())) - set(values)  # a value may be called as a fixture is
+        if "chrome" in asked:  # one connection to Chromium for them all, and so one loop
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
         if path.startswith(_REAL_FOLDERS) or asked & _REAL_FIXTURES:
             item.add_marker("real")
         elif not any(map(item.get_closest_marker, ("real", "browser", "slow", "soak"))):
@@ -75,6 +84,19 @@ def pytest_collection_finish() -> None:
     """Lets the collector work again, but for what was made until now."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, Any, Any]:
+    """Runs what is made for one test in that test's loop, whichever that is."""
+    make: Any = fixturedef.func
+    if fixturedef.scope == "function" and (inspect.isasyncgenfunction(make) or inspect.iscoroutinefunction(make)):
+        mark = request.node.get_closest_marker("asyncio")
+        # As `pytest_asyncio.fixture(loop_scope=...)` notes it, which says one for all tests.
+        make._loop_scope = mark.kwargs.get("loop_scope", "function") if mark is not None else "function"
+    return (yield)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -65,6 +65,12 @@ def test_every_number_has_both_bounds_and_a_unit(name: str) -> None:
         assert not name.endswith(ending) or unit in (FIELDS[name].description or "")
 
 
+def test_a_byte_order_mark_before_the_file_is_no_part_of_it(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text("port = 1\n", "utf-8-sig")
+    assert load(config, environ={}).listening.port == 1
+
+
 @pytest.mark.parametrize("config", [SHIPPED, None])
 def test_the_shipped_file_and_no_file_at_all_give_the_defaults(config: Path | None) -> None:
     assert load(config, environ={}) == DEFAULTS
@@ -273,3 +279,19 @@ def test_the_example_of_a_fleet_is_taken_as_it_stands() -> None:
     settings = load(SHIPPED.parent / "fleet.toml", {})
     assert settings.fleet.redis_url
     assert settings.fleet.peer_port
+
+
+@pytest.mark.parametrize("database", ["/abc", "/-1", "/0x1", "/1/2", "/0%20"])
+def test_a_redis_database_that_is_no_number_is_refused_without_the_url(database: str) -> None:
+    """The library would take database 0, which may be another one's."""
+    with pytest.raises(SettingsError, match="number of a database") as refused:
+        load(environ={"SLUICEWAY_REDIS_URL": f"rediss://:{SECRET}@127.0.0.1:6379{database}"})
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://h", "redis://h/", "redis://u:p@[::1]:6379/12", "rediss://h/0?health_check_interval=5", "unix:///s?db=3"],
+)
+def test_a_redis_url_may_name_its_database_or_none(url: str) -> None:
+    assert load(environ={"SLUICEWAY_REDIS_URL": url}).fleet.redis_url == url

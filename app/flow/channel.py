@@ -116,11 +116,16 @@ class Channel(asyncio.Queue[Item]):
         else:
             self._arm()
 
-    def end_now(self, end: End) -> None:
-        """Drops what is held and makes `end` the next item, whatever the bounds; the producer is to be cancelled."""
+    def drop(self) -> None:
+        """Forgets what is held; the producer is to be cancelled."""
         while not self.empty():
             self.get_nowait()
-        self.put_nowait(end)
+
+    def end_now(self, end: End) -> None:
+        """Makes `end` the last item, whatever the bounds, unless one is held already; the producer is to be cancelled."""
+        if not (self._queue and isinstance(self._queue[-1], End)):
+            self._incoming_bytes = end.size_bytes
+            self._put(end)
 
     def put_nowait(self, item: Item) -> None:
         """Puts `item` at once. Raises `asyncio.QueueFull` where there is no room."""

@@ -134,7 +134,7 @@ def load(
 
     if config is not None:
         try:
-            table = tomllib.loads(config.read_text(encoding="utf-8"))
+            table = tomllib.loads(config.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError, RecursionError) as error:  # not there, not UTF-8, not TOML
             reason = error.strerror if isinstance(error, OSError) else None
             raise SettingsError(f"config {config}: {reason or error}") from error

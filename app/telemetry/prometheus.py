@@ -30,7 +30,7 @@ BASES = ("exact", "estimated")
 ERROR_TYPES = (
     "invalid_request_error", "authentication_error", "billing_error", "permission_error", "not_found_error",
     "conflict_error", "request_too_large", "rate_limit_error", "api_error", "timeout_error", "overloaded_error",
-    "upstream_unreachable", "upstream_cut", "upstream_garbled", OTHER,
+    "upstream_unreachable", "upstream_barred", "upstream_cut", "upstream_garbled", OTHER,
 )  # fmt: skip
 
 # The outcomes by which a reader leaves, in the order of the dashboard.

@@ -16,6 +16,7 @@ from ..access.proxies import Proxies
 from ..money.prices import SHIPPED, Prices, load_prices
 from ..settings import Settings, SettingsError
 from ..settings.sections import OWN_FIELDS
+from ..streams import limits_file
 from ..upstream.headers import HELD_BACK_UP
 from .exposure import check_exposure
 
@@ -143,6 +144,8 @@ def _check_state_dir(settings: Settings, roster: Roster) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except (OSError, ValueError) as error:
         raise SettingsError(f"state_dir {str(folder)!r}: it cannot be written: {_reason(error)}") from None
+    if not settings.fleet.redis_url and (reason := limits_file.unreadable(folder / limits_file.NAME)) is not None:
+        raise SettingsError(f"state_dir {str(folder)!r}: {limits_file.NAME}: {reason}")
 
 
 def state_folder(settings: Settings) -> Path:

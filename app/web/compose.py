@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from .. import __version__
@@ -29,6 +30,7 @@ from ..settings.connections import ConnectionBounds
 from ..settings.sections import AdmissionLimits, BodyLimits, Callers
 from ..streams.admission import LagMeter, check_room, saturation
 from ..streams.archive import Archive
+from ..streams.arrivals import arrives
 from ..streams.books import Books
 from ..streams.registry import Streams
 from ..telemetry.prometheus import Metrics
@@ -163,12 +165,12 @@ async def composed(
         entrance = _entrance(settings, callers.identity, bodies, exposure.names(settings))
         cors = Cors(settings.callers.cors_origins)
         carrier = Carrier(settings.readers, part.relayed)
-        stack.push_async_callback(carrier.close)
+        await stack.enter_async_context(beside(carrier.run()))
         forwarder = Forwarder(spec, carrier, part.elsewhere(opener, carrier))
         refusals = Refusals(metrics.refused)
         stack.callback(refusals.close)
         crowd = _crowd(settings.connections)
-        before = [each.middleware for each in (refusals, crowd, entrance)]
+        before = [_arriving(streams), *(each.middleware for each in (refusals, crowd, entrance))]
         app = web.Application(middlewares=[*cors.middlewares, errors_as_json, *before, *forwarder.middlewares])
         answering = [*_routes(opener, settings, prices, page, forwarder), *callers.routes(), *passed.routes()]
         routes = [*answering, *Probes(settings, bodies, part).routes()]
@@ -180,6 +182,15 @@ async def composed(
         yield Service(
             settings, app, admin, peers, part, claude, streams, refusals, crowd, callers, prices, metrics, page
         )
+
+
+def _arriving(streams: Streams) -> Middleware:
+    @web.middleware
+    async def note(request: web.Request, handler: Handler) -> web.StreamResponse:
+        arrives(in_time=streams.accepting)  # by its head: its body may come long after a drain has begun
+        return await handler(request)
+
+    return note
 
 
 def _metrics(settings: Settings, registry: CollectorRegistry, prices: Prices, *, simulated: bool) -> Metrics:
@@ -247,7 +258,7 @@ async def _streams(
             Archive(settings.replay, part.shadow),
             settings.streams,
             admit,
-            part.id_prefix,
+            part.new_id,
         )
     )
 

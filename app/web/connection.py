@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 from aiohttp import StreamReader, web
@@ -29,6 +30,8 @@ _LINE_BYTES = 256
 _END = b"\r\n\r\n"
 # How long the other side of a connection that was turned away is given to read why, in seconds.
 _LINGER_S = 1.0
+# A head whose time is over is looked for once more after this time, in seconds: uvloop runs timers before it reads.
+_LOOK_S = 0.01
 # The header that the parser names, in its first line; what follows is the request's.
 _FIELD = re.compile(
     r"Duplicate '([\w-]+)' header|Missing '([\w-]+)' header|\b(Content-Length|Transfer-Encoding)\b", re.IGNORECASE
@@ -89,6 +92,8 @@ class ClientConnection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Takes a place among the others, and gives the first head its time."""
         super().connection_made(transport)
+        # An answer is sent once the kernel has all of it: what this process still held would end with it.
+        cast("asyncio.WriteTransport", transport).set_write_buffer_limits(high=0)
         self._wait_for_head()
         error = self._crowd.enter(self)
         if error is not None:
@@ -150,6 +155,13 @@ class ClientConnection(web.RequestHandler):
             self.transport.close()
         self._last = True
 
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        """Ends what still runs after `timeout` seconds, and closes; what the other side does not take is not waited for."""
+        transport = cast("asyncio.WriteTransport | None", self.transport)
+        await super().shutdown(timeout)
+        if transport is not None and transport.get_write_buffer_size():
+            transport.abort()
+
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
@@ -184,9 +196,13 @@ class ClientConnection(web.RequestHandler):
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _head_is_late(self) -> None:
+    def _head_is_late(self, *, looked: bool = False) -> None:
         self._head_timer = None
-        if self._head_bytes:
+        if self._messages:
+            return  # it is whole, and it is this process that is late: its handler has yet to begin
+        if not looked:  # nor is it the client's fault where it lies unread
+            self._head_timer = self._loop.call_later(_LOOK_S, partial(self._head_is_late, looked=True))
+        elif self._head_bytes:
             self._turn_away(SlowRequest(f"the request's head did not come within {self._bounds.head_timeout_s:g} s"))
         elif self.transport is not None:
             self.transport.close()  # nothing was asked

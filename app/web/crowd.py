@@ -49,6 +49,9 @@ class Crowd:
         most_per_client: of them for one client; 0 for any number.
         proxies: whose connections count for the clients that they name, for as long as a request of theirs lasts.
         clock: in seconds, never set back.
+
+    Attributes:
+        rests: set while none of them is busy.
     """
 
     # The first request may lie unread until the event loop comes to it: so long a new connection keeps its place, in seconds.
@@ -70,6 +73,8 @@ class Crowd:
         self._new: OrderedDict[Member, float] = OrderedDict()
         self._idle: OrderedDict[Member, float] = OrderedDict()
         self._of_clients: Counter[str] = Counter()  # never more of them than members
+        self.rests = asyncio.Event()
+        self.rests.set()
 
     def __len__(self) -> int:
         return len(self._members)
@@ -108,11 +113,13 @@ class Crowd:
         """A request of its has come."""
         self._new.pop(member, None)
         self._idle.pop(member, None)
+        self._look()
 
     def is_idle(self, member: Member) -> None:
         """It waits for its next request."""
         if member in self._members:
             self._idle[member] = self._clock()
+            self._look()
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -132,6 +139,12 @@ class Crowd:
             yield
         finally:
             self._uncount(client)
+
+    def _look(self) -> None:
+        if len(self._members) == len(self._new) + len(self._idle):
+            self.rests.set()
+        else:
+            self.rests.clear()
 
     def _idle_for_longest(self) -> Member | None:
         first = [next(iter(waiting.items())) for waiting in (self._new, self._idle) if waiting]

@@ -25,6 +25,7 @@ from ..telemetry.log_lines import log_to
 from .checks import check
 from .credentials import Credentials
 from .descriptors import raise_limit
+from .event_loop import new_event_loop
 
 log = logging.getLogger(__name__)
 
@@ -132,16 +133,8 @@ def _run(main: Coroutine[Any, Any, T]) -> T | None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 10)
-    with asyncio.Runner(loop_factory=_new_loop) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         try:
             return runner.run(main)
         except asyncio.CancelledError:
             return None
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()

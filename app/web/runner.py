@@ -76,6 +76,13 @@ class Running:
         """Serves the admin port."""
         self._admin_sites += [await _site(self._admin, sock) for sock in sockets]
 
+    async def stop_listening(self) -> None:
+        """Frees the ports, for another service; what has come is served on. Idempotent."""
+        for site in (*self._sites, *self._admin_sites):
+            await site.stop()
+        self._sites.clear()
+        self._admin_sites.clear()
+
     async def leave(self) -> None:
         """Lets another process have its place: it listens no more, and ends once all that runs has ended.
 
@@ -85,16 +92,27 @@ class Running:
         self.streams.leaving = True
         self._heir.leave()
         log.info("leaving: %d streams run, and have %g s", len(self.streams.live), self.drain_s)
-        for site in (*self._sites, *self._admin_sites):
-            await site.stop()
-        self._sites.clear()
-        self._admin_sites.clear()
+        await self.stop_listening()
         self._admin.end_soon()
         last_s = min(_LAST_REQUESTS_S, self.drain_s / 3)
         await self.streams.patience.wait(last_s)
         self._runner.end_soon()
         # In a fleet they are kept elsewhere.
-        await self.streams.drain(self.drain_s - last_s, kept=self.service.part.shadow is None)
+        await self._end(self.drain_s - last_s, kept=self.service.part.shadow is None)
+
+    async def _end(self, within_s: float, *, kept: bool = False) -> None:
+        """Takes nobody new; returns once all who came before are answered and nothing runs, or their time is over.
+
+        Args:
+            within_s: their time, in seconds.
+            kept: as long as something can be read again, it is all waited for.
+        """
+        self.streams.accepting = False
+        loop, patience, crowd = asyncio.get_running_loop(), self.streams.patience, self.service.crowd
+        until = loop.time() + within_s
+        await patience.wait(within_s, crowd.rests)  # a body may be arriving, for a stream that is yet to begin
+        await self.streams.drain(max(0.0, until - loop.time()), kept=kept)
+        await patience.wait(max(0.0, until - loop.time()), crowd.rests)  # its last reader has yet to be sent the end
 
     @property
     def drain_s(self) -> float:
@@ -107,9 +125,8 @@ class Running:
         The listener stays open until then: a reader who lost its connection meets its stream, and who asks anew an
         error that says when to try again.
         """
-        self.streams.accepting = False
         log.info("draining: %d streams run, and have %g s", len(self.streams.live), self.drain_s)
-        await self.streams.drain(self.drain_s)
+        await self._end(self.drain_s)
         if self.url.startswith("unix:"):
             await asyncio.sleep(_LINGER_S)
         for site in self._sites:
@@ -248,6 +265,7 @@ async def _obey(tie: Tie, service: Running, ends: _Ends) -> None:
         if "leave" in message:
             ends.leave()
     ends.orphaned = True
+    await service.stop_listening()  # now, since a successor may want the ports before all is settled
     ends.at_once()
     await asyncio.get_running_loop().create_future()  # what runs beside the service ends with it
 
@@ -301,7 +319,7 @@ class _Ends:
         self.asked.set()
 
     def at_once(self) -> None:
-        """Ends as after two signals, because the parent is gone and its successor may want the port."""
+        """Ends as after two signals, because the parent is gone."""
         self.on_signal()
         self.on_signal()
 
@@ -358,6 +376,7 @@ async def _serve_peers(stack: AsyncExitStack, service: Service) -> None:
             await _site(runner, sock)
 
         await stack.enter_async_context(beside(service.part.keep_listening(serve)))
+        await service.part.shown()
 
 
 async def _runner(stack: AsyncExitStack, service: Service, app: web.Application, crowd: Crowd) -> Runner:

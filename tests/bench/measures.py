@@ -25,10 +25,17 @@ _CONNECT_AT_ONCE = 50
 MEMORY_STATES = ("idle", "streaming", "stalled")
 
 
-def question(contender: Contender) -> tuple[Target, Question]:
+class _Resumable(Question):
+    """Asks for every stream so that it can be resumed."""
+
+    def ask(self, name: str, *, resumable: bool) -> bytes:
+        return super().ask(name, resumable=True)
+
+
+def question(contender: Contender, *, resumable: bool = False) -> tuple[Target, Question]:
     """What a contender is asked. Passed through, the question is for Claude itself, which wants a key."""
     target = Target.of(contender.url)
-    return target, Question(
+    return target, (_Resumable if resumable else Question)(
         contender.protocol,
         target.host,
         "hello",
@@ -39,13 +46,22 @@ def question(contender: Contender) -> tuple[Target, Question]:
     )
 
 
-def cost(contender: Contender, above: Upstream, streams: int, tokens: int, rate: float, ramp_s: float = 2.0) -> Cost:
+def cost(
+    contender: Contender,
+    above: Upstream,
+    streams: int,
+    tokens: int,
+    rate: float,
+    ramp_s: float = 2.0,
+    *,
+    resumable: bool = False,
+) -> Cost:
     """Streams of so many tokens at so many a second; `rate` 0: as fast as they go.
 
     Raises:
         RuntimeError: none got anything.
     """
-    target, asked = question(contender)
+    target, asked = question(contender, resumable=resumable)
 
     def drive(count: int, over_s: float) -> Any:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:

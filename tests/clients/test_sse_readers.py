@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -43,25 +44,30 @@ def told(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [json.loads(message["data"]) for message in messages]
 
 
+# At once, for all they do is wait; a browser has six connections to a host.
 @pytest.mark.browser
 @pytest.mark.parametrize(
-    "way",
-    ["fetch_event_source", "eventsource_parser", "eventsource_parser_stream", "eventsource_client", "event_source",
-     "client_js", "lines"],
+    "ways",
+    [["fetch_event_source", "eventsource_parser", "eventsource_parser_stream", "eventsource_client"],
+     ["event_source", "client_js", "lines"]],
+    ids=["libraries", "what browsers have"],
 )  # fmt: skip
-async def test_silence_is_no_message_to_any_reader(way: str, page: Page, simulator: Simulator) -> None:
-    body = json.dumps({"prompt": PROMPT})
-    async with page.expect_response("**/api/stream") as answer:
-        messages = await page.evaluate("([way, body]) => window.ways[way]('/api/stream', body)", [way, body])
-    assert (await answer.value).status == 200
-    *texts, last = told(messages)
-
-    assert "".join(frame["text"] for frame in texts) == numbered_text(4)
-    assert len(texts) == 4, "a word each: nothing empty among them"
-    assert last["done"] is True
-    if "id" in messages[0]:
-        assert [message["id"] for message in messages] == ["1", "2", "3", "4", "5"]
-    assert len(simulator.books) == 1, "the question was asked again"
+async def test_silence_is_no_message_to_any_reader(ways: list[str], page: Page, simulator: Simulator) -> None:
+    statuses: list[int] = []
+    page.on("response", lambda answer: statuses.append(answer.status))
+    heard = await page.evaluate(
+        "([ways, body]) => Promise.all(ways.map((way) => window.ways[way]('/api/stream', body)))",
+        [ways, json.dumps({"prompt": PROMPT})],
+    )
+    assert set(statuses) == {200}
+    for way, messages in zip(ways, heard, strict=True):
+        *texts, last = told(messages)
+        assert "".join(frame["text"] for frame in texts) == numbered_text(4), way
+        assert len(texts) == 4, f"a word each, nothing empty among them: {way}"
+        assert last["done"] is True, way
+        if "id" in messages[0]:
+            assert [message["id"] for message in messages] == ["1", "2", "3", "4", "5"], way
+    assert len(simulator.books) == len(ways), "a question was asked again"
 
 
 def the_dozen_lines() -> str:
@@ -87,12 +93,12 @@ async def test_the_dozen_lines_of_the_readme_read_it_too(page: Page, simulator: 
     assert len(simulator.books) == 1
 
 
-@pytest.mark.parametrize("version", [7, 6])
-async def test_silence_is_nothing_to_a_chat(version: int, service: Running, simulator: Simulator) -> None:
-    asked = {"base_url": service.url, "version": version, "cases": [{"way": "ask", "id": "1", "say": PROMPT}]}
-    (chat,) = await node("ai_sdk.mjs", asked)
-    texts = [part["text"] for part in chat["messages"][1]["parts"] if part["type"] == "text"]
+async def test_silence_is_nothing_to_a_chat(service: Running, simulator: Simulator) -> None:
+    async def asked(version: int) -> None:
+        case = {"way": "ask", "id": str(version), "say": PROMPT}
+        (chat,) = await node("ai_sdk.mjs", {"base_url": service.url, "version": version, "cases": [case]})
+        assert chat["errors"] == [], version
+        assert [part["text"] for part in chat["messages"][1]["parts"] if part["type"] == "text"] == [numbered_text(4)]
 
-    assert chat["errors"] == []
-    assert texts == [numbered_text(4)]
-    assert len(simulator.books) == 1
+    await asyncio.gather(asked(7), asked(6))
+    assert len(simulator.books) == 2, "a question was asked again"

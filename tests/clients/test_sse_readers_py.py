@@ -10,7 +10,6 @@ from typing import Any
 
 import aiohttp
 import httpx
-import pytest
 
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.server import Simulator
@@ -50,15 +49,13 @@ async def by_aiohttp_sse_client(url: str) -> Told:
     return messages
 
 
-@pytest.mark.parametrize("read", [by_httpx_sse, by_sseclient_py, by_aiohttp_sse_client])
-async def test_silence_is_no_message_to_any_reader(
-    read: Callable[[str], Awaitable[Told]], serve: Serve, simulator: Simulator
-) -> None:
+async def test_silence_is_no_message_to_any_reader(serve: Serve, simulator: Simulator) -> None:
     service = await serve(commit_s=0.2, heartbeat_s=0.2)
-    messages = await read(f"{service.url}/api/stream")
-    frames: list[dict[str, Any]] = [json.loads(data) for _, data in messages]
-
-    assert [number for number, _ in messages] == ["1", "2", "3", "4", "5"]
-    assert "".join(frame["text"] for frame in frames[:-1]) == numbered_text(4)
-    assert frames[-1]["done"] is True
-    assert len(simulator.books) == 1
+    readers: list[Callable[[str], Awaitable[Told]]] = [by_httpx_sse, by_sseclient_py, by_aiohttp_sse_client]
+    told = await asyncio.gather(*(read(f"{service.url}/api/stream") for read in readers))
+    for read, messages in zip(readers, told, strict=True):
+        frames: list[dict[str, Any]] = [json.loads(data) for _, data in messages]
+        assert [number for number, _ in messages] == ["1", "2", "3", "4", "5"], read
+        assert "".join(frame["text"] for frame in frames[:-1]) == numbered_text(4), read
+        assert frames[-1]["done"] is True, read
+    assert len(simulator.books) == len(readers), "a question was asked again"

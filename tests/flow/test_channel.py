@@ -307,17 +307,33 @@ async def test_an_item_that_comes_with_a_nudge_is_not_lost() -> None:
 
 
 @jumping
-async def test_end_now_drops_what_is_held_and_is_the_next_item() -> None:
+async def test_what_is_dropped_is_gone_and_an_end_finds_room_where_there_is_none() -> None:
     channel, end = Channel(1, 64), End(UpstreamCut("gone"))
     await channel.put(sized(64, 0))
     putting = await blocked(channel, sized(64, 1))
-    channel.end_now(end)
     putting.cancel()
+    channel.end_now(end)
+    channel.end_now(End(UpstreamCut("a later one")))
+    assert channel.statistics().items == 2, "behind what was held, and once"
+    channel.drop()
     with pytest.raises(asyncio.CancelledError):
         await putting
+    assert channel.empty()
+    channel.end_now(end)
     assert await channel.get_before(loop().time()) is end
     assert channel.empty()
     assert channel.statistics().size_bytes == 0
+
+
+@jumping
+async def test_who_waits_gets_an_end_at_once() -> None:
+    channel, end = Channel(1, 64), End()
+    began = loop().time()
+    getting = asyncio.create_task(channel.get_before(began + 60))
+    await settled()
+    channel.end_now(end)
+    assert await getting is end
+    assert loop().time() == began
 
 
 # What it tells

@@ -18,7 +18,7 @@ from app.web.runner import Running
 from tests.conftest import Serve
 from tests.service.test_stream import ADAPTIVE, recorded, told
 from tests.support.answers import NAMES
-from tests.support.nginx import SHIPPED, check, free_port, nginx, plain, shipped, write
+from tests.support.nginx import SHIPPED, check, free_port, nginx, plain, shipped, shipped_fleet, without_host, write
 from tests.support.raw_upstream import (
     END,
     HELLO,
@@ -305,3 +305,25 @@ def test_nginx_waits_longer_than_the_heartbeat_takes() -> None:
     assert found is not None
 
     assert int(found[1]) >= 3 * Settings.model_validate({}).streams.heartbeat_s
+
+
+async def test_of_a_fleet_with_a_host_out_the_only_other_one_is_asked_again_after_a_failure(tmp_path: Path) -> None:
+    """One worker that dies before it has answered would else be 502 for everybody, for seconds, with no host asked."""
+    ports = [free_port() for _ in range(3)]
+    ok = response(b"ok", connection="close")
+    answers = iter([b"", ok, ok])
+
+    async def fails_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(next(answers))
+        writer.close()
+
+    conf = without_host(shipped_fleet(tmp_path, ports[:2], ports[2]), ports[0])
+    async with await asyncio.start_server(fails_once, "127.0.0.1", ports[1]), nginx(tmp_path, conf, ports[2]) as url:
+        statuses = []
+        for _ in range(3):
+            reader = await Reader.connect(url)
+            await reader.send(reader.request(b"", method="GET", path="/"))
+            statuses.append(await reader.head())
+            reader.leave()
+    assert statuses == [502, 200, 200]

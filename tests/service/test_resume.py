@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import socket
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.server import Simulator
@@ -410,3 +412,22 @@ async def test_who_only_asks_whether_a_stream_can_be_resumed_takes_nothing_over(
     reader.leave()
     assert b"token0200" in rest
     assert b"taken_over" not in rest
+
+
+async def test_a_request_whose_reader_has_left_before_it_is_served_takes_nothing_over(
+    serve: Serve, client: aiohttp.ClientSession
+) -> None:
+    """As those that wait at a process while it sleeps: nginx has sent their reader elsewhere since, and closed them."""
+    service = await serve()
+    asked = {"prompt": "{{tokens=100 rate=100}}", "resumable": True}
+    reader = await client.post(f"{service.url}/api/stream", json=asked)
+    raw = await reader.content.readuntil(b"id: 3\n")
+    url = URL(service.url)
+    request = f"GET /api/stream/{reader.headers['X-Stream-Id']} HTTP/1.1\r\nHost: {url.authority}\r\n\r\n"
+    for _ in range(20):
+        with socket.create_connection((url.host, url.port)) as left:  # in one go, before the service's loop runs again
+            left.sendall(request.encode())
+        await asyncio.sleep(0.02)
+    raw += await reader.read()
+    assert b'"taken_over"' not in raw
+    assert b'"done":true' in raw

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import time
@@ -11,7 +12,7 @@ import pytest
 
 from app.tools.simulator.answer import numbered_text
 from app.tools.simulator.server import Simulator
-from tests.support.process import SECRET, Start
+from tests.support.process import SECRET, START_S, Start
 from tests.support.readers import Reader, Told, events_of, eventually
 
 FREE = ("--port", "0", "--admin-port", "0")
@@ -55,6 +56,20 @@ async def test_with_simulate_it_brings_its_own_claude_and_says_so(start: Start) 
     await reader.head()
     assert b'"simulated": true' in await reader.rest()
     reader.leave()
+
+    # One that dies is not missed for long.
+    (claude,) = [pid for pid in service.workers if b"\0simulate\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]  # noqa: ASYNC240
+    os.kill(claude, signal.SIGKILL)
+    await eventually(lambda: "the simulated Claude is there again" in service.logged, START_S)
+    assert "the simulated Claude was ended by SIGKILL; another one starts" in service.logged
+    assert (await asked(service.url, "tokens=5 rate=0 ttft_s=0 text=numbered")).text == numbered_text(5)
+
+
+async def test_a_worker_that_is_killed_before_it_serves_is_told_of_by_the_signal(start: Start) -> None:
+    service = await start(*FREE, ready=False)
+    await eventually(lambda: bool(service.workers), START_S)
+    os.kill(service.workers[0], signal.SIGKILL)
+    assert await service.ended() == (1, "worker 0 was ended by SIGKILL before it served\n")
 
 
 @pytest.mark.parametrize("environ", [{"SLUICEWAY_API_KEYS": "one, two"}, {"SLUICEWAY_AUTH": "none"}])

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import aiohttp
@@ -19,9 +20,12 @@ import pytest
 
 from app.answer.outcome import Outcome
 from app.errors import Stopped
+from app.settings import Settings
 from app.tools.simulator.server import Simulator
+from app.web.credentials import Credentials
+from app.web.runner import running
 from tests.conftest import ROOT, Serve
-from tests.support.readers import Reader, eventually
+from tests.support.readers import Reader, eventually, sockets, steady
 
 # What a busy machine is given to end a process; one that forgets to end takes a minute.
 LATE_S = 10.0
@@ -182,6 +186,19 @@ async def test_a_stalled_reader_does_not_put_off_the_exit(simulator: Simulator) 
         reader.leave()
 
 
+async def test_a_service_that_has_ended_holds_no_socket_of_a_reader_that_takes_nothing(simulator: Simulator) -> None:
+    idle = await steady(sockets)
+    settings = Settings.model_validate({"port": 0, "admin_port": 0, "max_lag_s": 60.0})
+    async with running(settings, Credentials("k", simulator.url, True)) as service:
+        reader = await Reader.connect(service.url, rcvbuf_bytes=4096)
+        await reader.ask("tokens=60000")
+        await reader.head()
+        book = await simulator.book()
+        await steady(lambda: book.tokens)
+    assert await steady(sockets) == idle + 1  # the reader's own end
+    reader.leave()
+
+
 async def test_a_drain_refuses_new_streams_by_type_and_serves_those_that_run(
     serve: Serve, simulator: Simulator, client: aiohttp.ClientSession
 ) -> None:
@@ -254,3 +271,50 @@ async def test_a_connection_that_is_kept_meets_no_end_between_two_requests_of_a_
     service.streams.patience.hurry()
     await drain
     running.leave()
+
+
+END = ["drain", "leave"]  # SIGTERM, and another one that has this one's place
+
+
+@pytest.mark.parametrize("end", END)
+async def test_who_came_before_the_end_began_is_served_however_long_his_body_takes(
+    end: str, serve: Serve, simulator: Simulator
+) -> None:
+    """Without that a proxy tells him 502, holds the host for failed, and refuses others where it is the last one."""
+    service = await serve(drain_s=60)
+    early, late = [await Reader.connect(service.url) for _ in range(2)]
+    asked = early.request(json.dumps({"prompt": "{{tokens=3 text=numbered}}"}).encode())
+    await early.send(asked[:-1])
+    await eventually(lambda: not service.service.crowd.rests.is_set())
+    await late.send(b"POST")  # it has a connection, and the rest of its head comes too late
+    await eventually(lambda: len(service.service.crowd) == 2)
+    ending = asyncio.create_task(getattr(service, end)())
+    await eventually(lambda: not service.streams.accepting)
+    await late.send(late.request(b'{"prompt": "more"}').removeprefix(b"POST"))
+    assert await late.head() == 503
+    assert not ending.done()
+    await early.send(asked[-1:])
+    assert await early.head() == 200
+    assert "done" in await last_of(early)
+    await ending
+    late.leave()
+
+
+async def test_an_answer_that_came_whole_is_under_way_until_its_reader_has_taken_it(
+    serve: Serve, tmp_path: Path
+) -> None:
+    """Its place is free long before, since its reader is slow: a drain, which waits for places, would cut it."""
+    service = await serve(unix=str(tmp_path / "s"), drain_s=60)
+    asked = "{{tokens=60000 tokens_per_delta=100 text=numbered}}"
+    body = {"model": "m", "max_tokens": 64_000, "messages": [{"role": "user", "content": asked}]}
+    reader = await Reader.connect(service.url, rcvbuf_bytes=4096)
+    await reader.send(reader.request(json.dumps(body).encode(), path="/v1/messages"))
+    assert await reader.head() == 200
+    await eventually(lambda: not service.streams.in_flight)
+    drain = asyncio.create_task(service.drain())
+    await eventually(lambda: not service.streams.accepting)
+    assert not service.service.crowd.rests.is_set()
+    assert json.loads(await reader.rest())["usage"]["output_tokens"] == 60_000
+    await drain
+    assert service.service.crowd.rests.is_set()
+    reader.leave()

@@ -62,9 +62,11 @@ async def told(url: str, directive: str, **body: Any) -> Told:
 
 @pytest.mark.parametrize("chunking", ["events", "random"])
 async def test_every_recorded_answer_comes_out_as_it_was_recorded(chunking: str, service: Running) -> None:
-    for name in NAMES:
+    async def compared(name: str) -> None:
         directive = f"transcript={name} chunking={chunking} seed={random.Random(name).randrange(1000)}"
         assert await told(service.url, directive, thinking=ADAPTIVE) == recorded(name), name
+
+    await asyncio.gather(*map(compared, NAMES))  # at once, since each rests between its reads
 
 
 @pytest.mark.parametrize("share", [7, pytest.param(1, marks=pytest.mark.soak)])

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from app.upstream import claude
 from tests.support.raw_upstream import (
     CLOSE,
     HELLO,
@@ -173,6 +174,25 @@ async def test_an_error_whose_body_is_cut_keeps_its_status(way: str, end: Any) -
     said, _ = await answer_to(way, [response(b"x" * 999, 529, **JSON)[:-900], end], retries=0)
 
     assert said.status == 529
+
+
+async def test_a_whole_answer_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claude, "MAX_EVENT_BYTES", 1_000_000)
+    endless = response(b"", **JSON | {"content_length": "9000000000"})
+    async with raw_upstream([endless, *[b"[" * 1_000_000] * 100, CLOSE]) as upstream, behind(upstream) as service:
+        said = await asked(service, "whole")
+
+    assert (said.status, said.error["error"]["details"]["error_code"]) == (502, "upstream_garbled")
+    assert said.headers["x-should-retry"] == "false"
+    assert upstream.sent_bytes < 10_000_000, "the rest is left where it is"
+
+
+async def test_a_whole_answer_of_more_parts_than_can_be_read_is_passed_on(caplog: pytest.LogCaptureFixture) -> None:
+    body = json.dumps(MESSAGE).encode()[:-1] + b', "more": [' + b"{}," * 400_000 + b"{}]}"
+    said, _ = await answer_to("whole", [response(body, **JSON)])
+
+    assert (said.status, said.body) == (200, body)
+    assert "too many parts" in caplog.text
 
 
 @pytest.mark.parametrize("end", [CLOSE, RESET])

@@ -74,3 +74,9 @@ async def blameless(page: Page) -> AsyncIterator[list[str]]:
     page.on("pageerror", lambda error: met.append(str(error)))
     yield met
     assert met == [], f"uncaught in the page: {met}"
+
+
+async def open_page(page: Page, url: str) -> None:
+    """Opens `url` and waits for its first frame: Chromium drops a key that comes before it, as nobody can press one."""
+    await page.goto(url)
+    await page.evaluate("new Promise((shown) => requestAnimationFrame(() => requestAnimationFrame(shown)))")

@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from tests.conftest import OUTSIDE
 from tests.support.locks import HERE, holds, read
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,6 +92,6 @@ class Containers:
 
 
 def _run(command: list[str]) -> str:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=OUTSIDE, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command[:8]} … failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
     return done.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ from tests.support.readers import eventually
 
 SHIPPED = ROOT / "config" / "nginx.conf"
 SHIPPED_FLEET = ROOT / "config" / "nginx-fleet.conf"
+OPERATORS = ROOT / "config" / "README.md"
 
 # Who was accepted by a worker of nginx before a reload may send his request for this long (`client_header_timeout`), in
 # seconds; it is passed on to a host that this worker still knows.
@@ -77,6 +79,20 @@ def shipped_fleet(folder: Path, ports: Sequence[int], port: int) -> str:
         upstream = upstream.replace(f"server {host}:8080 ", f"server 127.0.0.1:{at} ")
     before, _, rest = shipped(folder, "", port).partition("upstream sluiceway {")
     return before + upstream + rest.partition("\n}\n")[2]
+
+
+def without_host(conf: str, port: int) -> str:
+    """A fleet's configuration when the host at this port is out; by the operators' own command, and its counterpart undoes it."""
+    out, back = re.findall(r"sed --in-place '(s/.*10\.0\.0\.11:8080.*)'", OPERATORS.read_text("utf-8"))
+    without = _edited(out, port, conf)
+    assert without != conf
+    assert _edited(back, port, without) == conf
+    return without
+
+
+def _edited(expression: str, port: int, conf: str) -> str:
+    command = ["sed", expression.replace("10.0.0.11:8080", f"127.0.0.1:{port}")]
+    return subprocess.run(command, input=conf, check=True, capture_output=True, text=True).stdout
 
 
 def plain(upstream_url: str, port: int) -> str:

@@ -6,6 +6,7 @@ have been seen above zero.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import sqlite3
@@ -27,12 +28,14 @@ from app.errors import Refusal
 from app.fleet.mirror_rules import END_ID
 from app.fleet.names import Keys
 from app.money.prices import SPENDING_TYPES
+from app.settings import Settings
 from app.streams.registry import Streams
 from app.telemetry.callers import CallerMetrics
 from app.telemetry.fleet import FleetMetrics
 from app.telemetry.prometheus import BASES, ERROR_TYPES, LEFT, Metrics
 from app.tools.simulator.server import Simulator
-from app.web.runner import Running
+from app.web.credentials import Credentials
+from app.web.runner import Running, running
 from app.wire.plain import PlainFormat
 from tests.conftest import Serve
 from tests.grafana.board import BOARD, GRAFANA, filled, targets, vector_selectors
@@ -245,6 +248,17 @@ def _fails(*_given: object) -> Any:
     raise RuntimeError("a defect")
 
 
+async def barred(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A way to Claude that a person must mend."""
+    given = {"port": 0, "admin_port": 0, "max_lag_s": 60.0, "warm_connections": 0}
+    with monkeypatch.context() as patched:
+        patched.setenv("HTTPS_PROXY", "socks5://127.0.0.1:9")
+        async with running(Settings.model_validate(given), Credentials("k", "https://claude.example")) as service:
+            await whole(service, "tokens=5")
+            await settled(service)
+            await seen.look(service)
+
+
 async def turned_away(serve: Serve, seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests for which nothing is started, for every reason there is."""
     service = await serve(max_streams=1, api_keys=("k",), max_body_bytes=1024, body_timeout_s=1.0)
@@ -313,7 +327,8 @@ async def bounded(serve: Serve, seen: Seen, folder: Path) -> None:
         async with client.post(f"{service.url}/api/stream", json=long, headers=wide) as one:
             assert one.status == 200
             assert await posted(service, "/api/stream", long, **wide) == 429
-        answers = [await client.post(f"{service.url}/api/stream", json=long, headers=poor) for _ in range(4)]
+        asking = (client.post(f"{service.url}/api/stream", json=long, headers=poor) for _ in range(4))
+        answers = await asyncio.gather(*asking)  # at once, or the first would have spent what is to be held
         assert 429 in {answer.status for answer in answers}  # held for the others
         for answer in answers:
             await answer.read()
@@ -403,13 +418,15 @@ async def test_everything_that_is_declared_happens(
     seen = Seen()
     service = await serve()
     await read_to_the_end(service, seen)
-    await left(service, seen)
-    await lost(serve, seen, far)
-    await ended_by_us(serve, seen)
+    async with asyncio.TaskGroup() as at_once:  # each with services of its own, and waiting most of the time
+        at_once.create_task(left(service, seen))
+        at_once.create_task(lost(serve, seen, far))
+        at_once.create_task(ended_by_us(serve, seen))
+        at_once.create_task(bounded(serve, seen, tmp_path))
+        at_once.create_task(in_a_fleet(serve, seen, tmp_path))
     await turned_away(serve, seen, monkeypatch)
-    await bounded(serve, seen, tmp_path)
-    await in_a_fleet(serve, seen, tmp_path)
     await failed(serve, seen, simulator, monkeypatch)
+    await barred(seen, monkeypatch)
 
     registry = CollectorRegistry()
     Metrics(registry, [MODEL])

@@ -1,29 +1,21 @@
-"""What the tests of client.js share: one Chromium a module, and for each test a scripted server and a page on it."""
+"""What the tests of client.js share: one Chromium, and for each test a scripted server and a page on it."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-import pytest_asyncio
+import pytest
 from aiohttp import web
 
 from tests.support.scripted import Site, blank, static
-from tests.support.shared_chromium import chrome, chromium_address
+from tests.support.shared_chromium import chrome, chromium_address, driven_chromium, profile, standing_profile
 
 if TYPE_CHECKING:
-    from playwright.async_api import Browser, Page
+    from playwright.async_api import BrowserContext, Page
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    from tests.support.browser import chromium
-
-    async with chromium() as started:
-        yield started
-
-
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest.fixture
 async def site() -> AsyncIterator[Site]:
     site = Site()
     app = web.Application()
@@ -42,15 +34,15 @@ async def site() -> AsyncIterator[Site]:
     await runner.cleanup()
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def page(browser: Browser, site: Site) -> AsyncIterator[Page]:
+@pytest.fixture
+async def page(profile: BrowserContext, site: Site) -> AsyncIterator[Page]:
     from tests.support.browser import blameless
 
-    page = await browser.new_page()
+    page = await profile.new_page()
     async with blameless(page):
         await page.goto(site.url)
         yield page
         await page.close()
 
 
-__all__ = ["chrome", "chromium_address"]  # fixtures
+__all__ = ["chrome", "chromium_address", "driven_chromium", "profile", "standing_profile"]  # fixtures

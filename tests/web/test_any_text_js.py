@@ -10,7 +10,7 @@ from playwright.async_api import Browser, Page, expect
 
 from app.web.routes.pages import STATIC
 from app.web.runner import Running
-from tests.support.browser import blameless
+from tests.support.browser import blameless, open_page
 
 pytestmark = [pytest.mark.browser]
 
@@ -96,7 +96,6 @@ ANY_TEXT = r"""async ([first, count]) => {
 }"""
 
 
-@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("count", [100, pytest.param(5_000, marks=pytest.mark.soak)])
 async def test_whatever_is_written_is_shown_whole_and_once_however_it_is_cut(page: Page, count: int) -> None:
     # The few are always the same, so that a change is what makes them fail; the many find something new each time.
@@ -125,7 +124,6 @@ def shapes(chars: int) -> list[str]:
     ]
 
 
-@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("chars", [8_000, pytest.param(30_000, marks=pytest.mark.soak)])
 async def test_nothing_that_is_written_makes_the_page_work_without_bound(page: Page, chars: int) -> None:
     """Were anything of it square in the text's length or worse, this would take minutes, or the page would crash."""
@@ -173,7 +171,7 @@ async def answered(page: Page, service: Running, answer: list[str]) -> None:
         )
 
     await page.route("**/api/stream", stream)
-    await page.goto(service.url)
+    await open_page(page, service.url)
     await page.get_by_label("Your prompt").fill("hello")
     await page.keyboard.press("Control+Enter")
 

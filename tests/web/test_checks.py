@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,18 @@ def test_only_the_last_folder_of_a_state_dir_is_made(tmp_path: Path) -> None:
         check(settings(callers_file=path, state_dir=state_dir))
     assert (tmp_path / "state").is_dir()
     assert (tmp_path / "own").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_state_file_of_a_newer_version_fails_the_start_of_who_would_use_it(tmp_path: Path) -> None:
+    path = callers_file(tmp_path, "[callers.a]\nbudget_usd_per_day = 5")
+    (tmp_path / "state").mkdir()
+    with closing(sqlite3.connect(tmp_path / "state" / "limits.sqlite3")) as db:
+        db.execute("PRAGMA user_version = 1")
+        check(settings(callers_file=path))
+        db.execute("PRAGMA user_version = 2")
+    told = refused(callers_file=path)
+    assert told.startswith(f"state_dir {str(tmp_path / 'state')!r}: limits.sqlite3: it is of version 2, which a newer")
+    check(settings(callers_file=path, redis_url="redis://127.0.0.1"))
 
 
 def test_a_callers_file_of_a_service_for_anyone_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from playwright.async_api import Page
 from tests.support.browser import chromium
 from tests.support.scripted import DONE, Script, Site, forever, frame, opened, run, says
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.browser
 
 
 def refuses(status: int, body: str, headers: dict[str, str] | None = None) -> Script:

@@ -13,7 +13,7 @@ from playwright.async_api import Page
 from app.web.routes.pages import STATIC, trimmed
 from tests.support.scripted import DONE, Site, forever, frame, opened, run, says
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.browser
 
 
 async def test_a_prompt_is_posted_once_with_the_key_and_comes_back_as_events(page: Page, site: Site) -> None:

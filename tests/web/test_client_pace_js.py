@@ -11,7 +11,7 @@ from playwright.async_api import Browser, Page
 from tests.support.browser import blameless
 from tests.support.scripted import DONE, Site, forever, frame, opened, run, says
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.browser
 
 
 # --- frames ----------------------------------------------------------------------------------------------------------
@@ -113,10 +113,10 @@ async def test_a_callback_that_returns_a_promise_holds_the_next_one_back(page: P
 @pytest.mark.parametrize("way", ["throw new Error('mine')", "return Promise.reject(new Error('mine'))"])
 @pytest.mark.parametrize("batch", ["true", "false"])
 async def test_a_callback_that_throws_is_reported_and_the_stream_goes_on(
-    browser: Browser, site: Site, way: str, batch: str
+    chrome: Browser, site: Site, way: str, batch: str
 ) -> None:
     site.script = says({"text": "a"}, {"thinking": "b"}, {"text": "c"}, DONE)
-    page = await browser.new_page()
+    page = await chrome.new_page()
     async with blameless(page) as met:
         await page.goto(site.url)
         done, heard = await run(

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import aiohttp
 import pytest
+import uvloop
 from aiohttp import web
 
+from app.settings import Settings
 from app.tools.simulator.server import Simulator
+from app.web.credentials import Credentials
 from app.web.crowd import Crowd
-from app.web.runner import Running
+from app.web.runner import Running, running
 from tests.conftest import Serve
 from tests.support.readers import Reader, eventually
 from tests.support.scrape import scrape
@@ -109,6 +114,28 @@ async def test_a_connection_over_which_nothing_is_asked_is_closed_without_a_word
     reader = await Reader.connect(service.url)
     assert await reader.closed()
     reader.leave()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_head_that_has_come_is_not_late_because_the_event_loop_is(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """A proxy would be told 408, or nothing, and would hold the service for failed."""
+
+    async def asked() -> int:
+        settings = Settings.model_validate({"port": 0, "admin_port": 0, "max_lag_s": 60.0, "head_timeout_s": 0.2})
+        async with running(settings, Credentials(api_key="k")) as service:
+            reader = await Reader.connect(service.url)
+            await eventually(lambda: len(service.service.crowd) == 1)
+            await reader.send(GET + b"\r\n")
+            time.sleep(0.3)  # noqa: ASYNC251 - the loop is to be late
+            status = await reader.head()
+            reader.leave()
+            return status
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert runner.run(asked()) == 200
 
 
 async def test_a_head_that_drips_is_not_waited_for_either_on_a_used_connection(serve: Serve) -> None:

@@ -121,3 +121,16 @@ def test_all_are_told_to_end_soon_busy_or_not() -> None:
     crowd.leave(told[2])
     crowd.end_soon()
     assert [member.ends for member in told] == [True, True, False]
+
+
+def test_they_rest_while_none_waits_for_an_answer() -> None:
+    crowd = Crowd(3)
+    assert crowd.rests.is_set()
+    first, second = members(crowd, 2)
+    assert crowd.rests.is_set(), "nothing was asked"
+    crowd.is_busy(first)
+    crowd.is_busy(second)
+    crowd.is_idle(first)
+    assert not crowd.rests.is_set()
+    crowd.leave(second)
+    assert crowd.rests.is_set()

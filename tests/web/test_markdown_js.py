@@ -12,7 +12,7 @@ from app.tools.simulator.answer import Request, steps
 from app.tools.simulator.scenario import Scenario
 from app.web.routes.pages import STATIC
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.browser
 
 RENDER = """async ([text, cuts]) => {
   const { Markdown } = await import("/markdown.js");

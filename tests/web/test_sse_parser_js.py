@@ -11,7 +11,7 @@ from playwright.async_api import Page
 
 from tests.support.scripted import run
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.browser
 
 
 PUSH = """

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page
 
-pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.browser
 
 # Each step is at a time in seconds. `look` may change what the page sees: the stream's bytes, characters, its state;
 # `ask` sends a request for figures, `told` answers the newest of them. Yields the state after each look.

@@ -70,6 +70,8 @@ class Route:
     of_a_stream: bool = False
 
 
+# An id in a route's path: any segment, also with braces, which aiohttp's own expression leaves out.
+ID = "{id:[^/]+}"
 # Who asks, and what that caller may; without a name where nobody is known.
 CALLER = web.RequestKey("caller", Caller)
 # The whole body, for as long as it is needed: a handler that is done with it takes it out.

@@ -20,6 +20,7 @@ from ...errors import (
 )
 from ...upstream.headers import headers_down
 from ...wire.messages import error_body
+from .leaving import has_left
 from .response_headers import guard
 from .slashes import one_slash
 
@@ -42,8 +43,9 @@ def error_response(error: SluicewayError, path: str) -> web.Response:
         headers["Retry-After"] = f"{error.retry_after_s:.0f}"
     headers.update(error.limit_headers)
     began = isinstance(error, UpstreamCut | UpstreamGarbled | UpstreamRefused)
-    if began and said is None:
-        # The SDKs ask again by themselves at this status, but an answer had begun, and a second one would be paid too.
+    if (began or (isinstance(error, UpstreamError) and not error.retryable)) and said is None:
+        # The SDKs ask again by themselves at this status, but an answer had begun, and a second one would be paid too; or
+        # it would come to none again.
         headers["x-should-retry"] = "false"
     if not one_slash(path).startswith("/v1/"):
         return web.json_response(error.as_dict(), status=error.status, headers=headers)
@@ -72,12 +74,8 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
     except web.HTTPException:
         raise
     except Exception as error:
-        if isinstance(error, ConnectionError) and _has_left(request):
+        if isinstance(error, ConnectionError) and has_left(request):
             log.info("the reader of %s %s left before its answer was whole", request.method, request.path)
             return web.Response(status=499, reason="Client Closed Request")  # nginx's word for it; nobody reads it
         log.exception("%s %s failed", request.method, request.path)
         return error_response(InternalError("the service failed; its log has the cause"), request.path)
-
-
-def _has_left(request: web.Request) -> bool:
-    return request.transport is None or request.transport.is_closing()

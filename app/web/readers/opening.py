@@ -24,6 +24,7 @@ from ...upstream.headers import HeadersUp, headers_down
 from ...upstream.retry import NEVER
 from ...wire import WireFormat
 from ..entrance.way_in import BODY, CALLER
+from ..http.leaving import check_there
 from ..http.response_headers import request_id_of
 from .sse_connection import EventStream, SseConnection
 
@@ -129,13 +130,15 @@ class Opener:
 
         Raises:
             NotFound, Expired, BadRequest: as `Streams.resume` does.
-            SluicewayError: the stream failed before a status was sent. Cancelling as in `open_stream`.
+            SluicewayError: the stream failed before a status was sent. ConnectionError: the reader has left. Cancelling as in
+            `open_stream`.
         """
         told = {"X-Stream-Id": stream_id, **headers}
         connection = self.connection(request, told, sent_id=sent_id, credits=credits)
         if request.method == hdrs.METH_HEAD:  # a HEAD request must not take the stream over from its reader
             self.streams.readable(stream_id, request[CALLER], sent_id)
             return web.Response(headers=connection.response.headers)
+        check_there(request)  # who has left takes the stream over from nobody
         try:
             session = await self.streams.resume(
                 stream_id, request[CALLER], connection, lambda: self.limiter.admit_reader(request[CALLER])

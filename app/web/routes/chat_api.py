@@ -24,7 +24,7 @@ from ...wire.ui_messages import continued, preface, to_claude, tool_calls
 from ...wire.ui_stream import CostOf, UiFormat
 from ..elsewhere.carrying import NEWER, UI_MARK
 from ..elsewhere.forwarding import Forwarder
-from ..entrance.way_in import BODY, CALLER, Body, Route
+from ..entrance.way_in import BODY, CALLER, ID, Body, Route
 from ..http.bodies import decoded
 from ..http.operation import Answer, Operation
 from ..http.requests import Question, field_value, parse_fields, question_of
@@ -81,8 +81,8 @@ class ChatApi:
         """The paths of a chat."""
         return [
             Route("POST", "/api/chat", self.chat, body=Body.QUESTION, told=_CHAT),
-            Route("GET", "/api/chat/{id}/stream", self.resume, told=_RESUME, of_a_stream=True),
-            Route("POST", "/api/chat/{id}/stop", self.stop, told=_STOP, of_a_stream=True),
+            Route("GET", f"/api/chat/{ID}/stream", self.resume, told=_RESUME, of_a_stream=True),
+            Route("POST", f"/api/chat/{ID}/stop", self.stop, told=_STOP, of_a_stream=True),
         ]
 
     async def chat(self, request: web.Request) -> web.StreamResponse:

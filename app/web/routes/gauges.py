@@ -11,7 +11,7 @@ from ...errors import WorkerLost
 from ...streams.registry import Streams
 from ...streams.session import Session
 from ...streams.terms import is_of
-from ..entrance.way_in import CALLER, Route
+from ..entrance.way_in import CALLER, ID, Route
 from ..http.operation import Answer, Operation
 
 _TOLD = Operation(
@@ -31,7 +31,7 @@ def gauge_routes(streams: Streams) -> list[Route]:
             return web.Response(status=204)
         return web.json_response(_gauges(session))
 
-    return [Route("GET", "/api/stream/{id}/gauges", gauges, told=_TOLD, of_a_stream=True)]
+    return [Route("GET", f"/api/stream/{ID}/gauges", gauges, told=_TOLD, of_a_stream=True)]
 
 
 def _gauges(session: Session) -> dict[str, Any]:

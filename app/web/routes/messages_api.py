@@ -115,8 +115,8 @@ class MessagesApi:
             raise self._no_message(answer)
         try:
             message = read_json(answer.content)
-        except TooDeep:
-            log.warning("an answer is nested too deeply to be read: it is passed on, and its usage is not known")
+        except TooDeep as error:
+            log.warning("an answer cannot be read: %s; it is passed on, and its usage is not known", error)
             return [], False  # it was paid, so the client gets it even though it cannot be counted
         except ValueError:
             message = None

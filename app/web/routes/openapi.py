@@ -40,6 +40,7 @@ from ...errors import (
     WrongMediaType,
 )
 from ...settings import Settings
+from ...upstream.failures import UpstreamBarred
 from ..entrance.way_in import Body, Route, Who
 from ..http.operation import Answer, Operation
 from .openapi_schemas import HEADERS, PARAMETERS, schemas
@@ -48,8 +49,8 @@ PATH = "/openapi.json"
 _EVERYWHERE = (Malformed, Forbidden, SlowRequest, TooManyConnections, HeadTooLarge, Overloaded, InternalError)
 _WITH_BODY = (BadRequest, TooLarge, WrongMediaType)
 _STARTING = (
-    BudgetExhausted, BudgetHeld, BudgetAway, RateLimited, Lagging, Draining, UpstreamUnreachable, UpstreamCut,
-    UpstreamGarbled, UpstreamTimeout,
+    BudgetExhausted, BudgetHeld, BudgetAway, RateLimited, Lagging, Draining, UpstreamUnreachable, UpstreamBarred,
+    UpstreamCut, UpstreamGarbled, UpstreamTimeout,
 )  # fmt: skip
 _KEYS: list[dict[str, list[str]]] = [{"bearer": []}, {"key": []}]
 _DESCRIPTION = """\
@@ -113,7 +114,7 @@ def document(routes: Sequence[Route], settings: Settings) -> dict[str, Any]:
 
 def path_of(route: Route) -> str:
     """A route's path as OpenAPI writes it, which knows no expressions; whatever `{path}` stands for may have slashes."""
-    return re.sub(r"\{(\w+):.*\}$", r"{\1}", route.path)
+    return re.sub(r"\{(\w+):[^{}]*\}", r"{\1}", route.path)
 
 
 def _operation(route: Route) -> dict[str, Any]:

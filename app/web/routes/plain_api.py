@@ -13,7 +13,7 @@ from ...settings.sections import Defaults
 from ...streams.session import Session
 from ...streams.terms import Policy
 from ...wire.plain import PlainFormat
-from ..entrance.way_in import BODY, CALLER, STOP_TOKEN, Body, Route, Who
+from ..entrance.way_in import BODY, CALLER, ID, STOP_TOKEN, Body, Route, Who
 from ..http.bodies import decoded
 from ..http.operation import Answer, Operation
 from ..http.requests import credits_of, frame_number, next_word_s, parse_fields, parse_question
@@ -73,10 +73,10 @@ class PlainApi:
         """The paths of the plain protocol."""
         return [
             Route("POST", "/api/stream", self.stream, body=Body.QUESTION, told=_STREAM),
-            Route("GET", "/api/stream/{id}", self.resume, told=_RESUME, of_a_stream=True),
-            Route("DELETE", "/api/stream/{id}", self.stop, Who.STEERER, Body.CONTROL, _STOP, of_a_stream=True),
-            Route("POST", "/api/stream/{id}/stop", self.stop, Who.STEERER, Body.CONTROL, _STOP, of_a_stream=True),
-            Route("POST", "/api/stream/{id}/shown", self.shown, Who.STEERER, Body.CONTROL, _SHOWN, of_a_stream=True),
+            Route("GET", f"/api/stream/{ID}", self.resume, told=_RESUME, of_a_stream=True),
+            Route("DELETE", f"/api/stream/{ID}", self.stop, Who.STEERER, Body.CONTROL, _STOP, of_a_stream=True),
+            Route("POST", f"/api/stream/{ID}/stop", self.stop, Who.STEERER, Body.CONTROL, _STOP, of_a_stream=True),
+            Route("POST", f"/api/stream/{ID}/shown", self.shown, Who.STEERER, Body.CONTROL, _SHOWN, of_a_stream=True),
         ]
 
     async def stream(self, request: web.Request) -> web.StreamResponse:

@@ -22,9 +22,8 @@ from aiohttp import hdrs, web
 from ...errors import BadRequest, NoPlace, NotFound
 from ...settings import Settings
 from ...settings.sections import SendBuffers
-from ...streams.terms import new_stream_id
 from ..elsewhere.part import Part
-from ..entrance.way_in import CALLER, Body, Route
+from ..entrance.way_in import CALLER, ID, Body, Route
 from ..http.bodies import Bodies, BodyBound
 from ..http.operation import Answer, Operation
 from ..readers.sse_connection import EventStream
@@ -156,7 +155,7 @@ class Probes:
         return [
             Route("GET", "/api/probe", self.send, told=_SENT),
             Route("POST", "/api/probe", self.send, body=Body.STREAMED, told=_SENT),
-            Route("GET", "/api/probe/{id}", self.tell, told=_BECAME),
+            Route("GET", f"/api/probe/{ID}", self.tell, told=_BECAME),
             Route("POST", "/api/probe/posts", self.take, body=Body.STREAMED, told=_POSTED),
         ]
 
@@ -234,7 +233,7 @@ class Probes:
             self._running -= 1
 
     def _begin(self, request: web.Request) -> Probe:
-        probe = Probe(new_stream_id(self._part.id_prefix), request[CALLER].name)
+        probe = Probe(self._part.new_id(), request[CALLER].name)
         self._probes[probe.probe_id] = probe
         _bound(self._probes)
         return probe

@@ -19,6 +19,8 @@ INSTALLATION = Installation(Path(sys.executable), NODE, JS)
 NAMES = {"anthropic", "@anthropic-ai/sdk", "httpx-sse", "eventsource-parser", "@microsoft/fetch-event-source"}
 FEW = [client for client in CLIENTS if client.package in NAMES]
 
+pytestmark = pytest.mark.timeout(600)  # all of them are driven before the first one is looked at
+
 
 @pytest.fixture(scope="module")
 def rows() -> dict[Client, dict[str, Cell]]:
