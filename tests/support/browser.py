@@ -71,8 +71,15 @@ async def blameless(page: Page) -> AsyncIterator[list[str]]:
     Yields the list of those met so far; a test that expects one takes it out.
     """
     met: list[str] = []
+    missed: list[str] = []
     page.on("pageerror", lambda error: met.append(str(error)))
-    yield met
+    page.on("requestfailed", lambda request: missed.append(f"{request.url}: {request.failure}"))
+    try:
+        yield met
+    except Exception as error:
+        # A page whose script did not come stands still without a word of its own.
+        error.add_note(f"uncaught in the page: {met}; requests that failed: {missed}")
+        raise
     assert met == [], f"uncaught in the page: {met}"
 
 
