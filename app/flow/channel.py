@@ -30,6 +30,11 @@ class ChannelStatistics:
     paused_s: float
 
 
+# A deadline this near, in seconds, has come: uvloop counts whole milliseconds and rounds a timer to the nearest, so that one
+# which was set anew for the rest would fire again and again, at once each time, until the millisecond is over.
+_COME_S = 0.001
+
+
 class Channel(asyncio.Queue[Item]):
     """A queue for one producer and one consumer that is full by items or by bytes, whichever comes first.
 
@@ -74,7 +79,7 @@ class Channel(asyncio.Queue[Item]):
             self._on_pause(waited_s)
 
     async def get_before(self, deadline: float) -> Item | None:
-        """The next item, or None if none came by `deadline` (loop time, seconds). Cancelling loses no item."""
+        """The next item, or None if none came by `deadline` (loop time, seconds, to the millisecond). Cancelling loses no item."""
         if not self.empty():
             return self.get_nowait()
         if deadline <= self._loop.time():
@@ -111,7 +116,7 @@ class Channel(asyncio.Queue[Item]):
         self._timer = None
         if self._waiter is None:
             return
-        if self._deadline <= self._loop.time():
+        if self._deadline - self._loop.time() < _COME_S:
             self.nudge()
         else:
             self._arm()

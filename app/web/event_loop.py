@@ -38,6 +38,10 @@ class _LeavesLookupsBehind(asyncio.AbstractEventLoop):
         flags: int = 0,
     ) -> Any:
         """As `socket.getaddrinfo`. Cancelling is safe, and does not wait for the resolver."""
+        if host is not None and _is_address(
+            host
+        ):  # nothing that a resolver is asked for; each `sock_connect` comes by here
+            return await super().getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags)
         asked = host, port, family, type, proto, flags
         if asked not in self._under_way:
             answer = self.create_future()

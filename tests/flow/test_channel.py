@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app.answer.events import OVERHEAD_BYTES, End, Item
 from app.errors import UpstreamCut
 from app.flow.channel import Channel
-from tests.support.clock import jumping, loop, run, settled
+from tests.support.clock import JumpingLoop, jumping, loop, run, settled
 from tests.support.fakes import text
 
 
@@ -266,6 +266,27 @@ async def test_many_waits_share_one_timer_and_end_each_at_its_own_deadline() -> 
     assert await getting is None
     assert await channel.get_before(began + 170) is None  # later than the timer that the nudged wait left
     assert loop().time() == pytest.approx(began + 170)
+
+
+class WholeMilliseconds(JumpingLoop):
+    """Rounds its timers as uvloop does; `armed` counts them."""
+
+    armed = 0
+
+    def call_at(self, when: float, *args: Any, **how: Any) -> asyncio.TimerHandle:
+        self.armed += 1
+        return super().call_at(round(when, 3) if self.armed < 10 else when, *args, **how)
+
+
+def test_a_timer_that_is_rounded_down_is_not_set_again_for_the_rest() -> None:
+    async def scene() -> int:
+        channel, clock = Channel(2, 1000), asyncio.get_running_loop()
+        assert isinstance(clock, WholeMilliseconds)
+        assert await channel.get_before(clock.time() + 0.1504) is None
+        return clock.armed
+
+    with asyncio.Runner(loop_factory=WholeMilliseconds) as runner:
+        assert runner.run(scene()) == 1
 
 
 @jumping
