@@ -273,7 +273,7 @@ class WholeMilliseconds(JumpingLoop):
 
     armed = 0
 
-    def call_at(self, when: float, *args: Any, **how: Any) -> asyncio.TimerHandle:
+    def call_at(self, when: float, *args: Any, **how: Any) -> asyncio.TimerHandle:  # type: ignore[override]
         self.armed += 1
         return super().call_at(round(when, 3) if self.armed < 10 else when, *args, **how)
 
