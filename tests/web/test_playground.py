@@ -51,6 +51,18 @@ async def drag(page: Page, value: int) -> None:
     await page.get_by_label("Reader’s speed").fill(str(value))
 
 
+async def test_the_page_does_not_call_itself_ready_before_all_of_its_script_has_come(
+    page: Page, service: Running
+) -> None:
+    await page.route("**/standing.js", lambda route: route.abort())
+    await open_page(page, service.url)
+    await expect(page.locator("#state")).to_have_text("Loading")
+    await page.unroute("**/standing.js")
+    await page.reload()
+    await state(page, "idle")
+    await expect(page.locator("#state")).to_have_text("Ready")
+
+
 async def test_a_prompt_becomes_a_whole_answer_with_its_figures(
     page: Page, service: Running, simulator: Simulator
 ) -> None:

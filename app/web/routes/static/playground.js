@@ -250,6 +250,7 @@ function fail(error) {
 // --- what is shown, and said aloud -----------------------------------------------------------------------------------
 
 const WORDS = {
+  idle: "Ready",
   connecting: "Sending",
   waiting: "Waiting",
   open: "Streaming",
@@ -357,5 +358,10 @@ const left = restore(SAVED, options()); // the tab was loaded anew in the middle
 const { body, sentAt = Date.now(), firstAt = null, priced = null } = kept ?? {};
 if (left) run(left, { again: true, body, sentAt, firstAt, priced });
 else if (kept?.ended) showAgain(kept);
+else {
+  // Until here the page has not said that it can be used: where a part of its script does not come, it never does.
+  $("state").dataset.state = "idle";
+  $("state").textContent = WORDS.idle;
+}
 configure().catch(() => {}); // without it the page works as well, it only says less
 $("prompt").focus({ preventScroll: true });
