@@ -26,12 +26,14 @@ def standing_text(index: int, block: dict[str, Any]) -> Delta | None:
     return Delta(index, kind, text, 0, b"") if kind is not None and isinstance(text, str) and text else None
 
 
+def has_input(block: dict[str, Any]) -> bool:
+    """Whether a tool's block began with its whole input."""
+    return bool(block.get("input")) and str(block.get("type")).endswith("tool_use")
+
+
 def standing_input(index: int, block: dict[str, Any]) -> Delta | None:
     """The whole input that a tool's block began with, as one piece of JSON."""
-    given = block.get("input")
-    if not given or not str(block.get("type")).endswith("tool_use"):
-        return None
-    return Delta(index, "input_json", _json(given), 0, b"")
+    return Delta(index, "input_json", _json(block["input"]), 0, b"") if has_input(block) else None
 
 
 def whole_blocks(content: Any) -> Iterator[ClaudeEvent]:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ..errors import UpstreamError, UpstreamGarbled
-from .blocks import index_of, standing_input, standing_text, whole_blocks
+from .blocks import has_input, index_of, standing_input, standing_text, whole_blocks
 from .events import ClaudeEvent, Delta, DeltaKind, Event
 from .lenient_json import read_json
 from .refusals import MOST_BODY_BYTES, is_error, reads_as_error, refusal, without_secrets, words_of
@@ -75,7 +75,7 @@ class EventDecoder:
         hide: takes the secrets out of what an error says.
 
     Attributes:
-        behind: a large event has come and is not decoded yet; `step(b"")` does it.
+        behind: a large event has come and is not decoded yet, or what came behind it; `step(b"")` does it.
         ended: `message_stop` has come; whatever follows is ignored.
         error: what ended the stream early, if anything did; raise it after the events before it were used.
     """
@@ -87,7 +87,9 @@ class EventDecoder:
         self._hide = hide
         self._waiting: list[tuple[bytes, bytes]] = []  # a large event, and what came behind it
         self._began = False  # an event that says what it is has come
-        self._inputs: dict[int, Delta] = {}  # whole inputs of the open blocks, which no piece has replaced yet
+        # The open blocks that began with a whole input which no piece has replaced yet. It is written as JSON once it is
+        # asked for: of megabytes that takes as long as reading them, and is a step of its own.
+        self._inputs: dict[int, dict[str, Any]] = {}
         self.ended = False
         self.error: UpstreamError | None = None
 
@@ -130,7 +132,7 @@ class EventDecoder:
     def rest(self) -> list[Delta]:
         """The whole inputs that still wait for their blocks' ends, where nothing will come any more."""
         rest, self._inputs = self._inputs, {}
-        return [piece for given in rest.values() for piece in _pieces(given)]
+        return [piece for index, block in rest.items() for piece in _input(index, block)]
 
     def _events(self, chunk: bytes) -> Iterator[ClaudeEvent]:
         resumed = bool(self._waiting)
@@ -138,12 +140,12 @@ class EventDecoder:
             blocks = self._waiting + self._sse.feed(chunk)
         except EventTooLarge as error:
             raise UpstreamGarbled(f"Claude's stream could not be read: {error}") from error
-        self._waiting, begin = [], 0
+        count = next((at for at, (_, data) in enumerate(blocks) if len(data) > LARGE_BYTES), len(blocks))
+        if count == 0 and resumed:
+            count = 1  # the large one that waited, and it alone
+        blocks, self._waiting = blocks[:count], blocks[count:]
+        begin = 0
         for at, (name, data) in enumerate(blocks):
-            if len(data) > LARGE_BYTES and (at or not resumed):
-                self._waiting = blocks[at:]
-                blocks = blocks[:at]
-                break
             if name in _LIKELY:
                 continue
             yield from self._run(blocks[begin:at])
@@ -216,8 +218,8 @@ class EventDecoder:
     def _inputs_before(self, type: str, data: dict[str, Any]) -> Iterator[Delta]:
         """The whole inputs that nothing will replace any more, now that this event comes."""
         if type in ("content_block_start", "content_block_stop"):
-            if (given := self._inputs.pop(index_of(data), None)) is not None:
-                yield from _pieces(given)
+            if (block := self._inputs.pop(index_of(data), None)) is not None:
+                yield from _input(index_of(data), block)
         elif type in ("message_delta", "message_stop"):
             yield from self.rest()
 
@@ -231,8 +233,8 @@ class EventDecoder:
                 index, block = index_of(data), data["content_block"]
                 if (text := standing_text(index, block)) is not None:
                     yield from _pieces(text)
-                if (given := standing_input(index, block)) is not None:
-                    self._inputs[index] = given
+                if has_input(block):
+                    self._inputs[index] = block
             case "message_stop":
                 self.ended = True
 
@@ -263,6 +265,11 @@ def _runs(deltas: list[_BlockDelta]) -> Iterator[ClaudeEvent]:
         chars += len(text)
         index, kind = item.index, new_kind
     yield Delta(index, kind, "".join(texts), len(texts))  # type: ignore[arg-type]
+
+
+def _input(index: int, block: dict[str, Any]) -> Iterator[Delta]:
+    if (given := standing_input(index, block)) is not None:
+        yield from _pieces(given)
 
 
 def _pieces(delta: Delta) -> Iterator[Delta]:

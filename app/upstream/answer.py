@@ -154,6 +154,7 @@ class Answer:
             if self._decoder.error is not None:
                 raise self._decoder.error
             if self._decoder.behind:
+                await asyncio.sleep(0)  # the step before may have taken long, and nothing has waited since
                 events = self._decoder.step(b"")
             else:
                 chunk = await self._read_chunk(body)

@@ -493,8 +493,19 @@ def test_each_large_event_has_a_step_of_its_own_and_the_order_stays() -> None:
         if not decoder.behind:
             break
         events = decoder.step(b"")
-    assert steps == [["small"], ["content_block_start"], ["content_block_start", "small", "message_stop"]]
+    assert steps == [["small"], ["content_block_start"], ["content_block_start"], ["small", "message_stop"]]
     assert decoder.ended
+
+
+def test_a_large_input_is_read_in_one_step_and_written_in_another() -> None:
+    begun = start_with({"type": "tool_use", "id": "t", "name": "n", "input": {"a": "x" * LARGE_BYTES}})
+    decoder = EventDecoder()
+    assert decoder.step(begun + wire({"type": "content_block_stop", "index": 0})) == []
+    assert [event.type for event in decoder.step(b"") if isinstance(event, Event)] == ["content_block_start"]
+    *pieces, stop = decoder.step(b"")
+    assert sum(len(piece.text) for piece in pieces if isinstance(piece, Delta)) == LARGE_BYTES + len('{"a":""}')
+    assert isinstance(stop, Event)
+    assert not decoder.behind
 
 
 def test_all_of_it_comes_at_once_where_nobody_asks_for_steps() -> None:
@@ -510,8 +521,9 @@ def test_what_comes_while_a_large_event_waits_comes_after_it() -> None:
     decoder = EventDecoder()
     assert decoder.step(large) == []
     assert decoder.behind
-    first, second = decoder.step(small)
+    (first,) = decoder.step(small)
     assert isinstance(first, Event)
+    (second,) = decoder.step(b"")
     assert isinstance(second, Delta)
 
 
