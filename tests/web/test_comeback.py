@@ -103,9 +103,11 @@ async def test_a_phone_s_background_leaves_the_answer_whole(page: Page, line: Li
     phone = await page.context.new_cdp_session(page)
     await phone.send("Debugger.enable")
     await page.evaluate(VISIBILITY, True)
+    paused = asyncio.Event()
+    phone.on("Debugger.paused", lambda _where: paused.set())
     await phone.send("Debugger.pause")  # headless Chromium does not freeze a page, whatever its lifecycle is set to
     line.cut()
-    await asyncio.sleep(2)  # in which a page that runs would be back long since
+    await asyncio.wait_for(paused.wait(), 20)  # at the first step that its scripts would do
     assert line.connections == 0, "the page was not frozen"
     await phone.send("Debugger.resume")
     await phone.send("Debugger.disable")

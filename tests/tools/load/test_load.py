@@ -114,7 +114,7 @@ async def test_no_more_answers_are_asked_for_than_may_be(serve: Serve, simulator
 
 
 async def test_leaving_readers_leave_and_their_answers_stop(service: Running, simulator: Simulator) -> None:
-    plan = only(Kind.LEAVING, 12, turn_s=(0.1, 0.3))
+    plan = only(Kind.LEAVING, 12, turn_s=(1.0, 1.3))  # long enough to be seen in the service's list
     found = await loaded(service, plan, "tokens=4000 rate=500 ttft_s=0.02")
 
     assert ends(found, Kind.LEAVING) == {StreamEnd.LEFT: 12}
