@@ -23,8 +23,8 @@ from .failures import described, refused, translated
 from .identity import API_VERSION, Identity
 from .pacing import Pacer
 from .pool import Pool
-from .resting_socket import Window
 from .transport import Carrier
+from .window import Window
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from ..answer.refusals import refusal
 from ..errors import UpstreamCut, UpstreamError, UpstreamTimeout
 from .claude import Claude
 from .pool import Pool
-from .resting_socket import Window
 from .transport import Carrier
+from .window import Window
 
 # The receive buffer of each connection. It lets 13 MB/s through over a round trip of 20 ms. Linux doubles it.
 _RECEIVE_BUFFER_BYTES = 262_144

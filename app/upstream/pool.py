@@ -1,4 +1,4 @@
-"""The SDK's requests, carried over resting sockets: a pool of warm ones, and one resend where one had gone stale."""
+"""The SDK's requests, carried over resting sockets: a pool of warm ones, and one resend where one had gone stale or deaf."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import httptools
 import httpx2
 
 from .exchange import READ_BYTES, Body, Parser
-from .resting_socket import RestingSocket, Window
+from .resting_socket import RestingSocket
+from .understudy import Understudy
 from .ways import ProxyFailed, Way, Ways, proxy_headers, way_to
+from .window import Window
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +24,9 @@ IDLE_S = 55.0
 # A request is sent again only if its connection breaks within this time, in seconds. A stale one breaks within a round
 # trip; after that Claude may have begun to work, and a second request would be a second bill.
 _STALE_S = 1.0
+# A kept connection whose peer acknowledges nothing for so long, in seconds, may be dead. Longer than most round trips, and
+# than the kernel takes to send again what was lost twice: where it was none, another connection was made for nothing.
+UNHEARD_S = 1.0
 # At most this many idle connections are kept, 10 kB each and 30 kB under TLS, because more streams seldom end at once.
 MOST_IDLE = 64
 # How often the pool is looked at, in seconds.
@@ -34,10 +39,12 @@ class Pool(httpx2.AsyncBaseTransport):
     Args:
         window: how receive buffers grow.
         connect_timeout_s: for a connection, from the name to the end of TLS's handshake.
+        unheard_s: after so long without an acknowledgement a kept connection is doubted, in seconds.
     """
 
-    def __init__(self, window: Window, connect_timeout_s: float) -> None:
+    def __init__(self, window: Window, connect_timeout_s: float, unheard_s: float = UNHEARD_S) -> None:
         self._ways = Ways(window, connect_timeout_s)
+        self._unheard_s = unheard_s
         self._idle: dict[Way, list[RestingSocket]] = {}
         self._way_of: dict[RestingSocket, Way] = {}  # of every open connection
         self._known: dict[tuple[bool, str, int], Way] = {}
@@ -54,29 +61,40 @@ class Pool(httpx2.AsyncBaseTransport):
         Cancelling is safe: the connection is aborted.
         """
         way = self._way(request.url)
-        connection = self._ready(way) or await self._connected(way)
+        connection = self._ready(way)
+        kept = connection is not None
+        if connection is None:
+            connection = await self._connected(way)
         while True:
             old, began = connection.used, asyncio.get_running_loop().time()
+            understudy = self._understudy(connection, way) if kept and _can_repeat(request) else None
             try:
                 body, parser = await self._exchange(connection, way, request)
                 break
             except (OSError, httpx2.TransportError) as error:
-                connection.abort()
-                self._way_of.pop(connection, None)
+                self._drop(connection)
+                if understudy is not None and (other := understudy.taken_over()) is not None:
+                    log.info("a kept connection to Claude was dead, and its request is sent again on another one")
+                    connection, kept = other, False
+                    for idle in self._idle.pop(way, []):  # what forgot the one seldom remembers those beside it
+                        self._drop(idle)
+                    continue
                 # The connection was stale: the peer had closed it before it saw the request, so the request can be sent
                 # again.
-                stale = old and asyncio.get_running_loop().time() < began + _STALE_S
+                stale = kept and asyncio.get_running_loop().time() < began + _STALE_S
                 if stale and not isinstance(error, httpx2.RemoteProtocolError) and _can_repeat(request):
                     # Not another old one: that may be as stale, and each time may be paid.
-                    connection = await self._connected(way)
+                    connection, kept = await self._connected(way), False
                     continue
                 if isinstance(error, httpx2.TransportError):
                     raise
                 raise httpx2.WriteError(f"the connection broke: {error}") from error
             except BaseException:
-                connection.abort()
-                self._way_of.pop(connection, None)
+                self._drop(connection)
                 raise
+            finally:
+                if understudy is not None and (left_over := understudy.close()) is not None:
+                    self._drop(left_over)
         if not old:  # one that was used before has taught its session, and each copy of that is dear
             self._ways.learn(way, connection)
         return httpx2.Response(parser.status, headers=parser.headers, stream=body, extensions={"body": body})
@@ -158,6 +176,9 @@ class Pool(httpx2.AsyncBaseTransport):
             raise httpx2.ConnectError("the pool was closed")
         self._way_of[connection] = way
         return connection
+
+    def _understudy(self, first: RestingSocket, way: Way) -> Understudy:
+        return Understudy(first, lambda: self._connected(way), self._unheard_s)
 
     async def _exchange(self, connection: RestingSocket, way: Way, request: httpx2.Request) -> tuple[Body, Parser]:
         try:

@@ -16,10 +16,12 @@ import socket
 import ssl
 import struct
 import sys
-from dataclasses import dataclass
 
-# struct tcp_info, linux/tcp.h: `tcpi_rtt` in microseconds at offset 68, where it has always been.
-_TCP_INFO = struct.Struct("=68xI")
+from .window import Window
+
+# struct tcp_info, linux/tcp.h: `tcpi_unacked` in segments, `tcpi_last_ack_recv` in milliseconds ago, and `tcpi_rtt` in
+# microseconds, where they have always been.
+_TCP_INFO = struct.Struct("=24xI28xI8xI")
 _HAS_TCP_INFO = sys.platform == "linux"
 # SO_LINGER on, with no time: close() drops what is unsent and resets, whatever state the peer is in.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -37,39 +39,6 @@ _SEND_BYTES = 65_536
 
 class Answered(ConnectionError):
     """The peer answers before it has taken the whole request: it does not want the rest."""
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """How the receive buffer follows the way: as small as it can be near by, as large as it must be far away.
-
-    The rate that a window lets through is its size by the round trip. Small packets take more room in the buffer than
-    their bytes, and Linux advertises half of it, so four times rate by round trip keeps a far stream from waiting.
-
-    Attributes:
-        near_bytes: `SO_RCVBUF` to begin with, and all of it while the way is short; Linux doubles it.
-        most_bytes: what it may grow to. Above 32 kB (64 kB once doubled) the window would need the scale that was
-            fixed with the first packet.
-    """
-
-    near_bytes: int
-    most_bytes: int = 32_768
-
-    # A way below this round trip, in seconds, is near: `near_bytes` lets 1.6 MB/s through even at its end.
-    NEAR_S = 0.005
-    # A far stream is assumed to need this rate until its own is known, in bytes/s: some 700 tokens/s.
-    FIRST_RATE = 100_000.0
-    # Buffer bytes for each byte that is on the way, see above.
-    ROOM = 4.0
-    # The buffer is changed only if it grows by this factor, because each change is a system call.
-    STEP = 1.25
-
-    def wanted_bytes(self, rate: float, rtt_s: float) -> int:
-        """The `SO_RCVBUF` that keeps `rate` bytes/s flowing over a round trip of `rtt_s`."""
-        if rtt_s < self.NEAR_S:
-            return self.near_bytes
-        # Halved, because Linux doubles what it is told.
-        return min(self.near_bytes + round(self.ROOM * rate * rtt_s / 2), max(self.most_bytes, self.near_bytes))
 
 
 class RestingSocket:
@@ -214,10 +183,20 @@ class RestingSocket:
 
     def measure(self) -> None:
         """Looks how far away the peer is, and gives the receive buffer its first size: once, after connecting."""
-        if _HAS_TCP_INFO and self._sock.family != socket.AF_UNIX:
-            info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-            self._rtt_s = _TCP_INFO.unpack(info)[0] / 1e6
+        if (info := self._tcp_info()) is not None:
+            self._rtt_s = info[2] / 1e6
             self._grow(self._window.wanted_bytes(self._window.FIRST_RATE, self._rtt_s))
+
+    @property
+    def unheard_s(self) -> float:
+        """For how long the peer has acknowledged nothing, while something that was sent waits for it, in seconds.
+
+        0 where nothing waits, and where the system does not tell.
+        """
+        if self.closed or (info := self._tcp_info()) is None:
+            return 0.0
+        unacked, last_ack_ms, _ = info
+        return last_ack_ms / 1e3 if unacked else 0.0
 
     @property
     def buffer_bytes(self) -> int:
@@ -381,6 +360,14 @@ class RestingSocket:
                 self._loop.remove_reader(fd)
             if writing and not self.closed:
                 self._loop.remove_writer(fd)
+
+    def _tcp_info(self) -> tuple[int, int, int] | None:
+        """Unacknowledged segments, milliseconds since the last acknowledgement, microseconds of a round trip."""
+        if not _HAS_TCP_INFO or self._sock.family == socket.AF_UNIX:
+            return None
+        info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        unacked, last_ack_ms, rtt_us = _TCP_INFO.unpack(info)
+        return unacked, last_ack_ms, rtt_us
 
     def _grow(self, wanted_bytes: int) -> None:
         if wanted_bytes > self._buffer_bytes * self._window.STEP:

@@ -22,7 +22,8 @@ import httptools
 
 from ..answer.refusals import RETRYABLE_STATUSES
 from .exchange import Parser
-from .resting_socket import RestingSocket, Window
+from .resting_socket import RestingSocket
+from .window import Window
 
 # A name's addresses are believed this long, in seconds, because Claude's own records are good for a minute or more.
 ADDRESSES_S = 30.0

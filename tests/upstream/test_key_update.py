@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from app.upstream.resting_socket import RestingSocket, Window
+from app.upstream.resting_socket import RestingSocket
+from app.upstream.window import Window
 from tests.support.readers import eventually
 from tests.support.tls import certificate, client_side
 

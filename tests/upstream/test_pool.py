@@ -17,10 +17,11 @@ import httpx2
 import pytest
 
 from app.upstream import ways
-from app.upstream.pool import Pool
-from app.upstream.resting_socket import Window
+from app.upstream.pool import UNHEARD_S, Pool
+from app.upstream.window import Window
+from tests.support.deaf import deafen, hear_again
 from tests.support.raw_upstream import CLOSE, RESET, Close, chunk, head, raw_upstream, response
-from tests.support.readers import eventually, sockets
+from tests.support.readers import AT_ONCE_S, eventually, sockets
 from tests.support.tls import certificate, server_side
 
 pytestmark = pytest.mark.real
@@ -42,8 +43,10 @@ def trusting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def client(connect_timeout_s: float = 5.0) -> AsyncIterator[tuple[httpx2.AsyncClient, Pool]]:
-    pool = Pool(Window(8192), connect_timeout_s)
+async def client(
+    connect_timeout_s: float = 5.0, unheard_s: float = UNHEARD_S
+) -> AsyncIterator[tuple[httpx2.AsyncClient, Pool]]:
+    pool = Pool(Window(8192), connect_timeout_s, unheard_s)
     async with httpx2.AsyncClient(transport=pool, timeout=None) as http:
         yield http, pool
 
@@ -139,6 +142,98 @@ async def test_what_began_is_never_asked_for_again(begun: bytes, ending: Close) 
         await http.get(upstream.url)
         with pytest.raises(httpx2.TransportError):
             await http.post(upstream.url, content=b"dear")
+        assert len(upstream.requests) == 2
+
+
+@asynccontextmanager
+async def remembered() -> AsyncIterator[tuple[str, list[socket.socket], list[bytes]]]:
+    """A peer that answers each request; its address, its sockets in the order of their making, and what it was asked."""
+    ends, asked = list[socket.socket](), list[bytes]()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends.append(socket.socket(fileno=socket.dup(writer.get_extra_info("socket").fileno())))
+        while True:
+            asked.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(OK)
+
+    async with listening(answer) as address:
+        yield address, ends, asked
+    for end in ends:
+        end.close()
+
+
+async def test_a_kept_connection_that_the_network_forgot_is_replaced() -> None:
+    async with remembered() as (address, ends, asked), client(unheard_s=0.05) as (http, _):
+        await http.get(f"http://{address}/first")
+        deafen(ends[0])
+        async with asyncio.timeout(AT_ONCE_S):
+            assert (await http.get(f"http://{address}/again")).text == "fine"
+        assert [request.split()[1] for request in asked] == [b"/first", b"/again"]
+        assert len(ends) == 2
+
+
+async def test_those_kept_beside_a_forgotten_connection_are_not_tried_one_by_one() -> None:
+    async with remembered() as (address, ends, asked), client(unheard_s=0.3) as (http, pool):
+        await asyncio.gather(*(http.get(f"http://{address}/") for _ in range(20)))
+        for end in ends:
+            deafen(end)
+        async with asyncio.timeout(AT_ONCE_S):  # one by one it would take twice as long
+            for _ in range(20):
+                await http.get(f"http://{address}/")
+        assert len(ends) == 21
+        assert len(asked) == 40
+        assert len(pool._way_of) == 1
+
+
+async def test_while_no_other_can_be_had_a_forgotten_connection_may_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = list[str]()
+
+    async def away(host: str, port: int) -> list[ways.Address]:
+        looked.append(host)
+        raise ConnectionRefusedError("the network is away")
+
+    async with remembered() as (address, ends, asked), client(unheard_s=0.05) as (http, pool):
+        await http.get(f"http://{address}/first")
+        deafen(ends[0])
+        monkeypatch.setattr(pool._ways, "_lookup", away)
+        asking = asyncio.create_task(http.get(f"http://{address}/again"))
+        await eventually(lambda: bool(looked))
+        hear_again(ends[0])
+        assert (await asking).text == "fine"
+        assert [request.split()[1] for request in asked] == [b"/first", b"/again"]
+        assert len(ends) == 1
+
+
+async def test_a_claude_that_is_heard_may_think_as_long_as_it_likes() -> None:
+    thinking = asyncio.Event()
+    async with raw_upstream([OK], [thinking, OK]) as upstream, client(unheard_s=0.1) as (http, _):
+        await http.get(upstream.url)
+        asking = asyncio.create_task(http.get(upstream.url))
+        loop = asyncio.get_running_loop()
+        looked_at = loop.time() + 0.2
+        await eventually(lambda: loop.time() > looked_at)
+        thinking.set()
+        assert (await asking).text == "fine"
+        assert upstream.connections == 1
+
+
+async def test_a_request_that_is_given_up_leaves_no_connection_behind() -> None:
+    async with remembered() as (address, ends, _), client(unheard_s=0.05) as (http, pool):
+        await http.get(f"http://{address}/")
+        deafen(ends[0])
+        asking = asyncio.create_task(http.get(f"http://{address}/"))
+        await eventually(lambda: len(pool._way_of) == 1 and not pool._idle[pool._way(httpx2.URL(f"http://{address}"))])
+        asking.cancel()
+        await asyncio.wait([asking])
+        await eventually(lambda: not pool._way_of)
+
+
+async def test_a_ready_connection_that_went_stale_unseen_costs_one_more_and_no_error() -> None:
+    async with raw_upstream([CLOSE], [OK]) as upstream, client() as (http, pool):
+        async with warmed(pool, upstream.url):
+            await eventually(lambda: upstream.connections == 1)
+            await asyncio.sleep(0)
+        assert (await http.post(upstream.url, content=b"once")).text == "fine"
         assert len(upstream.requests) == 2
 
 

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app.upstream.resting_socket import RestingSocket, Window
+from app.upstream.resting_socket import RestingSocket
+from app.upstream.window import Window
 from tests.support.raw_upstream import raw_upstream
 from tests.support.readers import eventually
 from tests.support.tls import certificate, client_side, server_side

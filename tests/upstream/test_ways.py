@@ -10,8 +10,8 @@ import pytest
 
 from app.upstream import ways
 from app.upstream.pool import Pool
-from app.upstream.resting_socket import Window
 from app.upstream.ways import ADDRESSES_S, way_to
+from app.upstream.window import Window
 from tests.support.raw_upstream import CLOSE, RawUpstream, raw_upstream, response
 
 pytestmark = pytest.mark.real
