@@ -23,6 +23,7 @@ from tests.support.connections import Page
 from tests.support.nginx import free_port, mastered, shipped_fleet, without_host
 from tests.support.process import START_S, Service, Start
 from tests.support.readers import JSON, Reader, eventually
+from tests.support.redis_server import redis_server
 from tests.support.scrape import scrape_of
 
 pytestmark = pytest.mark.timeout(300)
@@ -94,6 +95,42 @@ async def test_new_code_settings_and_keys_serve_and_old_streams_are_reached_thro
     service.process.send_signal(signal.SIGTERM)
     service.process.send_signal(signal.SIGINT)
     assert (await service.ended())[0] == 0
+
+
+@pytest.mark.parametrize(("old", "new"), [("one-fleet", "another"), ("/0", "/1")])
+async def test_streams_of_those_replaced_are_reached_also_where_the_newer_ones_are_of_another_fleet(
+    start: Start, simulator: Simulator, tmp_path: Path, old: str, new: str
+) -> None:
+    config = tmp_path / "c.toml"
+    with redis_server(tmp_path) as redis:
+        config.write_text(f'api_keys = ["a:one"]\nredis_url = "{redis.url}"\nredis_prefix = "one-fleet"\n', "utf-8")
+        environ = {"ANTHROPIC_BASE_URL": simulator.url, "SLUICEWAY_REDIS_TIMEOUT_S": "5"}
+        service = await start(*FREE, "--config", str(config), environ=environ)
+        kept, stopped = [await ask(service.url, ENDLESS, key("one")) for _ in range(2)]
+        question = {
+            "id": "c1",
+            "resumable": True,
+            "messages": [{"role": "user", "parts": [{"type": "text", "text": f"{{{{{ENDLESS}}}}}"}]}],
+        }
+        chat = await call(service.url, "POST", "/api/chat", key("one"), json.dumps(question).encode())
+        assert chat.status == 200
+        config.write_text(config.read_text("utf-8").replace(old, new), "utf-8")
+        await hang_up(service)
+
+        back = await call(service.url, "GET", path_of(kept), key("one"), last_id=1)
+        assert back.status == 200
+        await back.until(b"token0010")
+        assert await status(service.url, "GET", f"{path_of(back)}/gauges", key("one")) == 200
+        assert await status(service.url, "POST", f"{path_of(stopped)}/stop", key("one")) == 200
+        await stopped.until(b'"stopped"')
+        chat.leave()
+        assert await status(service.url, "GET", "/api/chat/c1/stream", key("one")) == 200
+        assert await status(service.url, "GET", path_of(kept)[:-1], key("one")) in (404, 503)  # nobody's
+        for reader in (kept, stopped, back):
+            reader.leave()
+        service.process.send_signal(signal.SIGTERM)
+        service.process.send_signal(signal.SIGINT)
+        assert (await service.ended())[0] == 0
 
 
 def nonsense(config: Path, _version: Path) -> str:

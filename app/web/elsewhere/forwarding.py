@@ -3,7 +3,8 @@
 Each worker opens a unix socket for the others, which shows that it is there: also one that has given its place to a newer
 one, and ends its streams. What a restart replaces stays reachable by the second name of its socket while it drains; it is
 asked where nobody here knows the stream. In a fleet the stream's id names its owner, and whoever finds that goes first
-(`elsewhere.py`).
+(`elsewhere.py`); those that still drain here are asked all the same where it finds none, since they may be of another fleet:
+`redis_url` and `redis_prefix` may have changed with what replaced them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 
 from ...errors import NotFound, WorkerLost
+from ...fleet.errors import FleetAway
 from ...fleet.spec import WorkerSpec
 from ..http.errors import Handler
 from ..http.slashes import one_slash
@@ -77,13 +79,36 @@ class Forwarder:
                 or not one_slash(request.path).startswith("/api/")
             ):
                 return await handler(request)
-            found = await self._elsewhere.find(request, handler) if self._elsewhere and passed_on is None else None
-            answer = found if found is not None else await self._on_this_machine(request, handler, passed_on)
+            if self._elsewhere is not None and passed_on is None:
+                answer = await self._in_fleet(self._elsewhere, request, handler)
+            else:
+                answer = await self._on_this_machine(request, handler, passed_on)
             if isinstance(answer, NotFound):  # the process that was asked first refuses
                 raise answer
             return answer
 
         return find
+
+    async def _in_fleet(self, elsewhere: Elsewhere, request: web.Request, handler: Handler) -> Reply:
+        """From wherever the stream is. Raises FleetAway where nobody can know."""
+        found: Reply | FleetAway | None
+        try:
+            found = await elsewhere.find(request, handler)
+        except FleetAway as error:
+            found = error
+        if found is None:
+            return await self._on_this_machine(request, handler, None)
+        if self._some_drain() and (isinstance(found, FleetAway) or is_unknown(request, found)):
+            here = await self._among_older(request, await self._among_workers(request, handler))
+            if not is_unknown(request, here):
+                return here
+        if isinstance(found, FleetAway):
+            raise found
+        return found
+
+    def _some_drain(self) -> bool:
+        """Whether there are some here that others have replaced."""
+        return bool(self._older) or len(self._spec.others()) >= self._spec.count
 
     async def _on_this_machine(self, request: web.Request, handler: Handler, passed_on: str | None) -> Reply:
         answer = await self._among_workers(request, handler)
