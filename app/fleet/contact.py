@@ -55,6 +55,7 @@ class Contact:
     Attributes:
         away: nobody should wait for Redis. True until it first answers.
         refuses: why it answers and yet takes nothing of limits and budgets, in its own word; empty while it takes them.
+        refuses_us: the same of what this process says of itself, by which others find its streams.
     """
 
     def __init__(
@@ -68,7 +69,12 @@ class Contact:
         self._told = False  # that it is away
         self._told_unfit = False  # that it will be, until a setting is changed
         self.away = True
-        self.refuses = ""
+        self.refuses = self.refuses_us = ""
+
+    @property
+    def troubled(self) -> bool:
+        """Whether it is away, or refuses what it is there for."""
+        return self.away or bool(self.refuses or self.refuses_us)
 
     def steady_s(self, now: float) -> float:
         """For how long every question was answered and this process could say that it lives, in seconds."""
@@ -88,7 +94,7 @@ class Contact:
             level = logging.WARNING if self._told else logging.INFO
             self.away = self._told = self._told_unfit = False
             log.log(level, "Redis is there: streams can be read from every process")
-            self._changed(bool(self.refuses))
+            self._changed(self.troubled)
 
     def failed(self, away: RedisAway) -> None:
         """It did not, and why."""
@@ -117,8 +123,22 @@ class Contact:
         if self.refuses:
             self.refuses = ""
             log.warning("Redis takes limits and budgets again: they hold over the fleet")
-            self._changed(self.away)
+            self._changed(self.troubled)
 
-    def took_nothing(self) -> None:
+    def took_nothing(self, code: str) -> None:
         """It answered, and did not take what this process says of itself: others may live of whom it says nothing."""
         self._since = None
+        if not self.refuses_us:
+            log.error(
+                "Redis refuses what this process says of itself (%s): others may not find its streams, which go on",
+                code,
+            )
+            self._changed(True)
+        self.refuses_us = code
+
+    def took_all(self) -> None:
+        """It takes that again."""
+        if self.refuses_us:
+            self.refuses_us = ""
+            log.warning("Redis takes what this process says of itself again: others find its streams")
+            self._changed(self.troubled)

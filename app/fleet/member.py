@@ -138,14 +138,15 @@ class Member:
             try:
                 await what()
                 self._refused.discard(what.__name__)
+                if not self._refused:
+                    self.contact.took_all()
             except RedisAway as away:
                 log.debug("the lease could not be given anew: %s", away)
                 wait_s = _AGAIN_S
             except RedisRefused as refused:
-                log.debug("Redis refused to be told of this process: %s", refused.code)
                 self._refused.add(what.__name__)
                 self._refused_at = asyncio.get_running_loop().time()
-                self.contact.took_nothing()
+                self.contact.took_nothing(refused.code)
             await asyncio.sleep(wait_s)
 
     async def watch_sleep(self, woke: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ class FleetMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._away = Gauge(
             "sluiceway_fleet_redis_away",
-            "1 while the fleet's Redis cannot be reached, or refuses limits and budgets.",
+            "1 while the fleet's Redis cannot be reached, or refuses limits, budgets or a process.",
             registry=registry,
         )
         self._took = Histogram(

@@ -77,12 +77,14 @@ class Fleet:
             raise FleetAway(f"Redis {why}, so that nothing is started", retry_after_s=1.0)
 
     def readiness(self) -> tuple[int, str]:
-        """Whether Redis is there, and takes limits; without it only who wants no streams then is not ready."""
+        """Whether Redis is there, and takes what it is told; without it only who wants no streams then is not ready."""
         contact = self.member.contact
-        if not (contact.away or contact.refuses):
-            return 200, ""
-        told = "is away" if contact.away else f"refuses limits and budgets ({contact.refuses})"
-        return (503 if self._settings.fleet.redis_away == "closed" else 200), f"Redis {told}\n"
+        if contact.away or contact.refuses:
+            told = "is away" if contact.away else f"refuses limits and budgets ({contact.refuses})"
+            return (503 if self._settings.fleet.redis_away == "closed" else 200), f"Redis {told}\n"
+        if contact.refuses_us:
+            return 200, f"Redis refuses what this process says of itself ({contact.refuses_us})\n"
+        return 200, ""
 
     async def redis_forgets(self) -> str:
         """By which policy Redis forgets what it holds when it is full; empty where it does not, or does not tell."""

@@ -69,11 +69,30 @@ def test_a_refusal_is_an_answer_and_leaves_open_who_lives() -> None:
     contact = Contact()
     assert contact.heard_s(10.0) == 0
     contact.succeeded(10.0, 0.001)
-    contact.took_nothing()
+    contact.took_nothing("OOM")
     contact.succeeded(13.0, 0.001)
     assert (contact.heard_s(14.0), contact.steady_s(14.0)) == (4, 1)
     contact.failed(RedisAway("it did not answer in time"))
     assert contact.heard_s(14.0) == 0
+
+
+def test_a_redis_that_takes_nothing_of_what_a_process_says_of_itself_is_told_once_a_change(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    changes: list[bool] = []
+    contact = Contact(changes.append)
+    contact.succeeded(1.0, 0.001)
+    contact.took_all()
+    contact.took_nothing("NOPERM")
+    contact.took_nothing("OOM")
+    contact.refused("OOM")
+    assert (contact.refuses_us, contact.troubled, contact.away) == ("OOM", True, False)
+    contact.accepted()
+    contact.took_all()
+    contact.took_all()
+    assert not contact.troubled
+    assert changes == [False, True, True, True, False]
+    assert ["(NOPERM)" in message for message in caplog.messages] == [True, False, False, False]
 
 
 def test_how_long_answers_took_is_told() -> None:

@@ -169,7 +169,7 @@ async def test_a_full_redis_lets_in_what_the_policy_says_and_what_is_paid_goes_o
     assert "Redis refuses limits and budgets (OOM)" in said[1]
     assert (await scrape_of(service.admin_url)).value("fleet_redis_away") == 1
     redis.client.config_set("maxmemory", 0)
-    await eventually(lambda: not contact.refuses)
+    await eventually(lambda: not contact.troubled)
     assert (await scrape_of(service.admin_url)).value("fleet_redis_away") == 0
     more = [await client.post(f"{other.url}/api/stream", json=body, headers=free) for _ in range(5)]
     assert [answer.status for answer in more].count(200) == 4 - places

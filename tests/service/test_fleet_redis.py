@@ -120,6 +120,26 @@ async def test_a_process_that_began_while_redis_was_full_is_not_said_to_have_not
             await asyncio.sleep(0.05)
 
 
+async def test_a_redis_that_lets_nobody_write_is_told_of_where_no_limits_are_asked_of_it_either(
+    serve: Serve, redis: RedisServer, client: aiohttp.ClientSession
+) -> None:
+    redis.client.acl_setuser("meant", enabled=True, passwords=["+secret"], keys=["meant:*"], commands=["+@all"])
+    url = redis.url.replace("//", "//meant:secret@")
+    service = await serve(redis_url=url, redis_prefix="another", redis_timeout_s=5.0)
+    await eventually(lambda: bool(part(service).member.contact.refuses_us))
+    assert await readiness(client, service) == (200, "ready\nRedis refuses what this process says of itself (NOPERM)\n")
+    assert (await scrape_of(service.admin_url)).value("fleet_redis_away") == 1
+    redis.client.acl_setuser("meant", enabled=True, keys=["another:*"], commands=["+@all"])
+    await eventually(lambda: not part(service).member.contact.troubled)
+    assert await readiness(client, service) == (200, "ready\n")
+    assert (await scrape_of(service.admin_url)).value("fleet_redis_away") == 0
+
+
+async def readiness(client: aiohttp.ClientSession, service: Running) -> tuple[int, str]:
+    async with client.get(f"{service.admin_url}/readyz") as answer:
+        return answer.status, await answer.text()
+
+
 async def test_a_redis_that_pauses_holds_nobody_longer_than_its_timeout(
     serve: Serve, redis: RedisServer, client: aiohttp.ClientSession
 ) -> None:
