@@ -42,15 +42,19 @@ class Parser:
     """
 
     __slots__ = (
-        "_framing_bytes", "_parser", "_parts", "_until_close", "broken", "complete", "headers", "keep_alive", "status",
+        "_framed_twice", "_framing_bytes", "_parser", "_parts", "_until_close", "broken", "complete", "headers", "keep_alive", "status",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
+        # Some servers send blanks after a chunk's size, or a length beside chunks, which then count (RFC 9112, section 6.3):
+        # every browser and SDK takes them.
+        self._parser.set_dangerous_leniencies(lenient_chunked_length=True, lenient_spaces_after_chunk_size=True)
         self._parts: list[bytes] = []
         # So many came since the last byte of the body: the head, chunks' sizes and extensions, trailers.
         self._framing_bytes = 0
         self._until_close = False  # nothing frames the body but the connection's end
+        self._framed_twice = False  # by a length and by chunks
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.complete = self.keep_alive = False
@@ -105,7 +109,9 @@ class Parser:
             self.headers = []
             return
         names = {name.lower() for name, _ in self.headers}
-        self._until_close = b"content-length" not in names and b"transfer-encoding" not in names
+        framed = names & {b"content-length", b"transfer-encoding"}
+        self._until_close = not framed
+        self._framed_twice = len(framed) > 1
         self.status = status
 
     def on_body(self, body: bytes) -> None:
@@ -114,7 +120,8 @@ class Parser:
     def on_message_complete(self) -> None:
         if self.status:
             self.complete = True
-            self.keep_alive = self._parser.should_keep_alive()
+            # Who frames a body twice may mean another end by the other.
+            self.keep_alive = self._parser.should_keep_alive() and not self._framed_twice
 
 
 class Body(httpx2.AsyncByteStream):

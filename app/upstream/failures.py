@@ -32,6 +32,8 @@ _FAULTS: dict[type[BaseException], str] = {
 }
 # How a failure of the system is told, and each of several where a name has several addresses.
 _NUMBER = re.compile(r"\[Errno (\d+)\]")
+# TLS 1.3 lets a client finish its handshake first, and says this instead of an answer (RFC 8446, section 6.2).
+_CERTIFICATE_WANTED = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
 # What Claude says of the key and the account before it looks at a request, which it then cannot repeat.
 _OF_THE_ACCOUNT = frozenset(
     {"authentication_error", "billing_error", "permission_error", "rate_limit_error", "overloaded_error"}
@@ -64,7 +66,15 @@ def translated(cause: httpx2.HTTPError) -> UpstreamError:
         return UpstreamUnreachable("no connection to Claude in time")
     if isinstance(cause, httpx2.ConnectError):
         return _unreachable(cause.__cause__)
-    return UpstreamUnreachable("the connection to Claude broke before its answer was here")
+    return _broken(cause.__cause__)
+
+
+def _broken(by: BaseException | None) -> UpstreamUnreachable:
+    if not isinstance(by, ssl.SSLError):
+        return UpstreamUnreachable("the connection to Claude broke before its answer was here")
+    if by.reason == _CERTIFICATE_WANTED:
+        return UpstreamBarred("Claude's side wants a certificate from whoever asks, and the service has none")
+    return UpstreamUnreachable(f"the connection to Claude broke before its answer was here: {by.reason or 'no TLS'}")
 
 
 def _unreachable(kept_away: BaseException | None) -> UpstreamUnreachable:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import ssl
 from collections.abc import AsyncIterator
@@ -185,8 +184,12 @@ class Pool(httpx2.AsyncBaseTransport):
             await self._send(connection, way, request)
         except OSError:
             # A peer that refuses a request may answer and close before it has read everything, so its answer is read.
-            with contextlib.suppress(OSError, httpx2.TransportError):
+            try:
                 return await self._head(connection)
+            except ssl.SSLError:
+                raise  # an alert, which says why
+            except (OSError, httpx2.TransportError):
+                pass
             raise
         return await self._head(connection)
 

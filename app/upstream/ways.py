@@ -299,7 +299,7 @@ async def _tunnel(connection: RestingSocket, way: Way, proxy: str) -> None:
         except (httptools.HttpParserError, httptools.HttpParserUpgrade, ValueError) as error:
             if not parser.status:
                 raise ProxyFailed("the proxy does not speak HTTP", proxy, lasting=True) from error
-    if parser.status != 200:
+    if not 200 <= parser.status < 300:
         lasting = 400 <= parser.status < 500 and parser.status not in RETRYABLE_STATUSES
         raise ProxyFailed(f"the proxy answered with {parser.status}", proxy, lasting=lasting)
 

@@ -69,6 +69,15 @@ def test_a_handshake_that_came_to_nothing_may_come_to_something_later() -> None:
     assert error.message == "Claude could not be reached: no TLS: WRONG_VERSION_NUMBER"
 
 
+def test_what_tls_said_of_a_connection_that_broke_is_told() -> None:
+    failure = httpx2.WriteError("the connection broke")
+    failure.__cause__ = alert = ssl.SSLError(1, "[SSL: TLSV1_ALERT_INTERNAL_ERROR] tlsv1 alert internal error")
+    alert.reason = "TLSV1_ALERT_INTERNAL_ERROR"
+    error = translated(failure)
+    assert error.retryable
+    assert error.message == "the connection to Claude broke before its answer was here: TLSV1_ALERT_INTERNAL_ERROR"
+
+
 @pytest.mark.parametrize(
     ("failure", "by", "told"),
     [

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import shutil
 import socket
+import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ import httpx2
 import pytest
 
 from app.upstream import ways
+from app.upstream.failures import UpstreamBarred, translated
 from app.upstream.pool import UNHEARD_S, Pool
 from app.upstream.window import Window
 from tests.support.deaf import deafen, hear_again
@@ -299,12 +301,21 @@ async def test_a_refusal_that_comes_before_the_request_was_read_is_heard() -> No
         (head(204), ""),
         (head(200, transfer_encoding="chunked") + chunk(b"a") + chunk(b"bc") + chunk(b""), "abc"),
         (b"HTTP/1.0 200 OK\r\n\r\nold", "old"),
+        (head(200, transfer_encoding="chunked") + b"3  \r\nabc\r\n0 ;x=y\r\n\r\n", "abc"),
     ],
-    ids=["interim heads", "until closed", "none", "chunks", "HTTP/1.0"],
+    ids=["interim heads", "until closed", "none", "chunks", "HTTP/1.0", "chunks with blanks"],
 )
 async def test_a_body_is_framed_as_http_has_it(answer: bytes, text: str) -> None:
     async with raw_upstream([answer, CLOSE]) as upstream, client() as (http, _):
         assert (await http.get(upstream.url)).text == text
+
+
+async def test_a_body_that_is_framed_twice_comes_by_its_chunks_and_its_connection_is_not_used_again() -> None:
+    twice = head(200, content_length="1", transfer_encoding="chunked") + chunk(b"abc") + chunk(b"")
+    async with raw_upstream([twice], [OK]) as upstream, client() as (http, _):
+        assert (await http.get(upstream.url)).text == "abc"
+        assert (await http.get(upstream.url)).text == "fine"
+        assert upstream.connections == 2
 
 
 @pytest.mark.parametrize(
@@ -463,6 +474,26 @@ async def test_a_certificate_is_refused_with_the_reason(
         assert upstream.requests == []
 
 
+async def test_a_claude_that_wants_a_certificate_of_ours_is_nothing_to_try_again(trusting: Path) -> None:
+    tls = server_side(certificate())
+    tls.verify_mode = ssl.CERT_REQUIRED
+    tls.load_verify_locations(trusting)
+
+    def refuse(listener: socket.socket) -> None:  # by a blocking socket, because asyncio sends no alert
+        with pytest.raises(ssl.SSLError):
+            tls.wrap_socket(listener.accept()[0], server_side=True)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        refusing = asyncio.create_task(asyncio.to_thread(refuse, listener))
+        async with client() as (http, _):
+            with pytest.raises(httpx2.WriteError) as told:
+                await http.post(f"https://127.0.0.1:{listener.getsockname()[1]}/", content=b"x" * 100)
+        await refusing
+    error = translated(told.value)
+    assert isinstance(error, UpstreamBarred)
+    assert error.message == "Claude's side wants a certificate from whoever asks, and the service has none"
+
+
 async def test_authorities_may_lie_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusting: Path) -> None:
     shutil.copy(trusting, tmp_path / f"{digest(trusting)}.0")
     monkeypatch.delenv("SSL_CERT_FILE")
@@ -500,9 +531,10 @@ class Proxy:
         heads: of the requests it was sent.
     """
 
-    def __init__(self, status: int = 200) -> None:
+    def __init__(self, status: int = 200, through: bytes = b"200 Connection established\r\n") -> None:
         self.heads: list[str] = []
         self._status = status
+        self._through = through
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -514,7 +546,7 @@ class Proxy:
             return
         host, _, port = target.rpartition(":")
         there, back = await asyncio.open_connection(host, int(port))
-        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        writer.write(b"HTTP/1.1 " + self._through + b"\r\n")
         try:
             await asyncio.gather(_pass(reader, back), _pass(there, writer))
         finally:
@@ -529,8 +561,8 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @asynccontextmanager
-async def proxy(status: int = 200) -> AsyncIterator[tuple[str, Proxy]]:
-    standing = Proxy(status)
+async def proxy(standing: Proxy | None = None) -> AsyncIterator[tuple[str, Proxy]]:
+    standing = standing or Proxy()
     async with listening(standing.serve) as address:
         yield address, standing
 
@@ -544,6 +576,26 @@ async def test_the_environments_proxy_is_tunnelled_through(monkeypatch: pytest.M
         assert standing.heads[0].startswith(f"CONNECT {upstream.url.removeprefix('https://')} HTTP/1.1\r\n")
         assert f"Proxy-Authorization: Basic {credentials}" in standing.heads[0]
         assert "Proxy-Authorization" not in upstream.requests[0][0]
+
+
+@pytest.mark.parametrize(
+    "through",
+    [
+        b"201 Created\r\nContent-Length: 0\r\n",
+        b"204 No Content\r\n",
+        b"200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+    ],
+)
+async def test_a_proxy_lets_through_by_any_status_of_200_and_more_and_has_no_body(
+    through: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        proxy(Proxy(through=through)) as (address, _),
+        raw_upstream([OK], tls=server_side(certificate())) as upstream,
+    ):
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{address}")
+        async with client() as (http, _):
+            assert (await http.get(upstream.url)).text == "fine"
 
 
 async def test_a_plain_claude_is_asked_for_at_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
