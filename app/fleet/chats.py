@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from itertools import islice
 
-from .contact import RedisRefused
+from .contact import RedisRefused, nobody_knows
 from .member import Asking
 from .names import Keys
 
@@ -36,12 +36,14 @@ class Chats:
     async def claim(self, name: Name, stream_id: str) -> str | None:
         """Makes a stream the newest; returns which one was. Raises RedisAway. Cancelling is safe."""
         # In one step, so that of two questions at once one is the older, for everybody.
-        older = await self._asks.ask("SET", self._keys.name(*name), stream_id, "EX", self._kept_s, "GET")
+        with nobody_knows():
+            older = await self._asks.ask("SET", self._keys.name(*name), stream_id, "EX", self._kept_s, "GET")
         return older.decode() if isinstance(older, bytes) else None
 
     async def newest(self, name: Name) -> str | None:
         """The newest stream; None where there is none. Raises RedisAway. Cancelling is safe."""
-        told = await self._asks.ask("GET", self._keys.name(*name))
+        with nobody_knows():
+            told = await self._asks.ask("GET", self._keys.name(*name))
         return told.decode() if isinstance(told, bytes) else None
 
     async def tell_again(self, names: Iterable[tuple[Name, str]]) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,18 @@ class RedisRefused(Exception):
             return "NOPERM"
         found = _CODE.search(str(self))
         return found[1] if found else "ERR"
+
+
+@contextmanager
+def nobody_knows() -> Iterator[None]:
+    """For questions: what Redis refuses to tell is as unknown as where it is away. Raises RedisAway in place of RedisRefused.
+
+    So does one whose ACL forbids it, and a replica that has lost its primary (`replica-serve-stale-data no`).
+    """
+    try:
+        yield
+    except RedisRefused as refused:
+        raise RedisAway(f"Redis refuses to tell ({refused.code})") from None
 
 
 class ScriptUnknown(RedisRefused):

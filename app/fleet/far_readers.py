@@ -26,7 +26,7 @@ from ..streams.credits import Credits
 from ..streams.lifecycle import ReaderState
 from ..streams.liveness import Finding
 from ..streams.session import Session
-from .contact import RedisAway, RedisRefused
+from .contact import RedisAway, RedisRefused, nobody_knows
 from .fresh_keys import FRESH
 from .member import Asking
 from .names import Keys, owner_of
@@ -200,10 +200,8 @@ class FarReaders:
 
     async def _say(self, owner: str, words: Mapping[str, str]) -> None:
         said = chain.from_iterable(words.items())
-        try:
+        with nobody_knows():
             await self._asks.ask("EVAL", _SAY, 1, self._keys.far(owner), int(VANISH_S * 1000), *said)
-        except RedisRefused as refused:
-            raise RedisAway(str(refused)) from None
 
     async def run(self) -> None:
         """Says what is to be said, and takes in what is said of this process's streams, until cancelled."""

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from .contact import RedisAway, RedisRefused
+from .contact import RedisAway, RedisRefused, nobody_knows
 from .fresh_keys import FRESH
 from .log_commands import About, Entry, entries_of, found, look, read
 from .member import BEAT_S, LEARNS_S, PLACE_S, SECRET_S, Member
@@ -122,7 +122,8 @@ class Logs:
         Raises:
             RedisAway: nobody knows. Cancelling is safe.
         """
-        reply = await self._member.asks.ask("HGETALL", self._keys.stream(stream_id).about)
+        with nobody_knows():
+            reply = await self._member.asks.ask("HGETALL", self._keys.stream(stream_id).about)
         known = dict(zip(reply[::2], reply[1::2], strict=True)) if reply else {}
         if known.get(b"v") != b"%d" % FORMAT:
             return None
@@ -130,11 +131,13 @@ class Logs:
 
     async def entries(self, stream_id: str, after_id: int) -> list[Entry]:
         """The next entries after a frame, at once; none where there are none. Raises RedisAway. Cancelling is safe."""
-        return entries_of(await self._member.asks.ask(*read(self._keys.stream(stream_id), after_id, ENTRIES)))
+        with nobody_knows():
+            return entries_of(await self._member.asks.ask(*read(self._keys.stream(stream_id), after_id, ENTRIES)))
 
     async def last_id(self, stream_id: str) -> int:
         """The newest frame in the log; 0 where there is none. Raises RedisAway. Cancelling is safe."""
-        newest = found(await self._member.asks.ask(*look(self._keys.stream(stream_id))))
+        with nobody_knows():
+            newest = found(await self._member.asks.ask(*look(self._keys.stream(stream_id))))
         return newest.last_id if newest is not None else 0
 
     async def news(self, stream_id: str, after_id: int, within_s: float) -> list[Entry]:

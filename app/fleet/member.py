@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from ..settings import SettingsError
 from ..settings.fleet import FleetOptions
-from .contact import Contact, RedisAway, RedisRefused
+from .contact import Contact, RedisAway, RedisRefused, nobody_knows
 from .fresh_keys import FRESH
 from .names import FORMAT, Keys, new_incarnation
 from .proof import is_marked
@@ -233,8 +233,9 @@ class Member:
         until, lease = self._believed.get(incarnation, (0.0, None))
         if now < until:
             return lease
-        lease = self._read(await self.asks.ask("GET", self.keys.lease(incarnation)))
-        place = lease or self._read(await self.asks.ask("GET", self.keys.place(incarnation)))
+        with nobody_knows():
+            lease = self._read(await self.asks.ask("GET", self.keys.lease(incarnation)))
+            place = lease or self._read(await self.asks.ask("GET", self.keys.place(incarnation)))
         if len(self._believed) > _MOST_KNOWN:
             self._believed.clear()
         self._believed[incarnation] = (now + _BELIEVED_S, lease)
@@ -251,7 +252,8 @@ class Member:
         Raises:
             RedisAway: nobody knows.
         """
-        left_ms = await self.asks.ask("PTTL", self.keys.lease(incarnation))
+        with nobody_knows():
+            left_ms = await self.asks.ask("PTTL", self.keys.lease(incarnation))
         alive = isinstance(left_ms, int) and left_ms >= 0
         return asyncio.get_running_loop().time() - LEASE_S + left_ms / 1000 if alive else None
 
@@ -261,7 +263,8 @@ class Member:
         Raises:
             RedisAway: nobody knows.
         """
-        left_ms = await self.asks.ask("PTTL", self.keys.born)
+        with nobody_knows():
+            left_ms = await self.asks.ask("PTTL", self.keys.born)
         return not isinstance(left_ms, int) or SECRET_S - left_ms / 1000 < LEARNS_S or left_ms < 0
 
     async def has_lost(self) -> bool:
@@ -272,7 +275,8 @@ class Member:
         """
         if asyncio.get_running_loop().time() - self._lost_at < LEARNS_S:
             return True
-        return self._born is not None and await self.asks.ask("GET", self.keys.born) != self._born
+        with nobody_knows():
+            return self._born is not None and await self.asks.ask("GET", self.keys.born) != self._born
 
     def last_known(self, incarnation: str) -> Lease | None:
         """Where the process was last reached, also while Redis is away; None where that was never known."""

@@ -21,6 +21,7 @@ from tests.service.test_fleet import (
     ONE,
     ask,
     before,
+    chat,
     forget_leases,
     ids,
     last_event,
@@ -133,6 +134,31 @@ async def test_a_redis_that_lets_nobody_write_is_told_of_where_no_limits_are_ask
     await eventually(lambda: not part(service).member.contact.troubled)
     assert await readiness(client, service) == (200, "ready\n")
     assert (await scrape_of(service.admin_url)).value("fleet_redis_away") == 0
+
+
+async def test_a_redis_that_tells_nothing_either_fails_no_request_and_is_to_readers_as_one_that_is_away(
+    serve: Serve, redis: RedisServer, client: aiohttp.ClientSession
+) -> None:
+    """A replica that has lost its primary, and was told not to serve what it has."""
+    a, b = await two(serve, redis.url, redis.url)
+    async with stream_of(client, a, ENDLESS) as where:
+        redis.client.config_set("replica-serve-stale-data", "no")
+        redis.client.replicaof("127.0.0.1", "1")
+        await eventually(lambda: bool(part(b).member.contact.refuses_us))
+        async with client.get(b.url + where, headers=ONE) as through:  # its owner is reached where it was last
+            assert through.status == 200
+            await through.content.readuntil(b"id: 8\n")
+        for nowhere in (f"/api/stream/st0_abcdefgh.{'x' * 22}", "/api/chat/c9/stream"):
+            async with client.get(b.url + nowhere, headers=ONE) as answer:
+                assert (answer.status, (await answer.json())["type"]) == (503, "fleet_away")
+                assert answer.headers["Retry-After"] == "1"
+        async with client.post(f"{b.url}/api/chat", json=chat("{{tokens=3}}"), headers=ONE) as answer:
+            assert answer.status == 200
+            assert b'"finish"' in await answer.read()
+        async with client.post(f"{b.url}{where}/stop", headers=ONE) as stopped:
+            assert await stopped.json() == {"stopped": True}
+        redis.client.replicaof("NO", "ONE")
+        await eventually(lambda: not part(b).member.contact.troubled)
 
 
 async def readiness(client: aiohttp.ClientSession, service: Running) -> tuple[int, str]:
