@@ -289,6 +289,13 @@ def test_a_redis_database_that_is_no_number_is_refused_without_the_url(database:
     assert SECRET not in str(refused.value)
 
 
+@pytest.mark.parametrize("given", ["x@127.0.0.1:65536", "x@127.0.0.1:six", "one/two@127.0.0.1:6379", "x@[::1:6379"])
+def test_a_redis_url_whose_address_cannot_be_read_is_refused_with_its_likeliest_causes(given: str) -> None:
+    with pytest.raises(SettingsError, match=r"its port must be .* password %2F") as refused:
+        load(environ={"SLUICEWAY_REDIS_URL": f"redis://:{SECRET}{given}/0"})
+    assert SECRET not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     "url",
     ["redis://h", "redis://h/", "redis://u:p@[::1]:6379/12", "rediss://h/0?health_check_interval=5", "unix:///s?db=3"],

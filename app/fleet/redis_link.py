@@ -22,7 +22,15 @@ from typing import Any
 
 from hiredis import pack_command
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
-from redis.exceptions import AuthenticationError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from ..settings import SettingsError
@@ -339,4 +347,10 @@ def _away(error: BaseException) -> RedisAway:
             return RedisAway(os.strerror(one.errno or 0).lower())  # since asyncio's own words hold the address
         if isinstance(one, OSError) and one.strerror:
             return RedisAway(one.strerror.lower())
-    return RedisAway("it did not answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
+    if isinstance(error, TimeoutError):
+        return RedisAway("it did not answer in time")
+    if isinstance(error, BusyLoadingError):
+        return RedisAway("it is still loading its data")
+    if "max number of clients" in str(error):  # else redis-py's own words, which hold the address
+        return RedisAway("it has as many clients as its maxclients lets in")
+    return RedisAway("it closed the connection" if isinstance(error, RedisConnectionError) else type(error).__name__)

@@ -29,9 +29,20 @@ def _check_networks(networks: tuple[str, ...]) -> tuple[str, ...]:
     return networks
 
 
+def _is_addressed(url: str) -> bool:
+    try:
+        return (urlsplit(url).port or 0) >= 0
+    except ValueError:
+        return False
+
+
 def _check_url(url: str) -> str:
     if url and not url.startswith(("redis://", "rediss://", "unix://")):
         raise PydanticCustomError("redis_url", "it must begin with redis://, rediss:// (TLS) or unix://")
+    if not _is_addressed(url):
+        raise PydanticCustomError(
+            "redis_url", "its port must be a number up to 65535, and a `/`, `#` or `?` in its password %2F, %23 or %3F"
+        )
     # redis-py would take database 0 for what is no number. Never the URL itself in these words: it may hold the password.
     if not url.startswith("unix://") and not _DATABASE.fullmatch(urlsplit(url).path):
         raise PydanticCustomError("redis_url", "its path must be the number of a database, such as /0")

@@ -79,3 +79,6 @@ async def test_a_redis_that_lets_nobody_in_is_told_by_the_setting(tmp_path: Path
             assert await told(url, trusted) == word
         assert await told("redis://127.0.0.1:{port}", "") in UNFIT, "without a password"
         assert await told("redis://127.0.0.1:1", "") == "connection refused", "and no address"
+        redis.client.config_set("maxclients", 1)
+        crowded = await told("redis://:sesame@127.0.0.1:{port}", "")
+        assert crowded in ("it has as many clients as its maxclients lets in", "it closed the connection")
