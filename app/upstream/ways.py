@@ -67,6 +67,10 @@ class ProxyFailed(ConnectionError):
         self.lasting = lasting
 
 
+class _NotResumed(Exception):
+    """A handshake broke that would have resumed a session."""
+
+
 class ProxySilent(ProxyFailed, TimeoutError):
     """The proxy of the environment did not answer in time."""
 
@@ -118,6 +122,16 @@ class Ways:
         Cancelling is safe: nothing stays open.
         """
         until = asyncio.get_running_loop().time() + self._connect_timeout_s
+        session = self._sessions.get(way, (0.0, None))[1]
+        try:
+            return await self._ready(way, until, session)
+        except _NotResumed:
+            # Some peers break off for a session that they do not know; kept, it would keep us away for ever.
+            self._sessions.pop(way, None)
+        return await self._ready(way, until, None)
+
+    async def _ready(self, way: Way, until: float, session: ssl.SSLSession | None) -> RestingSocket:
+        """A new connection. Raises, beside what `connect` does, _NotResumed where the session may have been in the way."""
         connection = await (
             self._reached(way, until) if way.proxy is None else self._let_through(way, way.proxy, until)
         )
@@ -125,7 +139,15 @@ class Ways:
             connection.measure()
             if way.secure:
                 async with asyncio.timeout_at(until):
-                    await connection.handshake(_trust(), way.host, self._sessions.get(way, (0.0, None))[1])
+                    await connection.handshake(_trust(), way.host, session)
+        except ssl.SSLCertVerificationError:
+            connection.abort()
+            raise
+        except (ssl.SSLError, ConnectionError) as error:
+            connection.abort()
+            if session is not None:
+                raise _NotResumed from error
+            raise
         except BaseException:
             connection.abort()
             raise

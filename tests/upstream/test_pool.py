@@ -448,6 +448,52 @@ async def test_a_claude_that_is_away_is_said_once(caplog: pytest.LogCaptureFixtu
 # Ways.
 
 
+def resumes(hello: bytes) -> bool:
+    """Whether a ClientHello offers a session: a pre-shared key, which is its last extension (RFC 8446, section 4.2.11)."""
+    at = 5 + 4 + 2 + 32  # the record's head, the message's, a version, a random number
+    at += 1 + hello[at]  # a session's id
+    at += 2 + int.from_bytes(hello[at : at + 2])  # ciphers
+    at += 1 + hello[at] + 2  # compressions, and how long the extensions are
+    kinds = []
+    while at + 4 <= len(hello):
+        kinds.append(int.from_bytes(hello[at : at + 2]))
+        at += 4 + int.from_bytes(hello[at + 2 : at + 4])
+    return 41 in kinds
+
+
+@pytest.mark.parametrize("said", [b"", b"\x15\x03\x03\x00\x02\x02\x2f"], ids=["nothing", "an alert"])
+async def test_a_peer_that_breaks_off_for_a_session_it_does_not_know_is_connected_to_without(said: bytes) -> None:
+    refused = 0
+
+    async def forgetful(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal refused
+        hello = await reader.readexactly(5)
+        hello += await reader.readexactly(int.from_bytes(hello[3:]))
+        if resumes(hello):
+            refused += 1
+            writer.write(said)
+            writer.write_eof()
+            await reader.read()
+            return
+        host, port = upstream.url.removeprefix("https://").split(":")
+        there, back = await asyncio.open_connection(host, int(port))
+        back.write(hello)
+        try:
+            await asyncio.gather(_pass(reader, back), _pass(there, writer))
+        finally:
+            back.transport.abort()
+
+    closing = response(b"fine", 200, connection="close")
+    async with (
+        raw_upstream([closing, CLOSE], tls=server_side(certificate())) as upstream,
+        listening(forgetful) as address,
+        client() as (http, _),
+    ):
+        for _ in range(3):
+            assert (await http.get(f"https://{address}/")).text == "fine"
+    assert refused == 2, "each answer brings a session of its own"
+
+
 async def test_a_certificate_too_large_for_a_session_to_be_kept_serves_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
