@@ -90,7 +90,8 @@ def _check_line(where: str, line: str) -> None:
 
 def _check_url(name: str, value: str) -> None:
     wrong = SettingsError(
-        f"{name}: it must begin with http:// or https://, then a host, and hold no blank, no ? and no #"
+        f"{name}: it must begin with http:// or https://, then a host and perhaps a port up to 65535, and hold no blank, no ? and"
+        " no #; in a password these are %20, %3F and %23, and / is %2F"
     )
     if not (value.isascii() and value.isprintable()) or any(mark in value for mark in " ?#"):
         raise wrong

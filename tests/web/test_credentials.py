@@ -115,6 +115,16 @@ def test_a_url_that_leads_nowhere_is_refused_by_name(url: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_port_that_is_none_is_named_and_how_a_password_is_written() -> None:
+    with pytest.raises(SettingsError) as caught:  # the password ends at its slash, and is taken for a port
+        Credentials.of(
+            {"ANTHROPIC_BASE_URL": "https://claude.example", "HTTPS_PROXY": "http://me:pass/word@proxy:3128"}
+        )
+    assert "a port up to 65535" in str(caught.value)
+    assert "/ is %2F" in str(caught.value)
+    assert "pass" not in str(caught.value).replace("password", "")
+
+
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy"])
 @pytest.mark.parametrize("url", ["proxy.example:3128", "garbage", "http://"])
 def test_a_proxy_that_leads_nowhere_is_refused_by_name(name: str, url: str) -> None:
