@@ -38,6 +38,8 @@ _AGAIN_S = 0.25
 _BELIEVED_S = 0.25
 # So many other processes are remembered, by where they were last; a large fleet that restarts for a day is some thousands.
 _MOST_KNOWN = 10_000
+# Of so many addresses outside of `peer_networks` the log tells.
+_MOST_STRANGE = 100
 # A Redis that began anew learns from every process within this long, in seconds, also where several beats go astray.
 LEARNS_S = 10.0
 # How long Redis keeps where a process is, in seconds, from its last beat on: an hour, longer than any stream waits.
@@ -116,6 +118,7 @@ class Member:
         self._refused_at = -math.inf  # loop time at which it took one of them last not
         self._awake_at = math.inf  # loop time at which this process was last seen to run
         self._last_known: OrderedDict[str, Lease] = OrderedDict()
+        self._strange: set[str] = set()  # addresses outside of the networks
 
     @property
     def contact(self) -> Contact:
@@ -312,7 +315,8 @@ class Member:
             allowed = bool(host) and any(ipaddress.ip_address(host) in network for network in self._networks)
         except (ValueError, KeyError, TypeError):
             return Lease("", 0)
-        if host and not allowed:
+        if host and not allowed and host not in self._strange and len(self._strange) < _MOST_STRANGE:
+            self._strange.add(host)  # each is told of once, not at each look
             log.warning(
                 "a process of the fleet says that it is at %s, which is in none of peer_networks", ascii(host)[:60]
             )

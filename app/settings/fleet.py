@@ -91,7 +91,10 @@ class FleetOptions(RedisOptions):
         Field(ge=0.02, le=10, description="how long a resumable stream's text may be on its way to Redis, in seconds"),
     ] = 0.25
     peer_host: Annotated[
-        str, Field(description="address on which other processes reach this one; empty is that which reaches Redis")
+        str,
+        Field(
+            description="address on which other processes reach this one; empty, 0.0.0.0 or :: is that which reaches Redis"
+        ),
     ] = ""
     peer_port: Annotated[
         int, Field(ge=0, le=65535, description="its port, counted up by each worker; 0 takes a free one")

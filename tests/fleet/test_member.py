@@ -83,6 +83,19 @@ def test_an_address_that_somebody_wrote_into_redis_is_not_connected_to(host: obj
 
 
 @jumping
+async def test_an_address_outside_of_the_networks_is_told_of_once_however_often_it_is_looked_at(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    memory = Memory()
+    here = member(memory)
+    for host in ("8.8.8.8", "8.8.8.8", "9.9.9.9", "8.8.8.8"):
+        leased(memory, host)
+        await here.lease_of("abcdefgh")
+        await asyncio.sleep(0.3)
+    assert ["8.8.8.8" in message for message in caplog.messages] == [True, False]
+
+
+@jumping
 async def test_who_had_no_contact_for_as_long_as_a_lease_and_a_beat_judges_nobody() -> None:
     memory = Memory()
     here = member(memory)

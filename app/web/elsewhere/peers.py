@@ -27,6 +27,8 @@ from .carrying import ANSWERED, MISDIRECTED
 
 log = logging.getLogger(__name__)
 
+# What names no address by which others could reach it.
+EVERYWHERE = ("", "0.0.0.0", "::")
 # A port that somebody else has is tried again this often, in seconds: it may be that of a process that drains.
 _AGAIN_S = 5.0
 
@@ -71,12 +73,12 @@ async def keep_listening(
 
     Args:
         member: this process.
-        where: address and port; an empty address is that from which Redis is reached, port 0 a free one.
+        where: address and port; an empty address, or all of them, is that from which Redis is reached, port 0 a free one.
         reached_from: waits until Redis was reached, and tells from which address; empty over a unix socket.
         serve: serves what is accepted from a socket, and closes it at the end.
     """
     host, port = where
-    if not host:
+    if host in EVERYWHERE:  # the others need to be told of one
         host = await reached_from()  # until then nobody knows the address
     # Where Redis is reached by a unix socket, so are all who share it.
     host = host or "127.0.0.1"

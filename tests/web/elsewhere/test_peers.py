@@ -14,7 +14,7 @@ from app.fleet.contact import Contact, RedisAway
 from app.fleet.member import Member
 from app.fleet.names import Keys
 from app.settings.fleet import FleetOptions
-from app.web.elsewhere.peers import keep_listening
+from app.web.elsewhere.peers import EVERYWHERE, keep_listening
 from app.web.tasks import beside
 from tests.support.clock import jumping
 
@@ -58,6 +58,26 @@ def test_where_it_is_reached_is_told_before_it_counts_as_shown_and_not_only_at_t
                 keys = (member.keys.lease(member.incarnation), member.keys.place(member.incarnation))
                 told = [json.loads(redis.told[key])["port"] for key in keys if key in redis.told]
                 assert told == ([] if away else ports * 2)
+
+    jumping(scene)()
+
+
+@pytest.mark.parametrize("everywhere", EVERYWHERE)
+def test_who_is_to_listen_everywhere_tells_others_of_the_address_by_which_redis_is_reached(everywhere: str) -> None:
+    async def scene() -> None:
+        member = Member(Redis(), Keys("t"), FleetOptions())
+        with ExitStack() as sockets:
+
+            async def serve(sock: socket.socket) -> None:
+                sockets.callback(sock.close)
+
+            async def reached_from() -> str:
+                return "127.0.0.1"
+
+            async with beside(keep_listening(member, (everywhere, 0), reached_from, serve)):
+                await member.shown.wait()
+                assert member.address is not None
+                assert member.address[0] == "127.0.0.1"
 
     jumping(scene)()
 
