@@ -243,16 +243,17 @@ async def test_nobody_reads_or_stops_anothers_stream_from_anywhere(
     await mirrored(redis, a)
 
     async def answers() -> list[int]:
-        calls = [("GET", ""), ("POST", "/stop"), ("POST", "/shown")]
+        calls = [("GET", "", TWO), ("POST", "/stop", TWO), ("POST", "/shown", TWO), ("POST", "/stop", wrong)]
         return [
-            (await client.request(method, b.url + path(reader) + end, headers=TWO, json={"id": 1})).status
-            for method, end in calls
+            (await client.request(method, b.url + path(reader) + end, headers=headers, json={"id": 1})).status
+            for method, end, headers in calls
         ]
 
-    assert await answers() == [404, 404, 404]
+    wrong = {"X-Stop-Token": "x" * 24}
+    assert await answers() == [404, 404, 404, 404]
     part(a).member.address = None  # it cannot be reached any more: Redis tells the same
     await forget_leases(a, b)
-    assert await answers() == [404, 404, 404]
+    assert await answers() == [404, 404, 404, 404]
     assert (await client.get(b.url + path(reader), headers=ONE)).status == 200
 
 

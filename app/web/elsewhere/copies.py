@@ -147,8 +147,10 @@ def _check_caller(request: web.Request, about: About, *, steers: bool) -> None:
     if steers:
         if token and hmac.compare_digest(digest(token), about.token_digest):
             return
-        if not caller.name:
+        if not caller.name and token is None:
             raise Forbidden("the stream's own X-Stop-Token is needed")
+        if not caller.name:  # a wrong token does not tell that there is one
+            raise NotFound("no stream of yours has this id")
     terms = Terms("", about.caller, "", subject=about.subject, token_id=about.token_id)
     if not is_of(caller, terms, runs=False):
         raise NotFound("no stream of yours has this id")
