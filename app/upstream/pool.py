@@ -80,7 +80,7 @@ class Pool(httpx2.AsyncBaseTransport):
                     continue
                 # The connection was stale: the peer had closed it before it saw the request, so the request can be sent
                 # again.
-                stale = kept and asyncio.get_running_loop().time() < began + _STALE_S
+                stale = old and asyncio.get_running_loop().time() < began + _STALE_S
                 if stale and not isinstance(error, httpx2.RemoteProtocolError) and _can_repeat(request):
                     # Not another old one: that may be as stale, and each time may be paid.
                     connection, kept = await self._connected(way), False

@@ -230,15 +230,6 @@ async def test_a_request_that_is_given_up_leaves_no_connection_behind() -> None:
         await eventually(lambda: not pool._way_of)
 
 
-async def test_a_ready_connection_that_went_stale_unseen_costs_one_more_and_no_error() -> None:
-    async with raw_upstream([CLOSE], [OK]) as upstream, client() as (http, pool):
-        async with warmed(pool, upstream.url):
-            await eventually(lambda: upstream.connections == 1)
-            await asyncio.sleep(0)
-        assert (await http.post(upstream.url, content=b"once")).text == "fine"
-        assert len(upstream.requests) == 2
-
-
 async def test_a_new_connection_that_breaks_is_no_stale_one() -> None:
     async with raw_upstream([CLOSE]) as upstream, client() as (http, _):
         with pytest.raises(httpx2.ReadError):
