@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from tests.support.answers import NAMES, events_in
 from tests.support.browser import blameless
 from tests.support.node import bundle, node
 from tests.support.other_site import site
+from tests.support.readers import eventually
 
 # What the AI SDK's own provider for Claude calls the ends of an answer; "other" is what it does not know.
 FINISHES = {
@@ -171,18 +173,31 @@ async def test_a_budget_that_is_spent_ends_the_answer_with_what_came_and_refuses
     assert len(simulator.books) == 1, "the next was not asked of Claude"
 
 
+async def hurry_once_another_reads(service: Running, simulator: Simulator) -> None:
+    """Until the page has come back the answer takes its time, however long that is."""
+    book = await simulator.book()
+    (session,) = service.streams.live.values()
+    await eventually(lambda: session.delivery.connection is not None)
+    first = session.delivery.connection
+    await eventually(lambda: session.delivery.connection not in (None, first))
+    book.hurried = True
+
+
 @pytest.mark.parametrize(("keeps_page", "version"), [(True, 7), (False, 7), (False, 6)])
 async def test_a_page_that_comes_back_gets_the_whole_answer(
     keeps_page: bool, version: int, service: Running, simulator: Simulator
 ) -> None:
-    say = "{{tokens=400 rate=100 text=numbered}}"
+    say = "{{tokens=2000 rate=100 text=numbered}}"
     resumed = {"way": "resume", "id": "chat/1 ü", "say": say, "after": "token0020", "body": RESUMABLE}
-    (chat,) = await chats(service, resumed | {"keeps_page": keeps_page}, version=version)
+    (chat,), _ = await asyncio.gather(
+        chats(service, resumed | {"keeps_page": keeps_page}, version=version),
+        hurry_once_another_reads(service, simulator),
+    )
 
     assert chat["errors"] == []
-    assert len(chat["partial"]) < len(numbered_text(400))
+    assert len(chat["partial"]) < len(numbered_text(2000))
     assert len(chat["messages"]) == 2
-    assert text_of(chat["messages"][1]) == numbered_text(400)
+    assert text_of(chat["messages"][1]) == numbered_text(2000)
     assert len(simulator.books) == 1, "nothing was asked anew"
 
 
@@ -203,9 +218,9 @@ async def test_a_page_that_comes_back_in_the_second_step_gets_the_first_one_too(
         },
     ]
     # A tool's result holds no directive, so the defaults say how the answer goes.
-    simulator.defaults = Scenario(tokens=300, rate=100, text="numbered")
+    simulator.defaults = Scenario(tokens=2000, rate=100, text="numbered")
     resumed = {"way": "resume_second_step", "id": "1", "messages": messages, "after": "token0020", "body": RESUMABLE}
-    (chat,) = await chats(service, resumed)
+    (chat,), _ = await asyncio.gather(chats(service, resumed), hurry_once_another_reads(service, simulator))
     question, answer = chat["messages"]
 
     assert chat["errors"] == []
@@ -213,7 +228,7 @@ async def test_a_page_that_comes_back_in_the_second_step_gets_the_first_one_too(
     assert answer["metadata"]["seen"] is True
     assert [part["type"] for part in answer["parts"]] == ["step-start", "text", "tool-look", "step-start", "text"]
     assert answer["parts"][2]["output"] == 2
-    assert answer["parts"][4]["text"] == numbered_text(300)
+    assert answer["parts"][4]["text"] == numbered_text(2000)
     assert len(simulator.books) == 1
 
 
@@ -378,15 +393,19 @@ async def test_use_chat_resumes_after_a_reload_where_it_asked_to_and_stops_when_
     serve: Serve, chrome: Browser, simulator: Simulator
 ) -> None:
     async with opened(serve, chrome, {"id": "chat 1", "resumable": ""}) as (page, url):
-        await ask(page, "{{tokens=400 text=numbered rate=100}}")
+        await ask(page, "{{tokens=2000 text=numbered rate=100}}")
         await expect(page.locator(LAST)).to_contain_text("token0020")
         await page.goto(url)
-        await expect(page.locator(LAST)).to_have_text(numbered_text(400))
+        await expect(page.locator(LAST)).to_contain_text("token0020")
+        simulator.books[0].hurried = True
+        await expect(page.locator(LAST)).to_have_text(numbered_text(2000))
         await status(page, "ready")
 
         await ask(page, "{{tokens=300 text=numbered rate=100 first_event_s=0.5}}")
-        await simulator.book(1)
+        second = await simulator.book(1)
         await page.goto(url)  # before the first word
+        await expect(page.locator(LAST)).to_contain_text("token0020")
+        second.hurried = True
         await expect(page.locator(LAST)).to_have_text(numbered_text(300))
 
         await ask(page, "{{tokens=9000 text=numbered rate=100}}")

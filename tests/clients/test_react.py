@@ -99,7 +99,7 @@ async def test_an_answer_goes_on_where_it_stood_after_a_cut_a_reload_and_by_hand
     chrome: Browser, origin: str, way: Link, simulator: Simulator
 ) -> None:
     async with opened(chrome, origin, f"{way.url}/api/stream", save="chat") as page:
-        await ask(page, "{{tokens=1500 text=numbered rate=300}}")
+        await ask(page, "{{tokens=3000 text=numbered rate=100}}")
         await expect(page.locator("#text")).to_contain_text("token0010")
         way.cut()
         await expect(page.locator("#text")).to_contain_text("token0100")
@@ -113,6 +113,8 @@ async def test_an_answer_goes_on_where_it_stood_after_a_cut_a_reload_and_by_hand
         await expect(page.locator("#error")).to_have_text("connect_error")
         way.up = True
         await page.locator("#resume").click()
+        await state(page, "open")
+        simulator.books[0].hurried = True
         await state(page, "done")
-        assert await page.locator("#text").text_content() == numbered_text(1500)
+        assert await page.locator("#text").text_content() == numbered_text(3000)
     assert len(simulator.books) == 1

@@ -42,6 +42,7 @@ class RequestRecord:
         paused_s: seconds in which a drain was blocked, without the running one (`entry` adds it).
         usage: as reported so far; `output_tokens` is a placeholder until the answer's end.
         finished: the whole message was sent, to its `message_stop`, and drained.
+        hurried: set by who has seen enough of the pace: from its next token on, the answer comes as fast as its peer reads.
         is_blocked: set while a drain is blocked.
         ended: set when the answer is over, whichever way.
     """
@@ -58,6 +59,7 @@ class RequestRecord:
     thinking_tokens: int = 0
     bytes: int = 0
     finished: bool = False
+    hurried: bool = field(default=False, repr=False)
     gone_at: float | None = None
     gone_reason: str | None = None
     paused_s: float = 0.0
@@ -98,7 +100,7 @@ class RequestRecord:
         return shown | {"consumed": self.consumed, "paused_s": self.paused_s + running_s, "live": self.live}
 
 
-_HIDDEN = frozenset({"is_blocked", "ended", "_blocked_at", "draw", "when_unread"})
+_HIDDEN = frozenset({"hurried", "is_blocked", "ended", "_blocked_at", "draw", "when_unread"})
 
 
 class ApiError(Exception):
@@ -253,7 +255,7 @@ class Performance:
         began, blocked_before_s = loop.time(), book.paused_s
         for number, step in enumerate(steps):
             if step.tokens:
-                if rate:
+                if rate and not book.hurried:
                     # The time that a drain was blocked is not caught up, because generation stood still meanwhile.
                     due_at = began + book.tokens / rate + book.paused_s - blocked_before_s
                     if due_at > loop.time():

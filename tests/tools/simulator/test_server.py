@@ -108,6 +108,20 @@ async def test_an_answer_is_replayed_to_the_same_events_however_it_is_cut(name: 
         assert book.usage["output_tokens"] == recorded[-2]["usage"]["output_tokens"]
 
 
+async def test_an_answer_that_is_hurried_comes_whole_at_once_whatever_its_rate() -> None:
+    async with simulated() as (simulator, session):
+        asked = body_of("tokens=5000 rate=50 text=numbered")
+        async with session.post("/v1/messages", json=asked) as response:
+            begun = await response.content.readuntil(b"token0003")
+            book = simulator.books[0]
+            assert book.tokens < 5000
+            book.hurried = True
+            rest = await response.content.read()
+
+    assert text_of(events_of(begun + rest)) == numbered_text(5000)
+    assert book.finished
+
+
 async def test_a_replayed_answer_can_be_cut_after_so_many_deltas() -> None:
     async with simulated(transcripts=ANSWERS) as (simulator, session):
         events = await streamed(session, "transcript=long fault=overloaded after=3")
