@@ -167,7 +167,7 @@ async def test_a_reader_held_still_holds_claude_still_and_one_look_tells_them_ap
     page: Page, service: Running, simulator: Simulator
 ) -> None:
     """Well within what the simulated answer says in its first minute, at 60 tokens a second; here four times as fast."""
-    await send(page, service, "{{tokens=2400 rate=240 tokens_per_delta=1-4}}")
+    await send(page, service, "{{tokens=24000 rate=240 tokens_per_delta=1-4}}")
     await begun(page)
     await expect(page.locator("#claude-station")).to_have_attribute("data-flow", "flowing")
     await expect(page.locator("#you")).to_have_text("reading all")
