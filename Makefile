@@ -51,20 +51,29 @@ run: $(VENV)/.service ## Serve on http://127.0.0.1:8080, with a simulated Claude
 	$(BIN)/python -m app serve --simulate --config config/sluiceway.toml --host $(HOST) --port $(PORT)
 
 test: $(VENV)/.tests system ## Check the code and run every test (some minutes)
-	$(MAKE) --no-print-directory --jobs 2 --output-sync=target check rules
-	$(BIN)/python -m pytest $(THREE) -m "(not rules or hypothesis) and not soak and not clients" --hypothesis-profile steady
+	$(MAKE) --no-print-directory --jobs 3 --output-sync=target check rules rest ASIDE="nice -n 5"
 
-# Beside the check, most of which is one process of mypy's.
+# Beside the tests with real parts, which wait for half of their time: mostly in what they leave of the processor, and with a
+# quarter of it where they leave none, since a test that hardly runs meets its timeout.
 .PHONY: rules
 rules: $(VENV)/.tests
-	$(BIN)/python -m pytest $(TWO) -m rules --hypothesis-profile quick $(EVERY_BRANCH)
+	$(ASIDE) $(BIN)/python -m pytest $(TWO) -m rules --hypothesis-profile quick $(EVERY_BRANCH)
+
+# One `make` further down, which says each line as it comes: the others say theirs at their end.
+.PHONY: rest
+rest:
+	@$(MAKE) --no-print-directory --output-sync=none every-other-test
+
+.PHONY: every-other-test
+every-other-test: $(VENV)/.tests
+	$(BIN)/python -m pytest $(THREE) -m "(not rules or hypothesis) and not soak and not clients" --hypothesis-profile steady
 
 unit: $(VENV)/.tests ## Run the tests that need neither socket, server, browser nor other program (seconds)
 	$(BIN)/python -m pytest $(TWO) -m unit --hypothesis-profile quick
 
 # The longest files are not all in one worker, nor last.
 TWO = -n 2 --dist worksteal
-# A test with real parts waits for half of its time, for a browser or for a second to pass.
+# A test with real parts waits for more than half of its time, for a browser or for a second to pass.
 THREE = -n 3 --dist worksteal
 # What takes and gives nothing but values is tested at every branch, and by this lane alone. Coverage doubles a test's time,
 # so that properties are tried with few examples there, and with all of them in the lane that follows; always the same, so
@@ -122,7 +131,7 @@ clients: build/clients/.py build/clients/.js build/clients/.vite system ## Drive
 check: $(VENV)/.tests ## Lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(ASIDE) $(BIN)/mypy
 
 cover: $(VENV)/.tests system ## Run the tests with branch coverage
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered

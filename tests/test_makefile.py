@@ -80,6 +80,17 @@ def test_pip_resolves_nothing_builds_nothing_and_checks_every_hash(folder: Path)
             assert "--no-deps --only-binary :all: --require-hashes" in line
 
 
+def test_what_only_computes_runs_beside_the_tests_with_real_parts_and_gives_way_to_them(folder: Path) -> None:
+    plan = told(folder, "-n", "test", THIS_PYTHON)
+    mypy, rules, rest = (line for line in plan if line.endswith("/mypy") or " -m pytest " in line)
+    assert mypy.startswith("nice ")
+    assert rules.startswith("nice ")
+    assert " -m rules " in rules
+    assert not rest.startswith("nice ")
+    assert "not rules or hypothesis" in rest
+    assert told(folder, "-n", "check", THIS_PYTHON)[-1] == ".venv/bin/mypy", "alone it gives way to nobody"
+
+
 @pytest.mark.parametrize("says", ["echo 3.10.9; exit 1", "exit 127"], ids=["too old", "not there"])
 def test_the_environment_outlives_the_wish_for_a_python_that_will_not_do(folder: Path, says: str) -> None:
     assert "Error" in told(folder, "setup", another_python(folder, says))[-1]
