@@ -188,6 +188,7 @@ async def test_a_reader_held_still_holds_claude_still_and_one_look_tells_them_ap
     await drag(page, 100)
     await expect(page.locator("#claude-station")).to_have_attribute("data-flow", "flowing")
     await expect(page.get_by_role("status")).to_have_text("Claude goes on.")
+    await page.keyboard.press("Escape")  # or the service's end waits for the page
 
 
 async def test_figures_that_are_old_are_called_so_and_what_is_lost_and_comes_back_is_said(

@@ -48,12 +48,12 @@ async def serving(serve: Serve, folder: Path, more: str = "") -> Running:
     return await serve(callers_file=str(path), api_keys=("acme:key", "other:other"))
 
 
-# Responses that are read no further; they are closed at a test's end, and not by the collector.
+# Responses that are read no further; they are closed at a test's end, before the service ends, which would wait for them.
 READS: list[aiohttp.ClientResponse] = []
 
 
 @pytest.fixture(autouse=True)
-def closed_reads(client: aiohttp.ClientSession) -> Iterator[None]:
+def closed_reads(serve: Serve, client: aiohttp.ClientSession) -> Iterator[None]:
     yield
     while READS:
         READS.pop().close()
