@@ -286,8 +286,10 @@ REFUSALS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     [name if name in ("full", "read-only") else pytest.param(name, marks=pytest.mark.soak) for name in REFUSALS],
 )
 async def test_whose_process_dies_while_redis_takes_nothing_is_told_here_and_redis_once_it_takes_it(
-    refusal: str, serve: Serve, redis: RedisServer, client: aiohttp.ClientSession
+    refusal: str, serve: Serve, redis: RedisServer, client: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for bound in ("_CONNECT_S", "_HEAD_S"):  # long ones: the loop that both processes share also runs the test
+        monkeypatch.setattr(f"app.web.elsewhere.carrying.{bound}", 20.0)
     do: Callable[..., object] = redis.client.execute_command
     refuse, take = REFUSALS[refusal]
     async with Wire(("127.0.0.1", redis.port)) as wire:
