@@ -50,7 +50,8 @@ system:
 run: $(VENV)/.service ## Serve on http://127.0.0.1:8080, with a simulated Claude where no API key is set
 	$(BIN)/python -m app serve --simulate --config config/sluiceway.toml --host $(HOST) --port $(PORT)
 
-test: $(VENV)/.tests system ## Check the code and run every test (some minutes)
+test: ## Check the code and run every test (some minutes)
+	$(MAKE) --no-print-directory --jobs 2 setup system
 	$(MAKE) --no-print-directory --jobs 3 --output-sync=target check rules rest ASIDE="nice -n 5"
 
 # Beside the tests with real parts, which wait for half of their time: mostly in what they leave of the processor, and with a
