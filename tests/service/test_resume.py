@@ -387,7 +387,7 @@ async def test_upstream_faults_in_mid_stream_are_the_last_event_and_the_text_so_
         page.take(body)
         assert "error" in page.last, fault
         assert numbered_text(200).startswith(page.text), fault
-        assert len(page.text) > 1500, fault
+        assert len(page.text) > (0 if fault == "cut" else 1500), fault  # a reset discards what is on its way
         again = await call(service.url, "GET", path_of(reader))
         assert await again.rest() == body
         for each in (reader, again):
