@@ -268,8 +268,9 @@ def _runs(deltas: list[_BlockDelta]) -> Iterator[ClaudeEvent]:
 
 
 def _input(index: int, block: dict[str, Any]) -> Iterator[Delta]:
-    if (given := standing_input(index, block)) is not None:
-        yield from _pieces(given)
+    given = standing_input(index, block)
+    assert given is not None, "only blocks that have one are kept"
+    yield from _pieces(given)
 
 
 def _pieces(delta: Delta) -> Iterator[Delta]:
