@@ -31,14 +31,23 @@ class Understudy:
         self._first = first
         self._connect = connect
         self._unheard_s = unheard_s
+        self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(unheard_s, self._look)
+        self._timer = self._loop.call_later(unheard_s, self._look)
         self._other: RestingSocket | None = None
         self._stepped_in = False
 
     def _look(self) -> None:
+        """Steps in, or looks again: an acknowledgement may have come just before the request went, or of a part of it."""
         if self._deaf():
-            self._task = asyncio.create_task(self._step_in())
+            self._task = self._loop.create_task(self._step_in())
+        else:
+            self._look_again()
+
+    def _look_again(self) -> None:
+        self._timer = self._loop.call_later(
+            max(self._unheard_s - self._first.unheard_s, self._unheard_s / 10), self._look
+        )
 
     def _deaf(self) -> bool:
         return self._first.unheard_s >= self._unheard_s
@@ -47,6 +56,7 @@ class Understudy:
         try:
             self._other = await self._connect()
         except httpx2.TransportError:
+            self._look_again()  # the network may come back, and not the connection
             return
         if self._deaf():
             self._stepped_in = True
