@@ -101,6 +101,8 @@ class Crowd:
         connections: to Redis, of both processes together.
         transports: the readers' connections.
         late_s: how late this bench itself was, by a timer that it sets all the time, in seconds.
+        measures: gaps count now.
+        goes: all of it is over, and the bench lets go of the readers.
     """
 
     gaps_s: list[float] = field(default_factory=list)
@@ -111,6 +113,7 @@ class Crowd:
     late_s: list[float] = field(default_factory=list)
     transports: list[asyncio.Transport] = field(default_factory=list)
     measures: bool = False
+    goes: bool = False
 
     @property
     def late_p99_s(self) -> float:
@@ -168,7 +171,7 @@ class _Reader(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if not self.answered.done():
             self.answered.set_result(0)
-        if self._crowd.measures and self.answered.result() == 200:
+        if self.answered.result() == 200 and not self._crowd.goes:
             self._crowd.lost.append(f"closed: {error}")
 
 
@@ -194,6 +197,7 @@ async def _crowd(of: Fleet, count: int, for_s: float) -> Crowd:
     found.measures = False
     found.cpu_s = (of.owner.cpu_s() - cpu_s[0]) / for_s, (of.other.cpu_s() - cpu_s[1]) / for_s
     found.connections = of.redis.connections()
+    found.goes = True
     for transport in found.transports:
         transport.abort()
     return found
