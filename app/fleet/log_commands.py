@@ -15,9 +15,6 @@ from .names import FORMAT, StreamKeys
 
 Command = tuple[str | bytes | int, ...]
 
-# How many replies a step's commands have, and which of them tells.
-MAKE_REPLIES = 7
-
 
 @dataclass(frozen=True, slots=True)
 class About:
@@ -82,11 +79,11 @@ def make(keys: StreamKeys, about: About, first_id: int, *, anew: bool = False) -
     ]
 
 
-def append(keys: StreamKeys, first_id: int, frames: Sequence[bytes], oldest_id: int) -> Command:
-    """Appends frames, the first of which is `first_id`; what lies before `oldest_id` is kept no longer."""
-    trim = ("MINID", "=", oldest_id) if oldest_id > 1 else ()
-    last_id = first_id + len(frames) - 1
-    return ("XADD", keys.log, "NOMKSTREAM", *trim, f"{last_id}-0", "i", first_id, "f", b"".join(frames))
+def append(keys: StreamKeys, first_id: int, last_id: int, data: bytes, oldest_id: int) -> Command:
+    """Appends the frames from `first_id` to `last_id`, joined; what lies before `oldest_id` is kept no longer."""
+    if oldest_id > 1:
+        return ("XADD", keys.log, "NOMKSTREAM", "MINID", "=", oldest_id, f"{last_id}-0", "i", first_id, "f", data)
+    return ("XADD", keys.log, "NOMKSTREAM", f"{last_id}-0", "i", first_id, "f", data)
 
 
 def close(keys: StreamKeys, ending: Ending, last_id: int, life_s: float) -> list[Command]:

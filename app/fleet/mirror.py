@@ -11,17 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from ..streams.delivery import Frames
 from ..streams.terms import Terms
-from ..wire.ui_stream import UiFormat
 from .contact import RedisAway, RedisRefused
-from .log_commands import About, Command, append, close, found, live, look, make
+from .log_commands import Command, append, close, found, live, look, make
+from .mirror_batch import Batch, Job, Shadowed
 from .mirror_rules import LIFE_S, Ending, Memory, Standing, Step
-from .names import Keys, StreamKeys, digest
+from .names import Keys
 
 log = logging.getLogger(__name__)
 
@@ -81,54 +80,6 @@ class Told(Protocol):
         """Redis refused a write: most likely it is full."""
 
 
-@dataclass(slots=True)
-class _Shadowed:
-    """One stream and its log.
-
-    Attributes:
-        ending: how it ended; None while it runs.
-    """
-
-    terms: Terms
-    frames: Frames
-    keys: StreamKeys
-    standing: Standing = field(default_factory=Standing)
-    ending: Ending | None = None
-
-    @property
-    def memory(self) -> Memory:
-        """What is there to be written."""
-        replay = self.frames.replay
-        ending = Ending.ENDED if replay.ended else self.ending
-        return Memory(replay.first_id, replay.last_id, ending)
-
-    @property
-    def about(self) -> About:
-        """What others must know of it."""
-        terms = self.terms
-        return About(terms.caller, terms.subject, terms.token_id, digest(terms.stop_token), wire_of(self.frames))
-
-
-@dataclass(slots=True)
-class _Job:
-    """A step of one stream, as it is sent.
-
-    Attributes:
-        last_id: the newest frame that it writes.
-    """
-
-    shadowed: _Shadowed
-    step: Step
-    memory: Memory
-    commands: list[Command]
-    last_id: int = 0
-
-
-def wire_of(frames: Frames) -> str:
-    """The name of a stream's format."""
-    return "ui" if isinstance(frames.wire, UiFormat) else "plain"
-
-
 class Mirror:
     """The shadow of this process's resumable streams.
 
@@ -151,18 +102,19 @@ class Mirror:
         self._mirror_s, self._replay_s = timing
         self._fenced = fenced
         self._told = told
-        self._open: dict[str, _Shadowed] = {}  # those that may have something to write
-        self._done: dict[str, _Shadowed] = {}  # those that this connection has seen ended, which the memory still has
+        self._open: dict[str, Shadowed] = {}  # those that may have something to write
+        self._done: dict[str, Shadowed] = {}  # those that this connection has seen ended, which the memory still has
         self._epoch = 0
         self._behind_since: float | None = None  # loop time; None while nothing waits
         self.in_doubt = False
         self._due: set[str] = set()  # streams whose readers wait in Redis for what is new
         self._is_due = asyncio.Event()  # there are some
+        self._lost = self._healed = 0  # frames of which is told at the end of a round
         self._anew = False  # the next round looks at every log
 
     def began(self, terms: Terms, frames: Frames) -> None:
         """A resumable stream has begun."""
-        self._open[terms.stream_id] = _Shadowed(terms, frames, self._keys.stream(terms.stream_id))
+        self._open[terms.stream_id] = Shadowed(terms, frames, self._keys.stream(terms.stream_id))
 
     def ended(self, terms: Terms) -> None:
         """It has ended."""
@@ -204,13 +156,13 @@ class Mirror:
                     whole = True
                     await asyncio.sleep(max(_AWAY_S, self._mirror_s))
                     continue
-                if more:
-                    whole = True
-                    await asyncio.sleep(0)
-                    continue
                 # A round that took long itself leaves the loop half of the time.
                 if whole:
                     whole_at = max(now() + self._mirror_s / 2, began + self._mirror_s)
+                if more:
+                    await asyncio.sleep(0)
+                    whole = now() >= whole_at
+                    continue
                 whole = not await self._is_due_before(began, whole_at)
         finally:
             await self._farewell()
@@ -243,12 +195,12 @@ class Mirror:
         Raises RedisAway. Cancelling is safe.
         """
         now = asyncio.get_running_loop().time()
-        more, doubted = False, self.in_doubt
+        more: set[str] = set()
+        doubted = self.in_doubt
         anew, self._anew = self._anew, False
         whole = whole or anew
         due, self._due = self._due, set()
         self._is_due.clear()
-        jobs: list[_Job] = []
         try:
             if anew:  # with a new connection every log is looked at
                 await self._link.close()
@@ -258,75 +210,106 @@ class Mirror:
                 self._open = self._done | self._open
                 self._done = {}
             some = iter(list(self._open.values()) if whole else [self._open[one] for one in due if one in self._open])
-            while batch := self._plan(some, now):
-                jobs += batch
-                for job in batch:
-                    job.shadowed.standing.doubt()
-                replies = await self._link.exchange([one for job in batch for one in job.commands], _PIPELINE_S)
-                more = self._learn(batch, replies, now) or more
+            while commands := (batch := self._plan(some, now)).commands:
+                replies = await self._link.exchange(commands, _PIPELINE_S)
+                more |= self._learn(batch, replies, now)
         except RedisAway:
-            self._tell(now, waits=bool(self._open), jobs=jobs)
+            self._tell(now, waits=bool(self._open))
             raise
-        self._tell(now, waits=more, jobs=jobs)
+        self._tell(now, waits=bool(more))
+        self._due |= more
         self.in_doubt = self.in_doubt and not (doubted and whole)
-        return more
+        return bool(more)
 
-    def _plan(self, some: Iterator[_Shadowed], now: float) -> list[_Job]:
-        """What to send next, of these; nothing at their end."""
-        jobs: list[_Job] = []
-        size_bytes = 0
+    def _plan(self, some: Iterator[Shadowed], now: float) -> Batch:
+        """What to send next, of these; nothing at their end. Each is in doubt from here on until Redis has answered."""
+        batch, epoch = Batch(), self._epoch
+        streams = size_bytes = 0
         for shadowed in some:
-            memory = shadowed.memory
-            step = shadowed.standing.next(memory, self._epoch, now)
-            if step is None:
-                continue
-            job = self._job(shadowed, step, memory)
-            jobs.append(job)
-            size_bytes += len(job.commands[0][-1]) if step is Step.APPEND else 0  # type: ignore[arg-type]
-            if size_bytes >= _PIPELINE_BYTES or len(jobs) >= _PIPELINE_STREAMS:
+            standing, replay = shadowed.standing, shadowed.frames.replay
+            news, written_id = None, standing.written_id
+            if not replay.ended and shadowed.ending is None and standing.goes_on(epoch, now):
+                if replay.last_id == written_id:
+                    continue
+                news = replay.news(written_id, _ENTRY_BYTES)
+            if news is not None:
+                data, last_id, oldest_id = news
+                batch.appends.append(append(shadowed.keys, written_id + 1, last_id, data, oldest_id))
+                batch.going_on.append((shadowed, last_id, last_id < replay.last_id))
+                size_bytes += len(data)
+            else:
+                memory = shadowed.memory
+                step = standing.next(memory, epoch, now)
+                if step is None:
+                    continue
+                job = self._job(shadowed, step, memory, now)
+                batch.jobs.append(job)
+                size_bytes += job.size_bytes
+            standing.doubt()
+            streams += 1
+            if size_bytes >= _PIPELINE_BYTES or streams >= _PIPELINE_STREAMS:
                 break
-        return jobs
+        return batch
 
-    def _job(self, shadowed: _Shadowed, step: Step, memory: Memory) -> _Job:
+    def _job(self, shadowed: Shadowed, step: Step, memory: Memory, now: float) -> Job:
         standing, keys = shadowed.standing, shadowed.keys
         match step:
             case Step.LOOK:
-                return _Job(shadowed, step, memory, [look(keys)])
+                return Job(shadowed, step, memory, [look(keys)])
             case Step.MAKE | Step.REMAKE:
                 commands = make(keys, shadowed.about, memory.first_id, anew=step is Step.REMAKE)
-                return _Job(shadowed, step, memory, commands)
+                return Job(shadowed, step, memory, commands)
             case Step.APPEND:
-                frames = shadowed.frames.replay.after(standing.written_id, _ENTRY_BYTES)
-                first_id = standing.written_id + 1
-                commands = [append(keys, first_id, frames, memory.first_id)]
-                return _Job(shadowed, step, memory, commands, standing.written_id + len(frames))
+                news = shadowed.frames.replay.news(standing.written_id, _ENTRY_BYTES)
+                assert news is not None, "else it is not appended to"
+                data, last_id, oldest_id = news
+                commands = [append(keys, standing.written_id + 1, last_id, data, oldest_id)]
+                if standing.is_aging(now):
+                    commands += live(keys, LIFE_S)
+                return Job(shadowed, step, memory, commands, last_id, len(data))
             case Step.CLOSE:
                 assert memory.ending is not None, "else it is not closed"
-                return _Job(shadowed, step, memory, close(keys, memory.ending, memory.last_id, self._replay_s))
+                return Job(shadowed, step, memory, close(keys, memory.ending, memory.last_id, self._replay_s))
             case Step.REFRESH:
-                return _Job(shadowed, step, memory, live(keys, LIFE_S))
+                return Job(shadowed, step, memory, live(keys, LIFE_S))
 
-    def _learn(self, jobs: Iterable[_Job], replies: list[Reply], now: float) -> bool:
-        """Takes in what came of it; returns whether something follows at once."""
-        more = False
-        place = 0
-        for job in jobs:
+    def _learn(self, batch: Batch, replies: list[Reply], now: float) -> set[str]:
+        """Takes in what came of it; returns of which streams something follows at once."""
+        more: set[str] = set()
+        theirs = replies[: len(batch.going_on)]
+        for (shadowed, last_id, more_waits), reply in zip(batch.going_on, theirs, strict=True):
+            if isinstance(reply, bytes):
+                standing = shadowed.standing
+                standing.appended(last_id, self._epoch)
+                if standing.healed:
+                    self._count(standing)
+                if more_waits:
+                    more.add(shadowed.stream_id)
+            elif reply is None or self._is_to_be_looked_at([reply]):
+                more.add(shadowed.stream_id)
+        place = len(batch.going_on)
+        for job in batch.jobs:
             theirs = replies[place : place + len(job.commands)]
             place += len(job.commands)
-            more = self._learn_one(job, theirs, now) or more
+            if self._learn_one(job, theirs, now):
+                more.add(job.shadowed.stream_id)
+            self._count(job.shadowed.standing)
         return more
 
-    def _learn_one(self, job: _Job, replies: list[Reply], now: float) -> bool:
+    def _is_to_be_looked_at(self, refusals: Sequence[RedisRefused]) -> bool:
+        """Whether a look finds out why: already there, or ended. Anything else, such as a full Redis, lasts."""
+        if any("equal or smaller" in str(one) for one in refusals):
+            return True
+        self._told.mirror_refused()
+        log.debug("Redis refused to keep a stream: %s", refusals[0])
+        return False
+
+    def _learn_one(self, job: Job, replies: list[Reply], now: float) -> bool:
         standing, epoch = job.shadowed.standing, self._epoch
         reply = replies[-1] if job.step in (Step.MAKE, Step.REMAKE) else replies[0]
         refusals = [one for one in (*replies, *(reply if isinstance(reply, list) else ())) if _is_refusal(one)]
         if refusals:
-            # Already there, or ended, is found out by a look. Anything else, such as a full Redis, lasts.
-            if any("equal or smaller" in str(one) for one in refusals):
-                return True
-            self._told.mirror_refused()
-            log.debug("Redis refused to keep a stream: %s", refusals[0])
-            return False
+            return self._is_to_be_looked_at(refusals)
         match job.step:
             case Step.LOOK:
                 standing.looked(found(reply), job.memory, epoch)
@@ -338,6 +321,8 @@ class Mirror:
                 return True  # it is not there any more: look
             case Step.APPEND:
                 standing.appended(job.last_id, epoch)
+                if len(replies) > 1:
+                    standing.refreshed(epoch, now)
                 return job.last_id < job.memory.last_id or job.memory.ending is not None
             case Step.CLOSE:
                 assert job.memory.ending is not None, "else it was not closed"
@@ -347,25 +332,26 @@ class Mirror:
             case Step.REFRESH:
                 standing.refreshed(epoch, now)
         if standing.done:
-            stream_id = job.shadowed.terms.stream_id
+            stream_id = job.shadowed.stream_id
             if self._open.pop(stream_id, None) is not None:
                 self._done[stream_id] = job.shadowed
             return False
         return job.step is not Step.REFRESH
 
-    def _forget_fenced(self, shadowed: _Shadowed) -> None:
+    def _forget_fenced(self, shadowed: Shadowed) -> None:
         log.warning("stream %s was ended by another process, which took this one for dead", shadowed.terms.stream_id)
         self._fenced(shadowed.terms)
 
-    def _tell(self, now: float, *, waits: bool, jobs: Iterable[_Job]) -> None:
+    def _count(self, standing: Standing) -> None:
+        if standing.lost or standing.healed:
+            self._lost, self._healed = self._lost + standing.lost, self._healed + standing.healed
+            standing.lost = standing.healed = 0
+
+    def _tell(self, now: float, *, waits: bool) -> None:
         self._behind_since = (self._behind_since or now) if waits else None
         lag_s = 0.0 if self._behind_since is None else now - self._behind_since
-        lost = healed = 0
-        for job in jobs:
-            standing = job.shadowed.standing
-            lost, healed = lost + standing.lost, healed + standing.healed
-            standing.lost = standing.healed = 0
-        self._told.mirrored(lag_s, lost, healed)
+        self._told.mirrored(lag_s, self._lost, self._healed)
+        self._lost = self._healed = 0
 
 
 def _is_refusal(reply: Reply) -> bool:

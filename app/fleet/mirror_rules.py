@@ -130,7 +130,15 @@ class Standing:
             return Step.APPEND
         if memory.ending is not None:
             return Step.CLOSE
-        return Step.REFRESH if now - self._refreshed_at >= REFRESH_S else None
+        return Step.REFRESH if self.is_aging(now) else None
+
+    def goes_on(self, epoch: int, now: float) -> bool:
+        """Nothing is to be done but to append what is new, where the stream runs and all that is new is in memory."""
+        return self._epoch == epoch and self._there and self._closed is None and now - self._refreshed_at < REFRESH_S
+
+    def is_aging(self, now: float) -> bool:
+        """Its time to live is to be given anew, with what is written of it or by itself."""
+        return now - self._refreshed_at >= REFRESH_S
 
     def doubt(self) -> None:
         """Something is sent, and until Redis has answered it may be done or not; or Redis refused it."""
@@ -145,9 +153,11 @@ class Standing:
     def appended(self, last_id: int, epoch: int) -> None:
         """Frames up to this one are in the log."""
         self._epoch = epoch
-        self.healed += max(0, min(last_id, self.high_id) - self.written_id)
+        if self.high_id > self.written_id:
+            self.healed += min(last_id, self.high_id) - self.written_id
         self.written_id = last_id
-        self.high_id = max(self.high_id, last_id)
+        if last_id > self.high_id:
+            self.high_id = last_id
 
     def closed(self, ending: Ending, epoch: int) -> None:
         """The log has ended, as the owner has it."""

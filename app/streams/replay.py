@@ -8,6 +8,8 @@ from ..errors import Expired
 
 # A kept frame costs this much beyond its bytes: the object's header and its slot in the list (CPython 3.11, measured).
 FRAME_OVERHEAD_BYTES = 56
+# So many frames are joined to see whether they are too much.
+_FEW = 16
 
 
 class ReplayBudget:
@@ -85,7 +87,7 @@ class Replay:
         Raises:
             Expired: some of them are gone.
         """
-        place = frame_id + 1 - self.first_id
+        place = frame_id - self.last_id + len(self._frames)
         if place < 0:
             raise Expired("the frames after this id are no longer kept")
         frames = self._frames[place:]
@@ -95,6 +97,24 @@ class Replay:
             if taken_bytes > most_bytes:
                 return frames[: max(count, 1)]
         return frames
+
+    def news(self, frame_id: int, most_bytes: int) -> tuple[bytes, int, int] | None:
+        """As `after`, for who writes many replays' news again and again: joined, with the last frame's id and the oldest kept one's.
+
+        Returns:
+            Nothing joined and `frame_id` where there are none; None where some are gone.
+        """
+        held, last_id = self._frames, self.last_id
+        oldest_id = last_id - len(held) + 1
+        place = frame_id + 1 - oldest_id
+        if place < 0:
+            return None
+        if len(held) - place <= _FEW:
+            data = b"".join(held[place:])
+            if len(data) <= most_bytes:
+                return data, last_id, oldest_id
+        frames = self.after(frame_id, most_bytes)
+        return b"".join(frames), frame_id + len(frames), oldest_id
 
     def delivered(self, frame_id: int) -> None:
         """The reader has all up to `frame_id`; a stream that keeps nothing forgets them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from app.answer.sse import numbered
 from app.fleet.log_commands import Command
 from app.fleet.mirror import Mirror
+from app.fleet.mirror_rules import LIFE_S
 from app.fleet.names import Keys, id_prefix
 from app.streams.delivery import Frames
 from app.streams.replay import Replay, ReplayBudget
@@ -23,6 +25,10 @@ from tests.support.clock import jumping
 ids = [id_prefix(0, "abcdefgh") + name for name in "xyz"]
 
 
+def terms(stream_id: str) -> Terms:
+    return Terms(stream_id, "acme", "claude-opus-4-8", Policy.GRACE, 30.0, stop_token="token")
+
+
 class Link:
     """A connection to a Redis that takes everything, which counts the rounds; and who is told nothing of them."""
 
@@ -31,6 +37,7 @@ class Link:
     def __init__(self, takes_s: float = 0.0) -> None:
         self.count = 0
         self.sent: list[Command] = []
+        self.sent_at: list[float] = []  # loop times
         self._takes_s = takes_s
 
     async def open(self) -> None:
@@ -42,6 +49,7 @@ class Link:
 
     async def exchange(self, commands: Sequence[Command], _timeout_s: float) -> list[Any]:
         self.sent += commands
+        self.sent_at += [asyncio.get_running_loop().time()] * len(commands)
         return [[] if command[0] == "EXEC" else b"1-0" for command in commands]
 
     def appended(self) -> list[str]:
@@ -90,8 +98,7 @@ async def test_only_what_is_waited_for_is_written_before_its_time() -> None:
     async with mirroring(link, 10.0) as mirror:
         replays = [Replay(10**6, ReplayBudget(10**9)) for _ in range(3)]
         for number, replay in enumerate(replays):
-            terms = Terms(ids[number], "acme", "claude-opus-4-8", Policy.GRACE, 30.0, stop_token="token")
-            mirror.began(terms, Frames(PlainFormat(thinking=False), replay))
+            mirror.began(terms(ids[number]), Frames(PlainFormat(thinking=False), replay))
         await asyncio.sleep(11)
         link.sent.clear()
         for replay in replays:
@@ -101,3 +108,30 @@ async def test_only_what_is_waited_for_is_written_before_its_time() -> None:
         assert link.appended() == [ids[1]]
         await asyncio.sleep(10)
         assert sorted(link.appended()) == sorted(ids), "the others in their turn, and it no second time"
+
+
+@jumping
+async def test_what_redis_lacks_of_a_long_answer_is_written_at_once() -> None:
+    link = Link()
+    async with mirroring(link, 10.0) as mirror:
+        replay = Replay(10**6, ReplayBudget(10**9))
+        replay.extend([numbered(n, framed({"text": "x" * 1000})) for n in range(1, 101)])
+        mirror.began(terms(ids[0]), Frames(PlainFormat(thinking=False), replay))
+        await asyncio.sleep(10.1)
+    entries = [
+        command for command in link.sent if command[:2] == ("XADD", Keys("t").stream(ids[0]).log) and "f" in command
+    ]
+    assert [command[-3] for command in entries] == list(range(1, 101, 15)), "16 kB each, all of them in one go"
+
+
+@jumping
+async def test_a_log_that_always_has_news_is_given_its_time_to_live_anew() -> None:
+    link = Link()
+    async with mirroring(link, 0.25) as mirror:
+        replay = Replay(10**6, ReplayBudget(10**9))
+        mirror.began(terms(ids[0]), Frames(PlainFormat(thinking=False), replay))
+        for number in range(1, int(LIFE_S / 0.1)):
+            replay.extend([numbered(number, framed({"text": "x"}))])
+            await asyncio.sleep(0.1)
+    given_anew = [at for at, command in zip(link.sent_at, link.sent, strict=True) if command[0] == "PEXPIRE"]
+    assert all(later - at < LIFE_S / 2 for at, later in pairwise([*given_anew, link.sent_at[0] + LIFE_S]))

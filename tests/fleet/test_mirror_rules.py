@@ -61,6 +61,20 @@ def test_a_quiet_streams_time_to_live_is_given_anew_before_it_lapses() -> None:
     assert quiet.next(Memory(1, 3), 1, REFRESH_S + 1) is None
 
 
+def test_what_is_new_is_appended_without_more_ado_only_where_nothing_else_is_due() -> None:
+    going_on = standing(3)
+    assert going_on.goes_on(1, REFRESH_S - 0.1)
+    assert not going_on.goes_on(2, 0.0), "another connection"
+    assert not going_on.goes_on(1, REFRESH_S), "its time to live"
+    going_on.doubt()
+    assert not going_on.goes_on(1, 0.0), "no answer yet"
+    gone, ended = standing(3), standing(3)
+    gone.looked(None, Memory(1, 3), 1)
+    ended.closed(Ending.ENDED, 1)
+    assert not gone.goes_on(1, 0.0)
+    assert not ended.goes_on(1, 0.0)
+
+
 def test_a_log_that_is_gone_is_made_again_and_what_was_lost_and_healed_is_counted() -> None:
     gone = standing(5)
     gone.looked(None, Memory(1, 6), 2)

@@ -32,3 +32,9 @@ def test_an_id_is_told_from_one_that_somebody_made_up() -> None:
     assert not is_marked(stream_id, b"another" * 6)
     for other in (plain, stream_id[:-1], f"{stream_id}x", stream_id.replace("abcdefgh", "abcdefga"), "st0_abcdefgh.x"):
         assert not is_marked(other, secret)
+
+
+def test_a_mark_is_the_same_in_every_version_of_a_fleet() -> None:
+    for _ in range(2):
+        assert mark(GIVEN[0], "st0_abcdefgh.x") == "DkxodBTI8R1d"
+        assert mark(b"another" * 6, "st0_abcdefgh.x") != "DkxodBTI8R1d"

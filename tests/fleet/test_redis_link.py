@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
 import pytest
 
-from app.fleet.contact import RedisAway, RedisUnfit
+from app.fleet.contact import RedisAway, RedisRefused, RedisUnfit
 from app.fleet.redis_link import Link, connector
 from app.settings import SettingsError
 from app.settings.fleet import RedisOptions
@@ -82,3 +85,70 @@ async def test_a_redis_that_lets_nobody_in_is_told_by_the_setting(tmp_path: Path
         redis.client.config_set("maxclients", 1)
         crowded = await told("redis://:sesame@127.0.0.1:{port}", "")
         assert crowded in ("it has as many clients as its maxclients lets in", "it closed the connection")
+
+
+@asynccontextmanager
+async def saying(*said: bytes) -> AsyncIterator[Link]:
+    """To a Redis that says this, one piece after the other, each time that it is asked something."""
+    answering: set[asyncio.Task[None]] = set()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while await reader.read(65_536):
+                for piece in said:
+                    writer.write(piece)
+                    await writer.drain()
+        writer.close()
+
+    def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answering.add(asyncio.create_task(answer(reader, writer)))
+
+    server = await asyncio.start_server(begin, "127.0.0.1", 0)
+    link = Link(connector(RedisOptions(redis_url=f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")))
+    async with server:
+        yield link
+        await link.close()
+        await asyncio.gather(*answering)
+
+
+@pytest.mark.real
+async def test_replies_are_taken_in_however_they_are_cut_and_refusals_are_values_among_them() -> None:
+    said = b"+OK\r\n$3\r\n7-0\r\n$-1\r\n:1\r\n-ERR it is equal or smaller\r\n*2\r\n+QUEUED\r\n-OOM full\r\n"
+    async with saying(*(said[at : at + 1] for at in range(len(said)))) as link:
+        for _ in range(2):
+            *plain, refused, transaction = await link.exchange([("PING",)] * 6, 5.0)
+            assert plain == [b"OK", b"7-0", None, 1]
+            assert isinstance(refused, RedisRefused)
+            assert "equal or smaller" in str(refused)
+            assert transaction[0] == b"QUEUED"
+            assert (type(transaction[1]), transaction[1].code) == (RedisRefused, "OOM")
+        assert link.epoch == 1
+
+
+@pytest.mark.real
+async def test_one_that_has_become_a_replica_is_asked_on_another_connection() -> None:
+    async with saying(b"-READONLY You can't write against a read only replica.\r\n") as link:
+        for epoch in (1, 2):
+            (refused,) = await link.exchange([("PING",)], 5.0)
+            assert (refused.code, link.epoch) == ("READONLY", epoch)
+
+
+@pytest.mark.real
+async def test_one_that_still_loads_what_it_held_is_away() -> None:
+    async with saying(b"-LOADING Redis is loading the dataset in memory\r\n") as link:
+        with pytest.raises(RedisAway):
+            await link.exchange([("PING",)], 5.0)
+
+
+@pytest.mark.real
+async def test_what_it_said_before_it_closed_is_told() -> None:
+    async with saying(b"-ERR max number of clients reached\r\n") as link:
+        with pytest.raises(RedisAway, match="maxclients"):
+            await link.exchange([("PING",)] * 3, 5.0)
+
+
+@pytest.mark.real
+async def test_one_that_says_more_than_it_was_asked_is_let_go_of() -> None:
+    async with saying(b"+OK\r\n+OK\r\n") as link:
+        with pytest.raises(RedisAway):
+            await link.exchange([("PING",)], 5.0)

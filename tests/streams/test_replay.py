@@ -95,3 +95,29 @@ def test_new_streams_leave_the_last_eighth_to_those_that_run() -> None:
         room.append(budget.has_room)
     assert room == [True, True, False, False]
     assert not ReplayBudget(0).has_room
+
+
+def test_news_are_what_follows_joined_with_its_last_id_and_the_oldest_that_is_kept() -> None:
+    held = Replay(10**6, ReplayBudget(10**9))
+    assert held.news(0, 100) == (b"", 0, 1)
+    held.extend([b"one", b"two", b"three"])
+    assert held.news(0, 100) == (b"onetwothree", 3, 1)
+    assert held.news(2, 100) == (b"three", 3, 1)
+    assert held.news(3, 100) == (b"", 3, 1)
+
+
+@pytest.mark.parametrize("count", [3, 100])
+def test_news_are_no_more_than_may_be_but_one_frame_at_least(count: int) -> None:
+    held = Replay(10**6, ReplayBudget(10**9))
+    held.extend([b"x" * 10] * count)
+    assert held.news(0, 25) == (b"x" * 20, 2, 1)
+    assert held.news(1, 5) == (b"x" * 10, 2, 1)
+
+
+def test_there_are_no_news_where_some_are_gone() -> None:
+    held = Replay(100 + 2 * FRAME_OVERHEAD_BYTES, ReplayBudget(10**9))
+    for _ in range(3):
+        held.extend([b"x" * 50])
+    assert held.first_id == 2
+    assert held.news(0, 100) is None
+    assert held.news(1, 100) == (b"x" * 100, 3, 2)
