@@ -66,9 +66,9 @@ class Pacer:
     # slot before or after the time asked for.
     SLOT_S, WIDE_SLOT_S, LONG_S = 0.01, 0.05, 0.075
     # A rest grows with the share of the processor in use: by the first times what is above the second, and to at most the
-    # third times itself, which is there from a tenth of a processor on. So batches grow, and cost less, before anyone is late:
-    # a window is what costs, whatever is in it.
-    BUSY_GROWTH, FREE_SHARE, MOST_BUSY = 5.0, 0.05, 1.3
+    # third times itself, which is there from a twentieth of a processor on. So batches grow, and cost less, before anyone is
+    # late: a window is what costs, whatever is in it.
+    BUSY_GROWTH, FREE_SHARE, MOST_BUSY = 10.0, 0.025, 1.3
     # That share is measured this often, in seconds, and one measurement weighs this much, so that a hiccup counts
     # little.
     _MEASURE_S, _WEIGHT = 0.1, 0.3
