@@ -92,7 +92,7 @@ class Pool(httpx2.AsyncBaseTransport):
                 self._drop(connection)
                 raise
             finally:
-                if understudy is not None and (left_over := understudy.close()) is not None:
+                if understudy is not None and (left_over := await understudy.close()) is not None:
                     self._drop(left_over)
         if not old:  # one that was used before has taught its session, and each copy of that is dear
             self._ways.learn(way, connection)

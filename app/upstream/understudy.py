@@ -69,10 +69,14 @@ class Understudy:
         other, self._other = self._other, None
         return other
 
-    def close(self) -> RestingSocket | None:
-        """The request has its answer, or its end. Returns a connection that was made for nothing. Idempotent."""
-        self._timer.cancel()
+    async def close(self) -> RestingSocket | None:
+        """The request has its answer, or its end. Returns a connection that was made for nothing. Idempotent.
+
+        Cancelling is safe: nothing is connected to any more.
+        """
         if self._task is not None:
             self._task.cancel()
+            await asyncio.wait([self._task])
+        self._timer.cancel()
         other, self._other = self._other, None
         return other

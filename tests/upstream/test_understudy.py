@@ -45,7 +45,7 @@ async def stood_in_at(first: Any, failures: int = 0) -> float:
         assert loop().time() < began + 60, "it never does"
         await asyncio.sleep(0.05)
     assert understudy.taken_over() is other
-    assert understudy.close() is None
+    assert await understudy.close() is None
     assert loop().timers() == 0
     return float(first.aborted_at) - began
 
@@ -79,5 +79,24 @@ async def test_one_that_is_heard_is_never_replaced() -> None:
     understudy = Understudy(first, connect, 1.0)  # type: ignore[arg-type]
     for _ in range(200):
         await asyncio.sleep(0.05)
-    assert understudy.close() is None
+    assert await understudy.close() is None
     assert first.aborted_at is None
+
+
+@jumping
+async def test_a_request_that_ends_waits_for_the_end_of_what_was_begun_for_it() -> None:
+    ended = False
+
+    async def connect() -> Any:
+        nonlocal ended
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended = True
+
+    first: Any = Line(loop().time() - 30)
+    understudy = Understudy(first, connect, 1.0)
+    await asyncio.sleep(2)
+    assert await understudy.close() is None
+    assert ended
+    assert loop().timers() == 0
